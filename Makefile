@@ -1,0 +1,50 @@
+# Everything a person types here; `make help` lists it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help demo test test-slow check lint typecheck imports bench docs clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+# One stamp file says that .venv matches pyproject.toml and constraints.txt; the second call skips the set-up.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dmlpipe needs Python 3.11 or later; this is $$($(PYTHON) --version). Set one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "this Python has no venv. Install it: sudo apt-get install -y python3-venv"; exit 1; }
+	@test -L src/dmlpipe/storage || { echo "src/dmlpipe/storage is not a symbolic link: this checkout lost its links (git config core.symlinks true, then clone again)"; exit 1; }
+	@echo "setting up $(VENV) (once; about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt 'setuptools>=77'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## the main job on scikit-learn's digits: train, predict, explain, revert
+	@$(BIN)/dmlpipe demo $(ARGS)
+
+test: $(STAMP) ## the default test suite (under 10 minutes)
+	@$(BIN)/python -m pytest -q -m 'not slow' $(ARGS)
+
+test-slow: $(STAMP) ## the tests that take over 30 s each
+	@$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+check: lint typecheck imports ## everything CI checks besides the tests
+
+lint: $(STAMP) ## ruff: style and docstrings
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+typecheck: $(STAMP) ## mypy --strict and pyright
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+
+imports: $(STAMP) ## the direction of dependencies between the layers
+	@$(BIN)/lint-imports
+
+bench: $(STAMP) ## parallel inference throughput beside a loop, a process pool and client.map
+	@$(BIN)/python -m benchmarks.inference $(ARGS)
+
+clean: ## remove what the targets made
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,58 @@
+"""Data-versioned machine-learning pipelines on Dask.
+
+Only names live here. They are loaded when first used, so that ``import dmlpipe`` starts no thread and
+imports neither Dask, zarr nor s3fs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .scheduler import testing as testing
+    from .scheduler.dag import DAG as DAG
+    from .scheduler.dag import Files as Files
+    from .scheduler.inputs import array as array
+    from .scheduler.inputs import cross as cross
+    from .scheduler.inputs import files as files
+    from .scheduler.inputs import like as like
+    from .scheduler.inputs import values as values
+    from .scheduler.store import Store as Store
+    from .scheduler.store import init as init
+    from .scheduler.store import open as open
+    from .storage.errors import DmlpipeError as DmlpipeError
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "DAG": "scheduler.dag",
+    "DmlpipeError": "storage.errors",
+    "Files": "scheduler.dag",
+    "Store": "scheduler.store",
+    "array": "scheduler.inputs",
+    "cross": "scheduler.inputs",
+    "files": "scheduler.inputs",
+    "init": "scheduler.store",
+    "like": "scheduler.inputs",
+    "open": "scheduler.store",
+    "testing": "scheduler",
+    "values": "scheduler.inputs",
+}
+
+__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'dmlpipe' has no attribute {name!r}")
+    if name == "testing":
+        return importlib.import_module("dmlpipe.scheduler.testing")
+    value = getattr(importlib.import_module(f"dmlpipe.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

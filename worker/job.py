@@ -1,0 +1,197 @@
+"""What a worker is told: the transform, a job, its blocks of datums, a lease.
+
+All of it is plain data, encoded with msgpack; a job and its blocks are nodes of the store, so that leases carry
+three numbers and two names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+BLOCK_MAX_DATUMS = 4096
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One parameter of a Python transform: what comes in and how."""
+
+    name: str
+    source: str
+    """`input`, `capture`, `value`, `parameter` or `out`."""
+    form: str
+    """`path`, `bytes`, `paths` (list[Path]), `array`, `xarray`, `str`, `scalar`."""
+    resident: bool = False
+    """Belongs to `__init__` of a class."""
+    input: str = ""
+    """The input that a capture or value belongs to."""
+    scalar: str = ""
+    """`int`, `float`, `bool`, `str`: what `scalar` is converted to."""
+
+
+class ArrayWrites(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The output array of a pipeline with `writes=`."""
+
+    like: str
+    """Name of the array input whose shape and chunks it takes."""
+    dtype: str
+    path: str = ""
+    """Where the output array stands in the output commit; empty: the pipeline's own name... see `writes`."""
+    fill_value: Any = 0
+
+
+class PythonTransform(msgspec.Struct, frozen=True, kw_only=True, tag="python", omit_defaults=True):
+    """A Python function or class."""
+
+    module: str
+    """Module name, importable with the bundle's folder on `sys.path`."""
+    qualname: str
+    kind: str
+    """`function` or `class`."""
+    result: str
+    """`files` (returns a mapping), `out` (writes to the `out` folder) or `array`."""
+    signature: tuple[Parameter, ...]
+    bundle: str
+    """Tree of the source files, hex."""
+    path: tuple[str, ...] = ("",)
+    """Folders inside the bundle that go on `sys.path`, in order."""
+    pickled: str = ""
+    """Blob with a cloudpickle of code that has no file, hex; then `module` is informative."""
+    pickled_python: str = ""
+    """`3.11`: the only Python minor version that may load it."""
+
+
+class CommandTransform(msgspec.Struct, frozen=True, kw_only=True, tag="command", omit_defaults=True):
+    """A command in any language."""
+
+    argv: tuple[str, ...]
+    """Ready to execute; a shell line is `("bash", "-euo", "pipefail", "-c", line)`."""
+    stdin: tuple[str, ...] = ()
+    """Lines."""
+    env: dict[str, str] = {}
+    working_dir: str = ""
+    accept_return_code: tuple[int, ...] = ()
+    err_argv: tuple[str, ...] = ()
+    err_stdin: tuple[str, ...] = ()
+    code: str = ""
+    """Tree that appears at `/code`, hex."""
+    image: str = ""
+    shell: bool = False
+    """`argv`'s last word is a shell line, in which `$name` and `$out` are variables."""
+
+
+Transform = PythonTransform | CommandTransform
+
+
+class JobInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One input of a job."""
+
+    name: str
+    kind: str
+    """`files`, `values` or `array`."""
+    constant: bool
+    repo: str = ""
+    commit: str = ""
+    tree: str = ""
+    """Root of the commit's tree, hex."""
+    path: str = ""
+    """Constant `files`: folder below the root, without slashes at the ends (empty: all). `array`: its path."""
+    glob: str = "/"
+    halo: tuple[int, ...] = ()
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job as its workers see it. Stored as a node; leases name it."""
+
+    v: int = 1
+    job: str
+    run: str
+    pipeline: str
+    version: int
+    context: str
+    transform: Transform
+    parameters: dict[str, Any] = {}
+    inputs: tuple[JobInput, ...] = ()
+    """Varying inputs in the order of the datum key, then the constant ones."""
+    writes: ArrayWrites | None = None
+    batch: int = 0
+    """0: not batched."""
+    tries: int = 1
+    timeout_s: float = 0.0
+    """0: none."""
+    cpus: float = 1.0
+    memory: str = ""
+    secrets: tuple[str, ...] = ()
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True):
+    """One varying input of one datum."""
+
+    path: str
+    """What stands in the datum key: a file's or folder's path, a value's canonical JSON, a chunk's key."""
+    kind: str
+    """`f` file, `d` folder, `v` value, `a` array region."""
+    value: bytes = b""
+    """`f`: encoded tree value; `d`: root digest of the commit's tree; `v`: empty; `a`: encoded `Region`."""
+    captures: dict[str, str] = {}
+
+
+class Region(msgspec.Struct, frozen=True, array_like=True):
+    """A box of an array."""
+
+    array: str
+    """The array's path in the commit."""
+    tree: bytes
+    """Root digest of the commit's tree."""
+    core: tuple[tuple[int, int], ...]
+    """[start, stop) per dimension: one chunk, clipped to the array's shape."""
+    read: tuple[tuple[int, int], ...]
+    """The core with its halo, clipped."""
+
+
+class Datum(msgspec.Struct, frozen=True, array_like=True):
+    """The unit that is cached, retried and traced."""
+
+    key: bytes
+    fingerprint: bytes
+    items: tuple[Item, ...]
+    """One per varying input, in the job's order."""
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """Datums in a slot's hands."""
+
+    id: int
+    job: str
+    spec: str
+    """Node of the `JobSpec`, hex."""
+    block: str
+    """Node of the block, hex."""
+    start: int
+    stop: int
+    fold: int
+
+
+_block_encoder = msgspec.msgpack.Encoder()
+_block_decoder = msgspec.msgpack.Decoder(list[Datum])
+_spec_decoder = msgspec.msgpack.Decoder(JobSpec)
+
+
+def encode_block(datums: list[Datum]) -> bytes:
+    """Canonical bytes of a block (at most `BLOCK_MAX_DATUMS`)."""
+    return _block_encoder.encode(datums)
+
+
+def decode_block(data: bytes) -> list[Datum]:
+    """Inverse of `encode_block`."""
+    return _block_decoder.decode(data)
+
+
+def encode_spec(spec: JobSpec) -> bytes:
+    """Canonical bytes of a job's spec."""
+    return msgspec.msgpack.encode(spec, order="deterministic")
+
+
+def decode_spec(data: bytes) -> JobSpec:
+    """Inverse of `encode_spec`."""
+    return _spec_decoder.decode(data)
