@@ -491,6 +491,16 @@ class PipelineState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     last_state: str = ""
 
 
+class VersionState(msgspec.Struct, frozen=True, kw_only=True):
+    """One recorded version of a pipeline."""
+
+    n: int
+    time: str
+    actor: str
+    spec: str
+    identity: str
+
+
 class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job as the ledger knows it."""
 

@@ -1,0 +1,648 @@
+"""The ledger, folded: what exists now.
+
+Rules
+-----
+1. The state is a function of the ledger's entries in order, and of nothing else: no clock, no environment.
+2. An entry counts whole or not at all. An entry with an invalid record (a `ref.set` whose `old` is not the head, a
+   record of an epoch that has passed) is ignored and reported; every reader decides so alike.
+3. It is a map of byte keys to msgpack values, so that a checkpoint is one prolly tree and reading a key of a
+   million-commit store costs two nodes. In memory stands only what changed since that checkpoint.
+
+Numbers that are listed newest first stand in keys as their complement, since trees scan upwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from . import records as r
+from .errors import ConflictError, DmlpipeError, ErrorCode, HeldError, InvalidInputError, NotFoundError
+
+_T = TypeVar("_T")
+
+ZERO_HASH = "0" * 64
+_LAST = 999_999_999_999
+IDENTITY = "identity"
+"""Key in `PipelineState.considered` beside the input branches."""
+
+
+class Base(Protocol):
+    """A checkpoint's tree, as the state reads it."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Value of `key`."""
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs whose key begins with `prefix`, sorted."""
+
+
+def _up(n: int) -> str:
+    return f"{n:012d}"
+
+
+def _down(n: int) -> str:
+    return f"{_LAST - n:012d}"
+
+
+class State:
+    """What exists after entry `n`.
+
+    Parameters
+    ----------
+    base
+        Tree of the checkpoint that this state begins from; None: empty.
+    n
+        Number of the last entry folded, -1 for none.
+    chain
+        Hash of that entry.
+    """
+
+    def __init__(self, base: Base | None = None, n: int = -1, chain: str = ZERO_HASH) -> None:
+        self._base = base
+        self._edits: dict[bytes, bytes | None] = {}
+        self.n = n
+        self.chain = chain
+
+    # --- folding --------------------------------------------------------------------------------------------------
+
+    def apply(self, entry: r.Entry, entry_hash: str) -> list[str]:
+        """Fold one entry; return why it was ignored, if it was."""
+        if entry.n != self.n + 1:
+            raise InvalidInputError(f"entry {entry.n} cannot follow entry {self.n}")
+        notices: list[str] = []
+        scratch = _Scratch(self)
+        try:
+            for record in entry.recs:
+                _fold(scratch, record, entry, entry_hash)
+        except DmlpipeError as error:
+            notices.append(f"ledger entry {entry.n} is ignored: {error}")
+        else:
+            self._edits.update(scratch.edits)
+        self.n = entry.n
+        self.chain = entry_hash
+        return notices
+
+    def check(self, recs: Sequence[r.Record]) -> None:
+        """Raise what makes `recs` invalid as the next entry; return if nothing does."""
+        scratch = _Scratch(self)
+        entry = r.Entry(v=1, n=self.n + 1, prev=self.chain, ts="", nonce="", actor="", recs=tuple(recs))
+        for record in recs:
+            _fold(scratch, record, entry, ZERO_HASH)
+
+    def overlay(self) -> list[tuple[bytes, bytes | None]]:
+        """Edits since the base, sorted: what the next checkpoint writes."""
+        return sorted(self._edits.items())
+
+    def rebase(self, base: Base) -> None:
+        """Begin from `base`, a checkpoint of exactly this state."""
+        self._base = base
+        self._edits = {}
+
+    def fork(self) -> State:
+        """Return a copy that can be folded further without changing this one."""
+        copy = State(self._base, self.n, self.chain)
+        copy._edits = dict(self._edits)
+        return copy
+
+    # --- raw access -----------------------------------------------------------------------------------------------
+
+    def get(self, key: bytes) -> bytes | None:
+        """Value of a raw key."""
+        if key in self._edits:
+            return self._edits[key]
+        return self._base.get(key) if self._base is not None else None
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs whose raw key begins with `prefix`, sorted."""
+        return _merge(self._base, self._edits, prefix)
+
+    def _value(self, key: str, kind: type[_T]) -> _T | None:
+        raw = self.get(key.encode())
+        return None if raw is None else msgspec.msgpack.decode(raw, type=kind)
+
+    def _text(self, key: str) -> str | None:
+        raw = self.get(key.encode())
+        return None if raw is None else raw.decode()
+
+    def _names(self, prefix: str, kind: type[_T]) -> Iterator[tuple[str, _T]]:
+        skip = len(prefix.encode())
+        for key, raw in self.scan(prefix.encode()):
+            yield key[skip:].decode(), msgspec.msgpack.decode(raw, type=kind)
+
+    # --- repos ----------------------------------------------------------------------------------------------------
+
+    def repo(self, name: str) -> r.RepoState | None:
+        """The repo, or None."""
+        return self._value(f"repo/{name}", r.RepoState)
+
+    def repos(self) -> Iterator[tuple[str, r.RepoState]]:
+        """All repos by name."""
+        return self._names("repo/", r.RepoState)
+
+    def head(self, repo: str, branch: str = "master") -> str | None:
+        """Commit id that the branch points to, hex; None if there is no such branch."""
+        return self._text(f"branch/{repo}/{branch}")
+
+    def branches(self, repo: str) -> dict[str, str]:
+        """Branch name to commit id."""
+        prefix = f"branch/{repo}/".encode()
+        return {key[len(prefix) :].decode(): raw.decode() for key, raw in self.scan(prefix)}
+
+    def history(self, repo: str, branch: str = "master") -> Iterator[r.HeadState]:
+        """Every head that the ledger ever gave the branch, newest first."""
+        for _, head in self._names(f"hist/{repo}/{branch}/", r.HeadState):
+            yield head
+
+    def tag(self, repo: str, tag: str) -> str | None:
+        """Commit id of a tag."""
+        return self._text(f"tag/{repo}/{tag}")
+
+    def tags(self, repo: str) -> dict[str, str]:
+        """Tag name to commit id."""
+        prefix = f"tag/{repo}/".encode()
+        return {key[len(prefix) :].decode(): raw.decode() for key, raw in self.scan(prefix)}
+
+    def commit(self, repo: str, commit: str) -> r.CommitState | None:
+        """What the ledger says of a commit."""
+        return self._value(f"commit/{repo}/{commit}", r.CommitState)
+
+    def commits_by_prefix(self, repo: str, prefix: str) -> list[str]:
+        """Ids of the repo's commits that begin with `prefix`."""
+        skip = len(f"commit/{repo}/")
+        return [key[skip:].decode() for key, _ in self.scan(f"commit/{repo}/{prefix}".encode())]
+
+    # --- pipelines and work -----------------------------------------------------------------------------------------
+
+    def pipeline(self, name: str) -> r.PipelineState | None:
+        """The pipeline, or None."""
+        return self._value(f"pipe/{name}", r.PipelineState)
+
+    def pipelines(self) -> Iterator[tuple[str, r.PipelineState]]:
+        """All pipelines by name."""
+        return self._names("pipe/", r.PipelineState)
+
+    def version(self, name: str, version: int) -> r.VersionState | None:
+        """One recorded version of a pipeline."""
+        return self._value(f"ver/{name}/{_down(version)}", r.VersionState)
+
+    def versions(self, name: str) -> Iterator[tuple[int, r.VersionState]]:
+        """Versions of a pipeline, newest first."""
+        for key, value in self._names(f"ver/{name}/", r.VersionState):
+            yield _LAST - int(key), value
+
+    def readers(self, repo: str, branch: str) -> list[str]:
+        """Pipelines that read the branch."""
+        prefix = f"reads/{repo}/{branch}/".encode()
+        return [key[len(prefix) :].decode() for key, _ in self.scan(prefix)]
+
+    def context(self, key: str) -> r.Context | None:
+        """The context record of K (hex)."""
+        return self._value(f"ctx/{key}", r.Context)
+
+    def contexts(self) -> Iterator[tuple[str, r.Context]]:
+        """All context records by K."""
+        return self._names("ctx/", r.Context)
+
+    def job(self, job: str) -> r.JobState | None:
+        """A job, or None."""
+        return self._value(f"job/{job}", r.JobState)
+
+    def jobs(self, pipeline: str | None = None) -> Iterator[tuple[str, r.JobState]]:
+        """Jobs, newest first; of one pipeline if named."""
+        prefix = "jobn/" if pipeline is None else f"jobp/{pipeline}/"
+        for _, raw in self.scan(prefix.encode()):
+            name = raw.decode()
+            job = self.job(name)
+            if job is not None:
+                yield name, job
+
+    def jobs_by_prefix(self, prefix: str) -> list[str]:
+        """Ids of jobs that begin with `prefix`."""
+        return [key[4:].decode() for key, _ in self.scan(f"job/{prefix}".encode())]
+
+    def run(self, run: str) -> r.RunState | None:
+        """A run, or None."""
+        return self._value(f"run/{run}", r.RunState)
+
+    def runs(self) -> Iterator[tuple[str, r.RunState]]:
+        """Runs, newest first."""
+        for _, raw in self.scan(b"runn/"):
+            name = raw.decode()
+            run = self.run(name)
+            if run is not None:
+                yield name, run
+
+    def open_run(self) -> tuple[str, r.RunState] | None:
+        """The run that is under way: runs follow each other, so only the newest can be."""
+        for name, run in self.runs():
+            return None if run.done else (name, run)
+        return None
+
+    def causes(self) -> list[r.Cause]:
+        """Causes that no run has taken yet, in order."""
+        return [cause for _, cause in self._names("cause/", r.Cause)]
+
+    def controller(self) -> r.ControllerState | None:
+        """The last controller that took the store."""
+        return self._value("controller", r.ControllerState)
+
+    # --- content --------------------------------------------------------------------------------------------------
+
+    def indexes(self) -> Iterator[str]:
+        """Keys of the index objects, newest first."""
+        for _, raw in self.scan(b"index/"):
+            yield raw.decode()
+
+    def packs(self) -> Iterator[str]:
+        """Keys of the packs that records name, newest first."""
+        for _, raw in self.scan(b"packs/"):
+            yield from msgspec.msgpack.decode(raw, type=list[str])
+
+
+def _merge(base: Base | None, edits: dict[bytes, bytes | None], prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    mine = sorted(key for key in edits if key.startswith(prefix))
+    position = 0
+    if base is not None:
+        for key, value in base.scan(prefix):
+            while position < len(mine) and mine[position] < key:
+                new = edits[mine[position]]
+                if new is not None:
+                    yield mine[position], new
+                position += 1
+            if position < len(mine) and mine[position] == key:
+                new = edits[key]
+                position += 1
+                if new is not None:
+                    yield key, new
+            else:
+                yield key, value
+    for key in mine[position:]:
+        new = edits[key]
+        if new is not None:
+            yield key, new
+
+
+class _Scratch(State):
+    """A state whose edits are thrown away or taken over as a whole."""
+
+    def __init__(self, below: State) -> None:
+        super().__init__(None, below.n, below.chain)
+        self._below = below
+
+    @property
+    def edits(self) -> dict[bytes, bytes | None]:
+        return self._edits
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._edits[key] if key in self._edits else self._below.get(key)
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return _merge(_Below(self._below), self._edits, prefix)
+
+    def put(self, key: str, value: object) -> None:
+        self._edits[key.encode()] = msgspec.msgpack.encode(value)
+
+    def put_text(self, key: str, value: str) -> None:
+        self._edits[key.encode()] = value.encode()
+
+    def drop(self, key: str) -> None:
+        self._edits[key.encode()] = None
+
+
+class _Below:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._state.get(key)
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return self._state.scan(prefix)
+
+
+# --- what each record does -----------------------------------------------------------------------------------------
+
+
+def _fold(s: _Scratch, record: r.Record, entry: r.Entry, entry_hash: str) -> None:  # noqa: C901
+    match record:
+        case r.RepoCreate():
+            if s.repo(record.repo) is not None:
+                raise ConflictError(f"repo {record.repo!r} exists already", code=ErrorCode.EXISTS)
+            s.put(
+                f"repo/{record.repo}",
+                r.RepoState(created=entry.n, time=entry.ts, description=record.description, pipeline=record.pipeline),
+            )
+        case r.RepoDelete():
+            _need_repo(s, record.repo)
+            s.drop(f"repo/{record.repo}")
+            for branch in s.branches(record.repo):
+                s.drop(f"branch/{record.repo}/{branch}")
+            for tag in s.tags(record.repo):
+                s.drop(f"tag/{record.repo}/{tag}")
+        case r.CommitMade():
+            _fold_commit(s, record, entry)
+        case r.RefSet():
+            _fold_ref(s, record, entry, entry_hash)
+        case r.TagSet():
+            _need_repo(s, record.repo)
+            if record.commit:
+                _need_commit(s, record.repo, record.commit)
+                s.put_text(f"tag/{record.repo}/{record.tag}", record.commit)
+            else:
+                s.drop(f"tag/{record.repo}/{record.tag}")
+        case (
+            r.PipelineSet()
+            | r.PipelineDelete()
+            | r.PipelineStop()
+            | r.PipelineStart()
+            | r.Hold()
+            | r.Release()
+            | r.Retry()
+        ):
+            _fold_pipeline(s, record, entry, entry_hash)
+        case r.ControllerTake() | r.ControllerEnd() | r.RunStart() | r.RunDone():
+            _fold_control(s, record, entry)
+        case r.JobStart() | r.JobUnrunnable():
+            _fold_job_start(s, record, entry)
+        case r.JobDone() | r.JobFailed() | r.JobStopped():
+            _fold_job_end(s, record, entry)
+        case r.JobStop():
+            job = _need_job(s, record.job)
+            s.put(f"job/{record.job}", msgspec.structs.replace(job, stop=record.why))
+        case r.Tick() | r.GcSweep() | r.GcDone() | r.Damage() | r.Repair() | r.Redact():
+            raise InvalidInputError(
+                f"record {record.__struct_config__.tag!r} is reserved in this format version", code=ErrorCode.FORMAT
+            )
+
+
+def _fold_commit(s: _Scratch, record: r.CommitMade, entry: r.Entry) -> None:
+    _need_repo(s, record.repo)
+    s.put(
+        f"commit/{record.repo}/{record.id}",
+        r.CommitState(n=entry.n, tree=record.tree, files=record.files, size=record.size, time=entry.ts, job=record.job),
+    )
+    _fold_content(s, entry, record.packs, record.index)
+
+
+def _fold_content(s: _Scratch, entry: r.Entry, packs: tuple[str, ...], index: str) -> None:
+    if index:
+        s.put_text(f"index/{_down(entry.n)}/{index}", index)
+    if packs:
+        s.put(f"packs/{_down(entry.n)}/{packs[0]}", packs)
+
+
+def _fold_ref(s: _Scratch, record: r.RefSet, entry: r.Entry, entry_hash: str) -> None:
+    _need_repo(s, record.repo)
+    head = s.head(record.repo, record.branch) or ""
+    if head != record.old:
+        raise ConflictError(
+            f"{record.repo}@{record.branch} is at {head[:12] or 'no commit'}, not at {record.old[:12] or 'no commit'}"
+        )
+    key = f"branch/{record.repo}/{record.branch}"
+    if record.new:
+        _need_commit(s, record.repo, record.new)
+        s.put_text(key, record.new)
+        s.put(f"hist/{record.repo}/{record.branch}/{_down(entry.n)}", r.HeadState(n=entry.n, commit=record.new))
+    else:
+        s.drop(key)
+    # What a job publishes belongs to its run; everything else that moves a branch somebody reads is a cause.
+    if any(isinstance(other, r.JobDone) for other in entry.recs):
+        return
+    if s.readers(record.repo, record.branch):
+        kind = "revert" if any(isinstance(other, r.Hold) for other in entry.recs) else "ref"
+        _add_cause(s, entry, entry_hash, kind, f"{record.repo}@{record.branch}")
+
+
+def _add_cause(s: _Scratch, entry: r.Entry, entry_hash: str, kind: str, subject: str) -> None:
+    cause = r.Cause(n=entry.n, hash=entry_hash, kind=kind, subject=subject)
+    s.put(f"cause/{_up(entry.n)}/{kind}/{subject}", cause)
+
+
+def _fold_pipeline(
+    s: _Scratch,
+    record: r.PipelineSet | r.PipelineDelete | r.PipelineStop | r.PipelineStart | r.Hold | r.Release | r.Retry,
+    entry: r.Entry,
+    entry_hash: str,
+) -> None:
+    replace = msgspec.structs.replace
+    match record:
+        case r.PipelineSet():
+            _fold_pipeline_set(s, record, entry, entry_hash)
+        case r.PipelineDelete():
+            pipeline = _need_pipeline(s, record.name)
+            for repo, branch in pipeline.inputs:
+                s.drop(f"reads/{repo}/{branch}/{record.name}")
+            s.drop(f"pipe/{record.name}")
+        case r.PipelineStop():
+            pipeline = _need_pipeline(s, record.name)
+            s.put(f"pipe/{record.name}", replace(pipeline, stopped=True))
+        case r.PipelineStart():
+            pipeline = _need_pipeline(s, record.name)
+            s.put(f"pipe/{record.name}", replace(pipeline, stopped=False, considered=None))
+            _add_cause(s, entry, entry_hash, "start", record.name)
+        case r.Hold():
+            pipeline = _need_pipeline(s, record.pipeline)
+            s.put(f"pipe/{record.pipeline}", replace(pipeline, hold=record, hold_n=entry.n))
+        case r.Release():
+            pipeline = _need_pipeline(s, record.pipeline)
+            if pipeline.hold is None:
+                raise InvalidInputError(f"pipeline {record.pipeline!r} is not held")
+            s.put(f"pipe/{record.pipeline}", replace(pipeline, hold=None, hold_n=0))
+            _add_cause(s, entry, entry_hash, "release", record.pipeline)
+        case r.Retry():
+            for name in record.pipelines:
+                pipeline = _need_pipeline(s, name)
+                s.put(f"pipe/{name}", replace(pipeline, considered=None))
+                _add_cause(s, entry, entry_hash, "retry", name)
+
+
+def _fold_pipeline_set(s: _Scratch, record: r.PipelineSet, entry: r.Entry, entry_hash: str) -> None:
+    last = next((version for version, _ in s.versions(record.name)), 0)
+    if record.version != last + 1:
+        raise ConflictError(f"pipeline {record.name!r} is at version {last}; version {record.version} cannot follow")
+    _need_repo(s, record.name)
+    before = s.pipeline(record.name)
+    for repo, branch in before.inputs if before else ():
+        s.drop(f"reads/{repo}/{branch}/{record.name}")
+    for repo, branch in record.inputs:
+        s.put_text(f"reads/{repo}/{branch}/{record.name}", "")
+    after = r.PipelineState(
+        version=record.version,
+        spec=record.spec,
+        identity=record.identity,
+        inputs=record.inputs,
+        dag=record.dag,
+        n=entry.n,
+    )
+    if before is not None:
+        after = msgspec.structs.replace(
+            after,
+            stopped=before.stopped,
+            hold=before.hold,
+            hold_n=before.hold_n,
+            considered=before.considered,
+            last_job=before.last_job,
+            last_state=before.last_state,
+        )
+    s.put(f"pipe/{record.name}", after)
+    s.put(
+        f"ver/{record.name}/{_down(record.version)}",
+        r.VersionState(n=entry.n, time=entry.ts, actor=entry.actor, spec=record.spec, identity=record.identity),
+    )
+    _fold_content(s, entry, record.packs, record.index)
+    _add_cause(s, entry, entry_hash, "pipeline", record.name)
+
+
+def _fold_control(
+    s: _Scratch, record: r.ControllerTake | r.ControllerEnd | r.RunStart | r.RunDone, entry: r.Entry
+) -> None:
+    if isinstance(record, r.ControllerTake):
+        now = s.controller()
+        epoch = now.epoch if now else 0
+        if record.epoch != epoch + 1:
+            raise ConflictError(f"controller epoch {record.epoch} cannot follow epoch {epoch}")
+        s.put(
+            "controller",
+            r.ControllerState(
+                epoch=record.epoch,
+                host=record.host,
+                boot=record.boot,
+                pid=record.pid,
+                started=record.started,
+                kind=record.kind,
+                n=entry.n,
+            ),
+        )
+        return
+    controller = _need_epoch(s, record.epoch)
+    match record:
+        case r.ControllerEnd():
+            s.put("controller", msgspec.structs.replace(controller, ended=True))
+        case r.RunStart():
+            if s.run(record.run) is not None:
+                raise ConflictError(f"run {record.run} has started already")
+            if s.open_run() is not None:
+                raise ConflictError(f"run {record.run} cannot start before the one under way ends")
+            s.put(
+                f"run/{record.run}",
+                r.RunState(
+                    n=entry.n,
+                    first=record.first,
+                    last=record.last,
+                    view=record.view,
+                    versions=record.versions,
+                    time=entry.ts,
+                ),
+            )
+            s.put_text(f"runn/{_down(entry.n)}", record.run)
+            for key, cause in list(s._names("cause/", r.Cause)):
+                if cause.n <= record.last:
+                    s.drop(f"cause/{key}")
+        case r.RunDone():
+            run = s.run(record.run)
+            if run is None:
+                raise NotFoundError(f"no run {record.run}")
+            s.put(f"run/{record.run}", msgspec.structs.replace(run, done=True))
+
+
+def _fold_job_start(s: _Scratch, record: r.JobStart | r.JobUnrunnable, entry: r.Entry) -> None:
+    _need_epoch(s, record.epoch)
+    if s.job(record.job) is not None:
+        raise ConflictError(f"job {record.job} has started already")
+    run = s.run(record.run)
+    if run is None:
+        raise NotFoundError(f"no run {record.run}")
+    _need_pipeline(s, record.pipeline)
+    job = r.JobState(
+        run=record.run,
+        pipeline=record.pipeline,
+        version=record.version,
+        context=record.context if isinstance(record, r.JobStart) else "",
+        inputs=record.inputs,
+        base=record.base if isinstance(record, r.JobStart) else "",
+        start_n=entry.n,
+        started=entry.ts,
+    )
+    if isinstance(record, r.JobUnrunnable):
+        job = msgspec.structs.replace(job, state="unrunnable", end_n=entry.n, ended=entry.ts, because=record.because)
+        _consider(s, record.job, job)
+    s.put(f"job/{record.job}", job)
+    s.put_text(f"jobn/{_down(entry.n)}/{record.job}", record.job)
+    s.put_text(f"jobp/{record.pipeline}/{_down(entry.n)}/{record.job}", record.job)
+    s.put(f"run/{record.run}", msgspec.structs.replace(run, jobs=(*run.jobs, record.job)))
+
+
+_END_STATES = {r.JobDone: "done", r.JobFailed: "failed", r.JobStopped: "stopped"}
+
+
+def _fold_job_end(s: _Scratch, record: r.JobDone | r.JobFailed | r.JobStopped, entry: r.Entry) -> None:
+    _need_epoch(s, record.epoch)
+    job = _need_job(s, record.job)
+    if job.state != "running":
+        raise ConflictError(f"job {record.job} has ended already: {job.state}")
+    job = msgspec.structs.replace(
+        job,
+        state=_END_STATES[type(record)],
+        end_n=entry.n,
+        ended=entry.ts,
+        end=record.end,
+        commit=record.commit if isinstance(record, r.JobDone) else "",
+    )
+    s.put(f"job/{record.job}", job)
+    s.put(f"ctx/{record.key}", record.context)
+    _fold_content(s, entry, record.end.packs, record.end.index)
+    _consider(s, record.job, job)
+
+
+def _consider(s: _Scratch, name: str, job: r.JobState) -> None:
+    pipeline = s.pipeline(job.pipeline)
+    version = s.version(job.pipeline, job.version)
+    if pipeline is None or version is None:
+        return
+    considered = {f"{bound.repo}@{bound.branch}": bound.commit for bound in job.inputs if bound.repo}
+    considered[IDENTITY] = version.identity
+    s.put(
+        f"pipe/{job.pipeline}",
+        msgspec.structs.replace(pipeline, considered=considered, last_job=name, last_state=job.state),
+    )
+
+
+# --- what must hold ------------------------------------------------------------------------------------------------
+
+
+def _need_repo(s: State, repo: str) -> r.RepoState:
+    found = s.repo(repo)
+    if found is None:
+        raise NotFoundError(f"no repo {repo!r}", code=ErrorCode.NO_REPO, hint="list: dmlpipe repo list")
+    return found
+
+
+def _need_commit(s: State, repo: str, commit: str) -> r.CommitState:
+    found = s.commit(repo, commit)
+    if found is None:
+        raise NotFoundError(f"no commit {commit[:12]} in repo {repo!r}", code=ErrorCode.NO_COMMIT)
+    return found
+
+
+def _need_pipeline(s: State, name: str) -> r.PipelineState:
+    found = s.pipeline(name)
+    if found is None:
+        raise NotFoundError(f"no pipeline {name!r}", code=ErrorCode.NO_PIPELINE, hint="list: dmlpipe pipeline list")
+    return found
+
+
+def _need_job(s: State, job: str) -> r.JobState:
+    found = s.job(job)
+    if found is None:
+        raise NotFoundError(f"no job {job!r}", code=ErrorCode.NO_JOB, hint="list: dmlpipe job list")
+    return found
+
+
+def _need_epoch(s: State, epoch: int) -> r.ControllerState:
+    now = s.controller()
+    if now is None or now.epoch != epoch:
+        raise HeldError(f"epoch {epoch} has passed: the store is at epoch {now.epoch if now else 0}")
+    return now
