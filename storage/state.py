@@ -326,7 +326,7 @@ class _Below:
 # --- what each record does -----------------------------------------------------------------------------------------
 
 
-def _fold(s: _Scratch, record: r.Record, entry: r.Entry, entry_hash: str) -> None:  # noqa: C901
+def _fold(s: _Scratch, record: r.Record, entry: r.Entry, entry_hash: str) -> None:
     match record:
         case r.RepoCreate():
             if s.repo(record.repo) is not None:
