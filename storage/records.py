@@ -239,6 +239,10 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Datum key + fingerprint to (origin job, (path, value)...): successes that are not in `t`."""
     f: str = ""
     """Datum key to reason: to be tried again."""
+    size: int = 0
+    """Bytes of content in `out`."""
+    metadata: str = ""
+    """Tree of what `out` holds besides the datums' outputs (an output array's metadata); empty: nothing."""
 
 
 class JobEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
