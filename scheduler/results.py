@@ -19,7 +19,7 @@ import msgspec
 
 from ..storage.pack import Footer, read_footer
 from ..storage.prolly import Tree
-from ..storage.segment import SEGMENT_PREFIX, Failure, Outcome, Row, fold_key
+from ..storage.segment import SEGMENT_PREFIX, Failure, Outcome, Row, SegmentMeta, decode_rows, fold_key
 from ..storage.store import Store
 
 FOLD_SEGMENTS = 64
@@ -79,7 +79,6 @@ class Results:
         self._hosts: list[str] = []
         self.fold = 0
         self.segments: list[str] = []
-        self.blobs: dict[str, Footer] = {}
 
     @classmethod
     def resume(cls, store: Store, job: str, *, fold_segments: int | None = None) -> Results:
@@ -113,8 +112,8 @@ class Results:
         footer = read_footer(self._store.backend, key)
         self._pending[key] = footer
         self.segments.append(key)
-        meta = footer.meta
-        if meta is not None:
+        if footer.meta is not None:
+            meta = msgspec.convert(footer.meta, SegmentMeta)
             self._versions.update(meta.versions)
             if meta.host not in self._hosts:
                 self._hosts.append(meta.host)
@@ -163,7 +162,7 @@ class Results:
     def _fresh(self) -> dict[bytes, Finished]:
         fresh: dict[bytes, Finished] = {}
         for number, key in enumerate(sorted(self._pending), len(self._covered)):
-            for position, row in enumerate(self._pending[key].rows or ()):
+            for position, row in enumerate(decode_rows(self._pending[key].rows or [])):
                 new = _finished(row, number, position)
                 old = fresh.get(row.key)
                 if old is None or (old.outcome != Outcome.OK and new.outcome == Outcome.OK):

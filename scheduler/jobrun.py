@@ -1,0 +1,599 @@
+"""One job under way: from its plan, over blocks and segments, to the records that end it.
+
+A `JobRun` talks to an executor and to the store's objects; the ledger is its controller's. Its life:
+
+1. `plan` reads the plan until it knows whether anything has to run (`needs_executor`). A job that only reuses ends here.
+2. `begin` offers the job; `feed` keeps at most `MAX_BACKLOG` blocks ahead; `stored`, `lost`, `progressed` take events.
+3. `finish` folds everything and returns the records, once `finished`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from ..storage import records as r
+from ..storage.actor import actor_name
+from ..storage.clock import utc_now
+from ..storage.digest import from_hex
+from ..storage.errors import CorruptError
+from ..storage.index import BlobIndex, index_key
+from ..storage.state import State
+from ..storage.store import Store
+from ..storage.value import decode_value
+from ..worker.job import BLOCK_MAX_DATUMS, ArrayWrites, Datum, JobSpec, encode_block, encode_spec
+from .executor import Executor, JobOffer
+from .fold import Conflict, Folded, fold_results
+from .inputs import Array, Files, is_constant, leaves
+from .plan import Drop, Hit, JobPlan, Run, plan_job
+from .report import FailureGroup, JobAdvanced, JobEnded, JobPlanned
+from .results import Results
+from .spec import PipelineSpec
+
+MAX_BACKLOG = 16
+MAX_PACKS_IN_RECORD = 1000
+HOPELESS_AFTER = 50
+"""A job whose first so many datums all failed is stopped."""
+
+_RATE_WINDOW_S = 5.0
+
+
+@dataclasses.dataclass(slots=True)
+class _Rate:
+    """Datums a second over the last seconds."""
+
+    points: deque[tuple[float, int]] = dataclasses.field(default_factory=deque)
+
+    def add(self, now: float, count: int) -> float:
+        self.points.append((now, count))
+        while len(self.points) > 2 and now - self.points[0][0] > _RATE_WINDOW_S:
+            self.points.popleft()
+        (t0, n0), (t1, n1) = self.points[0], self.points[-1]
+        return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended: what goes into the ledger, and what watchers are told."""
+
+    records: tuple[r.Record, ...]
+    report: JobEnded
+
+
+class JobRun:
+    """A job under way.
+
+    Parameters
+    ----------
+    store
+        The store.
+    job, run
+        Ids.
+    spec
+        The version that runs.
+    version
+        Its number.
+    bindings
+        Input name to what it is bound to.
+    context
+        The record of the job's context before it, if there is one.
+    why
+        Why it runs, for people.
+    resume
+        The ledger knows the job already: take up the segments of whoever began it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        job: str,
+        run: str,
+        spec: PipelineSpec,
+        version: int,
+        spec_node: str,
+        bindings: Mapping[str, r.InputBinding],
+        state: State,
+        why: tuple[str, ...] = (),
+        resume: bool = False,
+    ) -> None:
+        self.store = store
+        self.job = job
+        self.run = run
+        self.spec = spec
+        self.version = version
+        self.bindings = dict(bindings)
+        self.why = why
+        self.finished = False
+        self.stop_reason: str | None = None
+        self.hopeless = False
+        self._spec_node = spec_node
+        self._results = Results.resume(store, job) if resume else Results(store, job)
+        self._resumed = len(self._results.finished()) if resume else 0
+        self._drops: list[Drop] = []
+        self._hits: list[Hit] = []
+        self._block: list[Datum] = []
+        self._blocks: deque[tuple[str, int]] = deque()
+        self._lost: dict[bytes, bytes] = {}
+        self._offered = False
+        self._ended_blocks = False
+        self._to_run = 0
+        self._computed = 0
+        self._failed = 0
+        self._seconds = 0.0
+        self._rate = _Rate()
+        self._began = time.monotonic()
+        self._started = utc_now()
+        plan: JobPlan = plan_job(
+            spec, self.bindings, None, store.tree, finished=self._results.finished() if resume else None
+        )
+        context = state.context(plan.key.hex())
+        if context is not None:
+            plan = plan_job(
+                spec, self.bindings, context, store.tree, finished=self._results.finished() if resume else None
+            )
+        self.plan = plan
+        self.context = context or r.Context(inputs={}, order=())
+        self._items: Iterator[Run | Hit | Drop] | None = iter(plan.items())
+        self._read_plan(blocks=1)
+
+    # --- planning and offering --------------------------------------------------------------------------------------
+
+    @property
+    def needs_executor(self) -> bool:
+        """Some datum has to be computed, or was and may still be reported."""
+        return bool(self._blocks or self._block or self._items is not None)
+
+    def planned(self) -> JobPlanned:
+        """Tell that the job is about to begin."""
+        return JobPlanned(
+            job=self.job,
+            run=self.run,
+            pipeline=self.spec.name,
+            version=self.version,
+            total=self.plan.total,
+            resumed=self._resumed,
+            why=self.why,
+        )
+
+    def start_record(self, epoch: int, base: str) -> r.JobStart:
+        """Return the record that begins the job."""
+        return r.JobStart(
+            job=self.job,
+            run=self.run,
+            pipeline=self.spec.name,
+            version=self.version,
+            epoch=epoch,
+            context=self.plan.key.hex(),
+            inputs=tuple(self.bindings.values()),
+            base=base,
+        )
+
+    def begin(self, executor: Executor) -> None:
+        """Offer the job. Idempotent: an executor that was replaced is told again by a new `JobRun`."""
+        if self._offered:
+            return
+        self._offered = True
+        raw = encode_spec(self._job_spec())
+        executor.offer(
+            JobOffer(
+                job=self.job,
+                spec=self.store.nodes.put(raw).hex(),
+                pipeline=self.spec.name,
+                batch=self.spec.options.batch,
+                cpus=self.spec.options.cpus,
+                fold=self._results.fold,
+            )
+        )
+        self.feed(executor)
+
+    def feed(self, executor: Executor) -> None:
+        """Keep blocks ahead of the slots, at most `MAX_BACKLOG`."""
+        if not self._offered or self._ended_blocks:
+            return
+        if self.stop_reason is not None or self.hopeless:
+            self._items = None
+            self._blocks.clear()
+            self._ended_blocks = True
+            return
+        room = MAX_BACKLOG - executor.backlog(self.job)
+        while room > 0:
+            if not self._blocks:
+                self._read_plan(blocks=1)
+            if not self._blocks:
+                break
+            block, count = self._blocks.popleft()
+            executor.add_block(self.job, block, count)
+            room -= 1
+        if self._items is None and not self._blocks:
+            self._ended_blocks = True
+            executor.end_blocks(self.job)
+
+    def _read_plan(self, *, blocks: int) -> None:
+        """Read plan items until so many blocks are full or the plan ends."""
+        if self._items is None:
+            return
+        made = 0
+        while made < blocks:
+            item = next(self._items, None)
+            match item:
+                case None:
+                    self._items = None
+                    if self._block:
+                        self._close_block()
+                    return
+                case Run():
+                    self._block.append(item.datum)
+                    self._to_run += 1
+                    if len(self._block) >= BLOCK_MAX_DATUMS:
+                        self._close_block()
+                        made += 1
+                case Hit():
+                    self._hits.append(item)
+                case Drop():
+                    self._drops.append(item)
+
+    def _close_block(self) -> None:
+        name = self.store.nodes.put(encode_block(self._block))
+        self._blocks.append((name.hex(), len(self._block)))
+        self._block = []
+
+    def _job_spec(self) -> JobSpec:
+        options = self.spec.options
+        return JobSpec(
+            job=self.job,
+            run=self.run,
+            pipeline=self.spec.name,
+            version=self.version,
+            context=self.plan.key.hex(),
+            transform=self.spec.transform,
+            parameters=self.spec.parameters,
+            inputs=self.plan.job_inputs(),
+            writes=self._writes(),
+            batch=options.batch,
+            tries=options.tries,
+            timeout_s=options.timeout_s,
+            cpus=options.cpus,
+            memory=options.memory,
+            secrets=options.secrets,
+        )
+
+    def _writes(self) -> ArrayWrites | None:
+        if self.spec.writes is None:
+            return None
+        return ArrayWrites(
+            like=self.spec.writes.input,
+            dtype=self.spec.writes.dtype,
+            fill_value=self.spec.writes.fill_value,
+            metadata=self._array_metadata().decode(),
+        )
+
+    # --- events ---------------------------------------------------------------------------------------------------------
+
+    def stored(self, executor: Executor, segment: str) -> None:
+        """Take a segment that is in the store."""
+        self._results.add(segment)
+        if self._results.should_fold():
+            open_folds = list(executor.open_folds(self.job))
+            oldest = min([*open_folds, self._results.fold])
+            executor.advance_fold(self.job, self._results.close_fold(oldest))
+
+    def lost(self, key: bytes, fingerprint: bytes) -> None:
+        """Take a datum that was given up."""
+        self._lost[key] = fingerprint
+
+    def progressed(self, executor: Executor, *, computed: int, failed: int, seconds: float) -> None:
+        """Take totals; stop a job without hope."""
+        self._computed, self._failed, self._seconds = computed, failed, seconds
+        if computed >= HOPELESS_AFTER and failed == computed and not self._allows(failed) and not self.hopeless:
+            self.hopeless = True
+            executor.cancel(self.job)
+
+    def stop(self, executor: Executor | None, reason: str) -> None:
+        """End the job early; its results are kept."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            if executor is not None and self._offered:
+                executor.cancel(self.job)
+            else:
+                self.finished = True
+
+    def advanced(self) -> JobAdvanced:
+        """Return numbers for watchers."""
+        run = self._computed + self._resumed
+        rate = self._rate.add(time.monotonic(), self._computed)
+        known = self.plan.total - self._to_run - self._resumed if self._items is None else len(self._hits)
+        left = self.plan.total - known - run
+        return JobAdvanced(
+            job=self.job,
+            pipeline=self.spec.name,
+            total=self.plan.total,
+            run=run - self._failed,
+            skipped=max(0, known),
+            failed=self._failed,
+            rate=rate,
+            left_s=left / rate if rate > 0 else None,
+        )
+
+    # --- ending ---------------------------------------------------------------------------------------------------------
+
+    def finish(self, state: State, epoch: int) -> Ending:
+        """Fold what was found and computed; return the records that end the job."""
+        self._drain_plan()
+        failed_now = self._count_failed()
+        too_many = not self._allows(failed_now)
+        publish = not too_many and self.stop_reason is None and not self.hopeless
+        metadata = self._metadata_values() if publish and self.spec.writes is not None else {}
+        folded = fold_results(
+            self.context,
+            self.store.tree,
+            job=self.job,
+            inputs=self.plan.inputs,
+            order=self.plan.order,
+            total=self.plan.total,
+            drops=self._drops,
+            hits=self._hits,
+            rows=self._results.rows(),
+            lost=self._lost,
+            publish=publish,
+            metadata=metadata,
+            describe=self._describe,
+        )
+        reason = ""
+        if self.stop_reason is not None:
+            state_name, reason = "stopped", self.stop_reason
+        elif folded.conflict is not None:
+            state_name, reason = "failed", self._conflict_text(folded.conflict)
+        elif not publish:
+            state_name = "failed"
+            reason = self._failure_text(folded)
+        else:
+            state_name = "done"
+        return self._ending(state, epoch, folded, state_name, reason)
+
+    def _drain_plan(self) -> None:
+        # A stopped job leaves its plan unread; hits and drops of the rest do not matter then.
+        if self.stop_reason is None and not self.hopeless:
+            while self._items is not None:
+                self._read_plan(blocks=MAX_BACKLOG)
+
+    def _ending(self, state: State, epoch: int, folded: Folded, state_name: str, reason: str) -> Ending:
+        counters = folded.counters
+        if state_name != "done":
+            counters = msgspec.structs.replace(counters, skipped=min(counters.skipped, len(self._hits)))
+        index, packs, rows = self._publish_rows()
+        record = self._job_record(folded, state_name, counters)
+        end = r.JobEnd(
+            counters=counters,
+            reason=reason,
+            record=self.store.nodes.put(msgspec.msgpack.encode(record, order="deterministic")).hex(),
+            packs=packs if len(packs) <= MAX_PACKS_IN_RECORD else (),
+            index=index,
+            rows=rows,
+        )
+        repo = self.spec.name
+        head = state.head(repo) or ""
+        key = self.plan.key.hex()
+        records: tuple[r.Record, ...]
+        commit_id = ""
+        if state_name == "done":
+            tree = folded.out.root.hex() if not folded.out.is_empty() else self.store.tree("").root.hex()
+            if folded.out.is_empty():
+                folded.out.store_root()
+            body = r.Commit(
+                tree=tree,
+                parents=(head,) if head else (),
+                message=f"job {self.job[:6]}: {counters.run} run, {counters.skipped} skipped",
+                author=actor_name(),
+                time=utc_now(),
+                job=self.job,
+                files=len(folded.out),
+                size=folded.context.size,
+                failed=folded.context.f,
+            )
+            commit_id = self.store.put_body(body).hex()
+            records = (
+                r.JobDone(job=self.job, epoch=epoch, key=key, context=folded.context, commit=commit_id, end=end),
+                r.CommitMade(
+                    repo=repo, id=commit_id, tree=tree, files=body.files, size=body.size, job=self.job
+                ),
+                r.RefSet(repo=repo, branch="master", old=head, new=commit_id),
+            )
+        elif state_name == "failed":
+            records = (r.JobFailed(job=self.job, epoch=epoch, key=key, context=folded.context, end=end),)
+        else:
+            records = (r.JobStopped(job=self.job, epoch=epoch, key=key, context=folded.context, end=end),)
+        report = JobEnded(
+            job=self.job,
+            run=self.run,
+            pipeline=repo,
+            state=state_name,
+            counters=counters,
+            seconds=time.monotonic() - self._began,
+            commit=commit_id,
+            head=commit_id or head,
+            reason=reason,
+            failures=folded.failures,
+        )
+        return Ending(records, report)
+
+    def _publish_rows(self) -> tuple[str, tuple[str, ...], str]:
+        """Write the index of the job's segments and the tree of its rows."""
+        if not self._results.segments:
+            return "", (), ""
+        located: dict[Any, Any] = {}
+        for key, footer in self._results.footers():
+            for name, location in footer.locations(key):
+                located.setdefault(name, location)
+        index = ""
+        if located:
+            data = BlobIndex.build(sorted(located.items()))
+            index = index_key(data)
+            self.store.backend.put_if_absent(index, data)
+            self.store.objects.note_written([index])
+        rows = self.store.tree("").update(
+            (key, msgspec.msgpack.encode((segment, finished.row)))
+            for key, finished, segment in self._results.rows()
+        )
+        segments = tuple(sorted(self._results.segments))
+        self.store.objects.note_written(segments)
+        return index, segments, rows.root.hex()
+
+    def _job_record(self, folded: Folded, state_name: str, counters: r.Counters) -> r.JobRecord:
+        env = dict(self._results.versions)
+        if self.spec.env:
+            env["declared"] = self.spec.env
+        return r.JobRecord(
+            id=self.job,
+            run=self.run,
+            pipeline=self.spec.name,
+            version=self.version,
+            spec=self._spec_node,
+            code_id=self.spec.code_id,
+            bundle=self.spec.bundle,
+            context=self.plan.key.hex(),
+            parameters=self.spec.parameters,
+            env=env,
+            inputs=tuple(self.bindings.values()),
+            base_job="",
+            state=state_name,
+            counters=counters,
+            t=folded.context.t,
+            p=folded.context.p,
+            out=folded.context.out,
+            origins=dict(folded.origins),
+            started=self._started,
+            ended=utc_now(),
+            host=self._results.host,
+            failures=tuple(_plain_group(group) for group in folded.failures),
+        )
+
+    def _count_failed(self) -> int:
+        failed = sum(1 for _, finished, _ in self._results.rows() if finished.outcome == 1)
+        return failed + len(self._lost)
+
+    def _allows(self, failed: int) -> bool:
+        if failed == 0:
+            return True
+        text = self.spec.options.max_failures
+        if text.endswith("%"):
+            return failed <= self.plan.total * float(text[:-1]) / 100
+        return failed <= int(text or 0)
+
+    def _failure_text(self, folded: Folded) -> str:
+        if self.hopeless:
+            return f"the first {HOPELESS_AFTER} datums all failed"
+        first = folded.failures[0] if folded.failures else None
+        where = f", first: {first.path}" if first else ""
+        return (
+            f"{folded.counters.failed} of {self.plan.total} datums failed"
+            f" (max_failures={self.spec.options.max_failures}){where}"
+        )
+
+    def _conflict_text(self, conflict: Conflict) -> str:
+        mine = self._describe(conflict.key)
+        other = self._describe(conflict.other_key) if conflict.other_key is not None else "the array's own metadata"
+        if conflict.path == conflict.other_path:
+            return f"two datums write {self.spec.name}:/{conflict.path}: {mine} and {other}"
+        return (
+            f"{self.spec.name}:/{conflict.path} of {mine} and {self.spec.name}:/{conflict.other_path} of {other}"
+            " cannot both exist: one is a file where the other needs a folder"
+        )
+
+    def _describe(self, key: bytes) -> str:
+        """Name a datum by its inputs: `images:/0012.png`, or the pipeline if everything is constant."""
+        parts = key.decode("utf-8", "replace").split("\0") if key else []
+        names = []
+        for name, part in zip(self.plan.order, parts, strict=False):
+            bound = self.bindings.get(name)
+            names.append(f"{bound.repo}:/{part}" if bound is not None else f"{name}={part}")
+        return " × ".join(names) or f"all of {', '.join(b.repo for b in self.bindings.values()) or self.spec.name}"
+
+    # --- arrays ---------------------------------------------------------------------------------------------------------
+
+    def _array_metadata(self) -> bytes:
+        """zarr.json of the output array: the input's grid with another type."""
+        writes = self.spec.writes
+        if writes is None:
+            raise CorruptError(f"pipeline {self.spec.name} writes no array")
+        leaf = next(leaf for leaf in leaves(self.spec.input) if leaf.name == writes.input)
+        if not isinstance(leaf, Array):
+            raise CorruptError(f"input {writes.input} of {self.spec.name} is no array")
+        tree = self.store.tree(self.bindings[leaf.name].tree)
+        folder = leaf.path.strip("/")
+        raw = tree.get((f"{folder}/zarr.json" if folder else "zarr.json").encode())
+        if raw is None:
+            raise CorruptError(f"{leaf.repo}:/{folder} holds no zarr.json")
+        like = json.loads(self.store.objects.read(decode_value(raw)))
+        one_byte = writes.dtype in {"bool", "int8", "uint8"}
+        out = {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": like["shape"],
+            "data_type": writes.dtype,
+            "chunk_grid": like["chunk_grid"],
+            "chunk_key_encoding": like["chunk_key_encoding"],
+            "fill_value": writes.fill_value,
+            "codecs": [
+                {"name": "bytes"} if one_byte else {"name": "bytes", "configuration": {"endian": "little"}},
+                {"name": "zstd", "configuration": {"level": 1, "checksum": False}},
+            ],
+            "attributes": {},
+            **({"dimension_names": like["dimension_names"]} if like.get("dimension_names") else {}),
+        }
+        return json.dumps(out, sort_keys=True, separators=(",", ":")).encode()
+
+    def _metadata_values(self) -> dict[str, bytes]:
+        return self.store.put_values({"zarr.json": self._array_metadata()})
+
+
+def _plain_group(group: FailureGroup) -> dict[str, Any]:
+    return {
+        "cause": f"{group.failure.kind}: {group.failure.message}".splitlines()[0],
+        "count": group.count,
+        "datum": group.datum,
+        "path": group.path,
+        "where": group.failure.where,
+        "line": group.failure.line,
+        "traceback": group.failure.traceback,
+    }
+
+
+def bind_inputs(
+    state: State, spec: PipelineSpec, heads: Mapping[str, str], single: Mapping[str, bool]
+) -> dict[str, r.InputBinding]:
+    """Bind each input to the commit that its run sees.
+
+    Parameters
+    ----------
+    heads
+        `repo@branch` to commit id.
+    single
+        Pipeline name to whether all its inputs are constant: its output then is a *model* to whoever reads it.
+    """
+    bindings = {}
+    for leaf in leaves(spec.input):
+        if isinstance(leaf, Files | Array):
+            commit = heads[f"{leaf.repo}@{leaf.branch}"]
+            known = state.commit(leaf.repo, commit)
+            if known is None:
+                raise CorruptError(f"commit {commit[:12]} of {leaf.repo} is not in the ledger")
+            role = "data" if leaf.repo not in single else "model" if single[leaf.repo] else "intermediate"
+            bindings[leaf.name] = r.InputBinding(
+                name=leaf.name, repo=leaf.repo, branch=leaf.branch, commit=commit, tree=known.tree, role=role
+            )
+    return bindings
+
+
+def is_single(spec: PipelineSpec) -> bool:
+    """Whether the pipeline has exactly one datum by construction."""
+    return all(is_constant(leaf) for leaf in leaves(spec.input))
+
+
+__all__ = ["Ending", "JobRun", "bind_inputs", "from_hex", "is_single"]
