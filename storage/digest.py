@@ -12,13 +12,15 @@ Digest = NewType("Digest", bytes)
 
 DIGEST_SIZE = 32
 
+Data = bytes | bytearray | memoryview
 
-def digest(data: bytes | bytearray | memoryview) -> Digest:
+
+def digest(data: Data) -> Digest:
     """Return the name of `data`."""
     return Digest(blake3(data).digest())
 
 
-def digest_parts(parts: Iterable[bytes | memoryview]) -> Digest:
+def digest_parts(parts: Iterable[Data]) -> Digest:
     """Return the name of the concatenation of `parts`, without joining them."""
     hasher = blake3()
     for part in parts:

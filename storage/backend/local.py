@@ -1,0 +1,369 @@
+"""Objects as files below a folder.
+
+An object is written to ``.tmp-<pid>-<hex>`` beside its place and then linked there: `link(2)` is atomic and refuses
+an existing name, which no form of `open` and `rename` gives. Without hard links (exFAT, some FUSE mounts)
+`renameat2(RENAME_NOREPLACE)` takes its place; without both the folder is refused.
+
+Durability: with fsync mode ``commit`` (the default) only what is written ``durable`` or named in `sync` is forced to
+disk; ``always`` forces each object as it is written, ``never`` leaves it to the kernel (tests, scratch stores).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ..digest import Data
+from ..errors import BackendError, ErrorCode, NotFoundError
+from .base import Backend, Properties, backend_error, check_key, check_range
+
+FSYNC_MODES = ("commit", "always", "never")
+FSYNC_VARIABLE = "DMLPIPE_FSYNC"
+"""Environment variable with the mode where none is given."""
+
+TEMPORARY_PREFIX = ".tmp-"
+_OPEN_FILES = 64
+_PARALLEL_SYNC_FROM = 8
+
+
+class _OpenFile:
+    """A file descriptor that is closed when the last reader lets go of it."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, path: str) -> None:
+        self.fd = -1
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+class LocalBackend(Backend):
+    """Objects as files below `root`.
+
+    Parameters
+    ----------
+    root
+        Folder; made with the first object.
+    fsync
+        One of `FSYNC_MODES`; None: ``$DMLPIPE_FSYNC``, else ``commit``.
+    """
+
+    def __init__(self, root: Path | str, *, fsync: str | None = None) -> None:
+        # absolute, not resolved: a store reached through a link stays where the user put it.
+        self._root = Path(os.path.abspath(root))
+        self._base = str(self._root)
+        self._fsync = fsync or os.environ.get(FSYNC_VARIABLE) or "commit"
+        if self._fsync not in FSYNC_MODES:
+            raise BackendError(f"fsync mode {self._fsync!r}: expected one of {', '.join(FSYNC_MODES)}")
+        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
+        self._open_lock = threading.Lock()
+        self._durable_folders: set[str] = set()
+        _live.add(self)
+
+    @property
+    def url(self) -> str:
+        """The folder's path as a ``file://`` URL."""
+        return f"file://{self._base}"
+
+    @property
+    def properties(self) -> Properties:
+        """Files that can be linked."""
+        return Properties(remote=False, shared=True, hard_links=True, path=self._root)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_reopen, (self._base, self._fsync))
+
+    def __repr__(self) -> str:
+        return f"LocalBackend({self._base!r})"
+
+    def path_of(self, key: str) -> Path:
+        """Return the file that is, or would be, the object `key`."""
+        return Path(self._path(key))
+
+    def _path(self, key: str) -> str:
+        check_key(key)
+        return f"{self._base}/{key}"
+
+    def put_if_absent(self, key: str, data: Data, *, durable: bool = False) -> bool:
+        """See `Backend.put_if_absent`."""
+        path = self._path(key)
+        force = self._forced(durable)
+        try:
+            temporary = self._write_temporary(path, data, force)
+            try:
+                made = _link(temporary, path)
+            finally:
+                _unlink_if_there(temporary)
+            if made and force:
+                self._sync_folders([path])
+        except BackendError:
+            raise
+        except OSError as err:
+            raise self._translate(err, f"write object {key}") from err
+        return made
+
+    def put(self, key: str, data: Data) -> None:
+        """See `Backend.put`."""
+        path = self._path(key)
+        force = self._forced(False)
+        try:
+            temporary = self._write_temporary(path, data, force)
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                _unlink_if_there(temporary)
+                raise
+            if force:
+                self._sync_folders([path])
+        except OSError as err:
+            raise self._translate(err, f"write object {key}") from err
+        self._forget(key)
+
+    def get(self, key: str, start: int | None = None, end: int | None = None) -> bytes:
+        """See `Backend.get`; ranges are read from descriptors that stay open."""
+        path = self._path(key)
+        try:
+            if start is None and end is None:
+                with open(path, "rb", buffering=0) as file:
+                    return file.read()
+            check_range(key, start, end)
+            file_ = self._opened(key, path)
+            if start is not None and start < 0:
+                start = max(0, os.fstat(file_.fd).st_size + start)
+            start = start or 0
+            if end is None:
+                end = os.fstat(file_.fd).st_size
+            return _pread(file_.fd, start, end)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as err:
+            raise NotFoundError(f"no object {key} in {self.url}") from err
+        except OSError as err:
+            raise self._translate(err, f"read object {key}") from err
+
+    def size(self, key: str) -> int | None:
+        """See `Backend.size`."""
+        try:
+            return os.stat(self._path(key)).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as err:
+            raise self._translate(err, f"look at object {key}") from err
+
+    def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """See `Backend.list`."""
+        folder = prefix.rpartition("/")[0]
+        try:
+            # Within a folder names sort as keys do only if a folder's name sorts with its slash.
+            yield from self._walk(f"{folder}/" if folder else "", prefix)
+        except OSError as err:
+            raise self._translate(err, f"list {prefix or 'objects'}") from err
+
+    def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+        try:
+            with os.scandir(f"{self._base}/{folder}") as entries:
+                names = sorted(
+                    (entry.name + "/" if entry.is_dir() else entry.name, entry)
+                    for entry in entries
+                    if not entry.name.startswith(TEMPORARY_PREFIX)
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name, entry in names:
+            key = folder + name
+            if name.endswith("/"):
+                if key.startswith(prefix) or prefix.startswith(key):
+                    yield from self._walk(key, prefix)
+            elif key.startswith(prefix):
+                try:
+                    size = entry.stat().st_size
+                except FileNotFoundError:  # deleted since the folder was read
+                    continue
+                yield key, size
+
+    def list_folders(self, prefix: str = "") -> Sequence[str]:
+        """See `Backend.list_folders`."""
+        try:
+            with os.scandir(f"{self._base}/{prefix}") as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as err:
+            raise self._translate(err, f"list {prefix or 'objects'}") from err
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """See `Backend.delete_many`."""
+        for key in keys:
+            try:
+                _unlink_if_there(self._path(key))
+            except OSError as err:
+                raise self._translate(err, f"delete object {key}") from err
+            self._forget(key)
+
+    def sync(self, keys: Iterable[str]) -> None:
+        """See `Backend.sync`; does nothing in the modes ``always`` and ``never``."""
+        if self._fsync != "commit":
+            return
+        paths = [self._path(key) for key in dict.fromkeys(keys)]
+        try:
+            if len(paths) < _PARALLEL_SYNC_FROM:
+                for path in paths:
+                    _fsync(path)
+            else:
+                # The file system commits one journal for the fsyncs that wait at the same time.
+                with ThreadPoolExecutor(16, thread_name_prefix="dmlpipe-sync") as pool:
+                    list(pool.map(_fsync, paths))
+            self._sync_folders(paths)
+        except FileNotFoundError as err:
+            raise NotFoundError(f"no object {os.path.relpath(err.filename, self._base)} in {self.url}") from err
+        except OSError as err:
+            raise self._translate(err, "make objects durable") from err
+
+    def _forced(self, durable: bool) -> bool:
+        return self._fsync == "always" or (durable and self._fsync == "commit")
+
+    def _write_temporary(self, path: str, data: Data, force: bool) -> str:
+        folder = os.path.dirname(path)
+        temporary = f"{folder}/{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            fd = os.open(temporary, flags, 0o666)
+        except FileNotFoundError:
+            os.makedirs(folder, exist_ok=True)
+            fd = os.open(temporary, flags, 0o666)
+        try:
+            view = memoryview(data).cast("B")
+            while view:
+                view = view[os.write(fd, view) :]
+            if force:
+                os.fsync(fd)
+        except OSError:
+            _unlink_if_there(temporary)
+            raise
+        finally:
+            os.close(fd)
+        return temporary
+
+    def _sync_folders(self, paths: Iterable[str]) -> None:
+        """Make the names of `paths` durable: their folders, and the names of those where not yet known to be."""
+        folders = {os.path.dirname(path) for path in paths}
+        above: set[str] = set()
+        for folder in folders:
+            while folder not in self._durable_folders:
+                self._durable_folders.add(folder)
+                if len(folder) <= len(self._base):
+                    above.add(os.path.dirname(folder))
+                    break
+                folder = os.path.dirname(folder)
+                above.add(folder)
+        for folder in folders | above:
+            _fsync(folder)
+
+    def _opened(self, key: str, path: str) -> _OpenFile:
+        with self._open_lock:
+            file = self._open.get(key)
+            if file is not None:
+                self._open.move_to_end(key)
+                return file
+        file = _OpenFile(path)
+        with self._open_lock:
+            self._open[key] = file
+            if len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)
+        return file
+
+    def _forget(self, key: str) -> None:
+        with self._open_lock:
+            self._open.pop(key, None)
+
+    def _translate(self, err: OSError, what: str) -> BackendError:
+        return backend_error(err, what, self.url)
+
+
+def _reopen(base: str, fsync: str) -> LocalBackend:
+    return LocalBackend(base, fsync=fsync)
+
+
+_live: weakref.WeakSet[LocalBackend] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    # A child must not inherit a lock that another thread of its parent held at the fork.
+    for backend in _live:
+        backend._open_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
+
+
+def _pread(fd: int, start: int, end: int) -> bytes:
+    want = max(0, end - start)
+    data = os.pread(fd, want, start)
+    if len(data) == want or not data:
+        return data
+    parts = [data]
+    got = len(data)
+    while got < want and (data := os.pread(fd, want - got, start + got)):
+        parts.append(data)
+        got += len(data)
+    return b"".join(parts)
+
+
+def _fsync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _unlink_if_there(path: str) -> None:
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+
+
+def _link(temporary: str, path: str) -> bool:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        # NFS may report a link that it made, when it answers a retransmitted request.
+        return os.stat(temporary).st_nlink == 2
+    except OSError as err:
+        if err.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        return _rename_no_replace(temporary, path)
+    return True
+
+
+_RENAME_NOREPLACE = 1
+_AT_FDCWD = -100
+
+
+def _rename_no_replace(temporary: str, path: str) -> bool:
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is not None:
+        done = renameat2(_AT_FDCWD, os.fsencode(temporary), _AT_FDCWD, os.fsencode(path), _RENAME_NOREPLACE)
+        if done == 0:
+            return True
+        code = ctypes.get_errno()
+        if code == errno.EEXIST:
+            return False
+        if code not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(code, os.strerror(code), path)
+    raise BackendError(
+        f"the file system of {path} has neither hard links nor an exclusive rename: two writers could both win",
+        code=ErrorCode.UNSAFE_BACKEND,
+        hint="put the store on another file system",
+    )

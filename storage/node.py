@@ -1,0 +1,243 @@
+"""Nodes: small immutable objects named by the hash of their content.
+
+Tree nodes, commit and job bodies, pipeline specs, plan blocks and piece lists are nodes. At rest they are
+zstd-compressed under ``nodes/<2 hex>/<62 hex>``; the name is that of the uncompressed bytes, and what is read is
+checked against it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from .backend import Backend
+from .compression import compress, decompress
+from .digest import Digest, digest, short
+from .errors import CorruptError, NotFoundError
+
+NODE_PREFIX = "nodes"
+TREE_TARGET = 1024
+"""Entries that a tree node aims at, unless the store says otherwise."""
+
+_CACHE_BYTES = 32 << 20
+_DECODED_BYTES = 16 << 20
+
+T = TypeVar("T")
+
+
+class Nodes(Protocol):
+    """Where trees read and write their nodes."""
+
+    tree_target: int
+    """Entries that a tree node aims at; fixed for a store, or equal trees would have different names."""
+
+    def put_many(self, raws: Sequence[bytes]) -> list[Digest]:
+        """Store nodes; return their names."""
+        ...
+
+    def get_many(self, names: Sequence[Digest]) -> list[bytes]:
+        """Return nodes' bytes, in the order of `names`."""
+        ...
+
+    def load_many(self, names: Sequence[Digest], decode: Callable[[bytes], T]) -> list[T]:
+        """Return decoded nodes, which may be shared: do not change them."""
+        ...
+
+
+def node_key(name: Digest) -> str:
+    """Key of the object that holds a node."""
+    text = name.hex()
+    return f"{NODE_PREFIX}/{text[:2]}/{text[2:]}"
+
+
+class _Lru(Generic[T]):
+    """The values used last, up to a number and to a total size. Not locked."""
+
+    def __init__(self, max_count: int, max_bytes: int) -> None:
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._items: OrderedDict[Digest, tuple[T, int]] = OrderedDict()
+
+    def get(self, name: Digest) -> T | None:
+        item = self._items.get(name)
+        if item is None:
+            return None
+        self._items.move_to_end(name)
+        return item[0]
+
+    def add(self, name: Digest, value: T, size_bytes: int) -> None:
+        if name in self._items:
+            return
+        self._items[name] = (value, size_bytes)
+        self._bytes += size_bytes
+        while self._items and (self._bytes > self._max_bytes or len(self._items) > self._max_count):
+            _, (_, freed) = self._items.popitem(last=False)
+            self._bytes -= freed
+
+
+class NodeStore:
+    """Nodes of a store, with a cache of those used last. Safe for use by many threads.
+
+    Parameters
+    ----------
+    backend
+        Where they are.
+    cache_nodes
+        How many nodes are kept in memory at most.
+    tree_target
+        See `Nodes.tree_target`.
+    """
+
+    def __init__(self, backend: Backend, cache_nodes: int = 4096, *, tree_target: int = TREE_TARGET) -> None:
+        self.backend = backend
+        self.tree_target = tree_target
+        self.reads = 0
+        """Nodes fetched from the backend so far."""
+        self.writes = 0
+        """Nodes written to the backend so far."""
+        self._lock = threading.Lock()
+        self._raw: _Lru[bytes] = _Lru(cache_nodes, _CACHE_BYTES)
+        self._decoded: _Lru[object] = _Lru(cache_nodes, _DECODED_BYTES)
+        self._stored: set[Digest] = set()
+        self._unsynced: dict[str, None] = {}
+
+    def put(self, raw: bytes) -> Digest:
+        """Store a node and return its name. Storing what is there already costs no write."""
+        return self.put_many([raw])[0]
+
+    def put_many(self, raws: Sequence[bytes]) -> list[Digest]:
+        """Store nodes, concurrently on a remote backend; return their names in order."""
+        names = [digest(raw) for raw in raws]
+        with self._lock:
+            new = {name: raw for name, raw in zip(names, raws, strict=True) if name not in self._stored}
+            # Those stored before too: the session that stored them may not have synced them, or never will.
+            self._unsynced.update((node_key(name), None) for name in names)
+        if new:
+            self._write(new)
+        with self._lock:
+            self._stored.update(new)
+            for name, raw in new.items():
+                self._raw.add(name, raw, len(raw))
+        return names
+
+    def get(self, name: Digest) -> bytes:
+        """Return a node's bytes, checked.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such node.
+        CorruptError
+            What is stored under the name is something else.
+        """
+        return self.get_many([name])[0]
+
+    def get_many(self, names: Sequence[Digest]) -> list[bytes]:
+        """`get` for each name, fetched together; results in the order of `names`."""
+        with self._lock:
+            known = {name: self._raw.get(name) for name in names}
+        missing = [name for name, raw in known.items() if raw is None]
+        if missing:
+            fetched = [
+                _decompress(name, body)
+                for name, body in zip(
+                    missing, self.backend.get_many([(node_key(name), None, None) for name in missing]), strict=True
+                )
+            ]
+            with self._lock:
+                self.reads += len(missing)
+                for name, raw in zip(missing, fetched, strict=True):
+                    self._raw.add(name, raw, len(raw))
+                    known[name] = raw
+        return [raw for raw in (known[name] for name in names) if raw is not None]
+
+    def load_many(self, names: Sequence[Digest], decode: Callable[[bytes], T]) -> list[T]:
+        """Return decoded nodes; each name must always be used with the same `decode`."""
+        with self._lock:
+            known = {name: self._decoded.get(name) for name in names}
+        missing = [name for name, node in known.items() if node is None]
+        if missing:
+            raws = self.get_many(missing)
+            for name, raw in zip(missing, raws, strict=True):
+                node = decode(raw)
+                known[name] = node
+                with self._lock:
+                    self._decoded.add(name, node, len(raw))
+        return [known[name] for name in names]  # type: ignore[misc]  # the caller's decode made them
+
+    def take_written(self) -> list[str]:
+        """Return the keys of the nodes put since the last call, written or found: what an entry needs on disk.
+
+        A caller that then fails to sync them gives them back with `restore_written`.
+        """
+        with self._lock:
+            keys = list(self._unsynced)
+            self._unsynced.clear()
+        return keys
+
+    def restore_written(self, keys: Iterable[str]) -> None:
+        """Undo `take_written`."""
+        with self._lock:
+            self._unsynced.update((key, None) for key in keys)
+
+    def _write(self, new: dict[Digest, bytes]) -> None:
+        items = [(node_key(name), compress(raw)) for name, raw in new.items()]
+        made = self.backend.put_many_if_absent(items)
+        with self._lock:
+            self.writes += sum(made)
+        if self.backend.properties.remote:
+            return
+        for (key, body), name, was_made in zip(items, new, made, strict=True):
+            # After a power cut a file that nothing published may be there and hold nothing.
+            if not was_made and self.backend.size(key) != len(body) and not self._is_whole(name):
+                self.backend.put(key, body)
+
+    def _is_whole(self, name: Digest) -> bool:
+        try:
+            _decompress(name, self.backend.get(node_key(name)))
+        except (CorruptError, NotFoundError):
+            return False
+        return True
+
+
+class OverlayNodes:
+    """Nodes that stay in memory, above those of another store: for trees whose names alone are wanted.
+
+    Parameters
+    ----------
+    below
+        Where nodes are read that were not put here. Never written.
+    """
+
+    def __init__(self, below: Nodes) -> None:
+        self._below = below
+        self._own: dict[Digest, bytes] = {}
+        self.tree_target = below.tree_target
+
+    def put_many(self, raws: Sequence[bytes]) -> list[Digest]:
+        """Keep nodes in memory; return their names."""
+        names = [digest(raw) for raw in raws]
+        self._own.update(zip(names, raws, strict=True))
+        return names
+
+    def get_many(self, names: Sequence[Digest]) -> list[bytes]:
+        """Return nodes' bytes, in the order of `names`."""
+        below = [name for name in names if name not in self._own]
+        found = dict(zip(below, self._below.get_many(below), strict=True)) if below else {}
+        return [self._own[name] if name in self._own else found[name] for name in names]
+
+    def load_many(self, names: Sequence[Digest], decode: Callable[[bytes], T]) -> list[T]:
+        """Return decoded nodes."""
+        below = [name for name in names if name not in self._own]
+        found = dict(zip(below, self._below.load_many(below, decode), strict=True)) if below else {}
+        return [decode(self._own[name]) if name in self._own else found[name] for name in names]
+
+
+def _decompress(name: Digest, body: bytes) -> bytes:
+    raw = decompress(body, f"node {short(name)}")
+    if digest(raw) != name:
+        raise CorruptError(f"node {short(name)} is corrupt: its {len(raw)} bytes hash to {short(digest(raw))}")
+    return raw
