@@ -1,4 +1,4 @@
-"""Patterns of paths: ``* ** ? [..] {a,b} {name} (..)``.
+r"""Patterns of paths: ``* ** ? [..] {a,b} {name} (..)``.
 
 A pattern matches files and the folders that files imply. A pattern with ``**`` matches files only. Matching is by
 whole path; the leading slash may be left out, one at the end is ignored; ``/`` is the whole repo.
@@ -7,12 +7,13 @@ whole path; the leading slash may be left out, one at the end is ignored; ``/`` 
 ``*``          any run within one part of a path
 ``**``         any run, slashes included; as a whole part also no part (``/**/a`` matches ``/a``)
 ``?``          one character but ``/``
-``[a-z] [!x]``   one of, none of; ``[[:digit:]]`` and its like
+``[a-z] [!x]``  one of, none of; ``[[:digit:]]`` and its like
 ``{a,b}``      either
 ``{name}``     like ``*``, and captured as ``name``; a second ``{name}`` must match the same text
 ``(..)``       what is inside, captured as ``1``, ``2``, ... by opening parenthesis; ``|`` separates alternatives
-``@() *() +() ?() !()``  exactly one, any number, one or more, at most one, none of the alternatives; captured too
-``\\x``         the character x itself
+``@(a|b)``     one of the alternatives, captured; ``*( )`` any number of times, ``+( )`` at least once,
+               ``?( )`` at most once, ``!( )`` none of them
+``\x``          the character x itself
 =============  ===========================================================================
 
 No I/O but through the tree that `glob_tree` is given.
@@ -20,6 +21,7 @@ No I/O but through the tree that `glob_tree` is given.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -127,6 +129,7 @@ class Glob:
         return {name: groups[_group(name)] or "" for name in self.captures}
 
 
+@functools.lru_cache(maxsize=256)
 def compile_glob(pattern: str) -> Glob:
     """Compile `pattern`.
 
@@ -169,11 +172,11 @@ def glob_tree(tree: TreeView, glob: Glob) -> Iterator[Match]:
             if captures is not None:
                 yield Match(path, False, value, captures)
     else:
-        for key, folder, value in _descend(tree, glob.parts, b""):
+        for key, folder, found in _descend(tree, glob.parts, b""):
             path = key.decode()
             captures = glob.match(path)
             if captures is not None:
-                yield Match(path, folder, value, captures)
+                yield Match(path, folder, found, captures)
 
 
 def _descend(tree: TreeView, parts: tuple[Part, ...], base: bytes) -> Iterator[tuple[bytes, bool, bytes | None]]:

@@ -226,7 +226,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     inputs: dict[str, str]
-    """Varying input name to the tree id that `T` was computed for; empty before the first success."""
+    """Varying input name to the tree id that `T` was computed for (of `values`, which have no tree, to their JSON list,
+    beginning with ``[``; of a branch without commit, empty); empty before the first success."""
     order: tuple[str, ...]
     """Varying inputs in the order of the datum key."""
     out: str = ""

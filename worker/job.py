@@ -130,7 +130,8 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
     """One varying input of one datum."""
 
     path: str
-    """What stands in the datum key: a file's or folder's path, a value's canonical JSON, a chunk's key."""
+    """A file's or folder's path, a value's canonical JSON, a chunk's key. So it stands in the datum key too, where a
+    folder's path ends in ``/``."""
     kind: str
     """`f` file, `d` folder, `v` value, `a` array region."""
     value: bytes = b""
