@@ -83,6 +83,8 @@ class Drop:
 
     key: bytes
     old_fingerprint: bytes
+    gone: bool = False
+    """Whether the inputs have no datum with that key any more; else its `Run` or `Hit` follows, or is finished."""
 
 
 PlanItem = Run | Hit | Drop
@@ -128,6 +130,11 @@ class JobPlan:
             return self._new.count()
         known = self._memory.known(self._old)
         return known if self.mode == "reuse" else self._old.grown(self._new, known)
+
+    @property
+    def runs_all(self) -> bool:
+        """Whether every datum runs, as nothing is known that could be looked up."""
+        return self._old is None and self._memory.s.is_empty() and not self._memory.finished
 
     def items(self) -> Iterator[PlanItem]:
         """Everything to do, sorted by key, read as it is yielded. May be iterated again."""
@@ -200,7 +207,7 @@ class JobPlan:
             if todo.old is not None and known:
                 if todo.old is todo.new and todo.why.reason is not Reason.FORCED:
                     continue
-                yield Drop(todo.key, self._new.fingerprint(self.key, todo.old))
+                yield Drop(todo.key, self._new.fingerprint(self.key, todo.old), gone=todo.new is None)
             if todo.key not in datums or todo.key in finished:
                 continue
             yield hits.get(todo.key) or Run(datums[todo.key], todo.why.reason, todo.why.detail)
