@@ -49,11 +49,11 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "demo": "See all of it on handwritten digits.",
     },
     "nouns": {
-        "repo": "list, inspect, create, delete",
-        "branch": "list, create, set, delete",
-        "pipeline": "list, inspect, stop, start, reprocess, delete",
-        "job": "list, inspect, wait, stop",
-        "datum": "list, inspect, logs",
+        "repo": "list, inspect, create, delete.",
+        "branch": "list, create, set, delete.",
+        "pipeline": "list, inspect, stop, start, reprocess, delete.",
+        "job": "list, inspect, wait, stop.",
+        "datum": "list, inspect, logs.",
     },
     "store": {
         "init": "Make a store here, and a first DAG with --dag.",

@@ -10,4 +10,4 @@ _GUIDES = [("   ", "│  ", "├─ ", "└─ "), ("   ", "┃  ", "┣━ ", "
 class Branches(Tree):
     """A rich tree with guides of three cells."""
 
-    TREE_GUIDES = _GUIDES  # noqa: RUF012  (rich reads a plain attribute)
+    TREE_GUIDES = _GUIDES

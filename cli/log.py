@@ -1,0 +1,91 @@
+"""`log`: the history of a branch or of a path in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from ..storage.refs import parse_ref
+from .app import App
+from .command import Verb
+from .text import count, printable, short, size, when
+
+if TYPE_CHECKING:
+    from ..storage.commits import CommitView
+    from ..storage.refs import Ref
+    from ..storage.store import Store
+
+
+@click.command("log", cls=Verb)
+@click.argument("target", metavar="REF[:/path]")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N commits.")
+@click.pass_obj
+def command(app: App, target: str, limit: int | None) -> None:
+    """Show the history of a branch or a path.
+
+    Every head that the branch ever had, newest first; with a path those where what stands there changed.
+    """
+    ref = parse_ref(target)
+    store = app.data(read_only=True)
+    shown = 0
+    for view in _history(store, ref):
+        _show(app, view)
+        shown += 1
+        if shown == limit:
+            return
+    if not shown:
+        app.note(f"nothing was ever at {target}")
+
+
+def _show(app: App, view: CommitView) -> None:
+    if app.json:
+        body = view.body
+        app.emit(
+            {
+                "repo": view.repo,
+                "commit": view.id,
+                "time": body.time,
+                "author": body.author,
+                "message": body.message,
+                "files": body.files,
+                "size": body.size,
+                "parents": list(body.parents),
+                "job": body.job,
+            }
+        )
+        return
+    message = f'  "{printable(view.message)}"' if view.message else ""
+    by = f"job {short(view.job)}" if view.job else view.author
+    name = click.style(f"{view.repo}@{short(view.id)}", fg="yellow")
+    app.line(f"{name}  {when(view.time)}  {by}  {count(view.files, 'file')}, {size(view.size)}{message}")
+
+
+def _history(store: Store, ref: Ref) -> Iterator[CommitView]:
+    """Heads of a branch, or ancestors of a commit; where a path is named, those that changed what stands there."""
+    commits = _heads(store, ref)
+    if not ref.path:
+        yield from commits
+        return
+    newer: CommitView | None = None
+    for view in commits:
+        if newer is not None and next(view.diff(newer, ref.path), None) is not None:
+            yield newer
+        newer = view
+    if newer is not None and newer.exists(ref.path):
+        yield newer
+
+
+def _heads(store: Store, ref: Ref) -> Iterator[CommitView]:
+    first = store[ref]
+    if not ref.up and store.state.head(ref.repo, ref.ref) is not None:
+        for head in store.state.history(ref.repo, ref.ref):
+            yield store[f"{ref.repo}@{head.commit}"]
+        return
+    view = first
+    while True:
+        yield view
+        if not view.parents:
+            return
+        view = store[f"{ref.repo}@{view.parents[0]}"]

@@ -1,0 +1,87 @@
+"""`plan`: what would run, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..storage.errors import ErrorCode, InvalidInputError
+from .app import App
+from .command import Verb
+from .failure import DIFFERS
+from .files import split_words
+from .settings import parameter_options, parse_parameters
+from .text import columns, duration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..scheduler.store import PipelinePlan
+
+
+@click.command("plan", cls=Verb)
+@click.argument("words", nargs=-1, metavar="[FILE] [PIPELINE...]")
+@click.option("--exit-code", is_flag=True, help="Exit 3 if something would run.")
+@parameter_options
+@click.pass_obj
+def command(
+    app: App, words: tuple[str, ...], exit_code: bool, settings: tuple[str, ...], params_file: Path | None
+) -> int:
+    """Say what would run, and why.
+
+    With FILE also for an edited file that was not submitted. Writes nothing.
+    """
+    files, pipelines = split_words(words)
+    if len(files) > 1:
+        raise InvalidInputError("plan takes one FILE", code=ErrorCode.INVALID)
+    params = parse_parameters(settings, params_file)
+    store = app.store(read_only=True)
+    what: Any = None
+    if files:
+        what, name = files[0]
+        if name is not None:
+            from ..scheduler.load import load_dags
+
+            what = next((dag for dag in load_dags(what) if dag.name == name), what)
+    plans = store.plan(what, pipelines, params=params)
+    if app.json:
+        for each in plans.to_dict()["pipelines"]:
+            app.emit(each)
+    else:
+        for each in plans.pipelines:
+            for notice in each.notices:
+                app.note(f"{each.name}: {notice}")
+        for line in _lines(plans.pipelines, verbose=app.verbosity > 0):
+            app.line(line)
+        if not plans.would_run:
+            app.say("nothing to do")
+    return DIFFERS if exit_code and plans.would_run else 0
+
+
+def _lines(plans: list[PipelinePlan], *, verbose: bool) -> list[str]:
+    rows: list[list[str]] = []
+    for each in plans:
+        reasons = [_reason(text, number, example, of=each.run) for text, number, example in each.reasons]
+        if each.if_upstream:
+            reasons.insert(0, each.if_upstream)
+        time = f"≈ {duration(each.seconds)} by last rate" if each.seconds is not None and each.run else ""
+        shown = reasons if verbose else reasons[:4]
+        rows.append([each.name, _amount(each), shown[0] if shown else "", time])
+        rows += [["", "", reason] for reason in shown[1:]]
+        if len(shown) < len(reasons):
+            rows.append(["", "", f"and {len(reasons) - len(shown)} more reasons (-v)"])
+    return columns(rows, gap=3)
+
+
+def _amount(each: PipelinePlan) -> str:
+    removed = f", {each.removed:,} removed" if each.removed else ""
+    if not each.run:
+        skipped = f"{each.skipped:,} skipped" if each.skipped else ""
+        return (f"up to date{removed}" + (f" ({skipped})" if skipped else "")) if not each.status else each.status
+    return f"{each.run:,} of {each.total:,} {'runs' if each.run == 1 else 'run'}{removed}"
+
+
+def _reason(text: str, number: int, example: str, *, of: int) -> str:
+    many = f"{number:,} × " if number and number != of else ""
+    return f"{many}{text}" + (f" (first: {example})" if example else "")
