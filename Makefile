@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-slow check lint typecheck imports bench docs clean
+.PHONY: help demo pictures test test-slow check lint typecheck imports bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -23,6 +23,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## the main job on scikit-learn's digits: train, predict, explain, revert
 	@$(BIN)/dmlpipe demo $(ARGS)
+
+pictures: $(STAMP) ## the README's pictures, made by the demo
+	@$(BIN)/dmlpipe demo --pictures docs/pictures
 
 test: $(STAMP) ## the default test suite (under 10 minutes)
 	@$(BIN)/python -m pytest -q -m 'not slow' $(ARGS)

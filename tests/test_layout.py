@@ -1,0 +1,45 @@
+"""The layers are links to the folders at the root, and nothing imports them by another name (docs/adr/0001)."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dmlpipe
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ("cli", "scheduler", "storage", "worker")
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_is_the_folder_at_the_root(layer: str) -> None:
+    package = Path(dmlpipe.__path__[0]) / layer
+    assert package.is_symlink(), f"{package} is no link: this checkout lost its links (git config core.symlinks true)"
+    assert package.resolve() == ROOT / layer
+
+
+def test_no_layer_is_imported_by_its_bare_name() -> None:
+    code = f"""
+import importlib, pkgutil, sys
+import dmlpipe
+for found in pkgutil.walk_packages(dmlpipe.__path__, "dmlpipe."):
+    if not found.name.endswith("__main__"):
+        importlib.import_module(found.name)
+bare = [name for name in sys.modules if name.split(".")[0] in {LAYERS!r}]
+assert not bare, bare
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_module_refuses_its_bare_name() -> None:
+    code = "import scheduler.spec"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "beyond top-level package" in done.stderr
+
+
+def test_the_example_is_what_the_demo_runs() -> None:
+    from dmlpipe.cli.demo.story import dag_text
+
+    assert dag_text() == (ROOT / "examples" / "digits" / "dag.py").read_text()
