@@ -134,7 +134,8 @@ class JobPlan:
     @property
     def runs_all(self) -> bool:
         """Whether every datum runs, as nothing is known that could be looked up."""
-        return self._old is None and self._memory.s.is_empty() and not self._memory.finished
+        memory = self._memory
+        return self._old is None and memory.s.is_empty() and memory.f.is_empty() and not memory.finished
 
     def items(self) -> Iterator[PlanItem]:
         """Everything to do, sorted by key, read as it is yielded. May be iterated again."""
@@ -184,19 +185,15 @@ class JobPlan:
                     yield todos[0]._replace(old=found, new=found)
 
     def _failed(self) -> Iterator[_Todo]:
-        for key, raw in self._memory.f.scan():
-            reason = raw.decode()
-            forced = reason.startswith(FORCED_PREFIX)
-            why = (
-                Why(Reason.FORCED, "" if reason == FORCED_PREFIX else reason)
-                if forced
-                else Why(Reason.FAILED_BEFORE, reason)
-            )
-            yield _Todo(key, None, None, why, False)
+        for key, reason in self._memory.f.scan():
+            yield _Todo(key, None, None, _why_again(reason), False)
 
     def _look_up(self, batch: Sequence[_Todo]) -> Iterator[PlanItem]:
         memory = self._memory
         in_t = memory.in_t([todo.key for todo in batch if todo.old is not None and not todo.in_t])
+        failed = memory.failed_before([todo.key for todo in batch]) if self._old is None else {}
+        if failed:
+            batch = [todo._replace(why=failed.get(todo.key, todo.why)) for todo in batch]
         finished = memory.is_finished([todo.key for todo in batch if todo.new is not None])
         datums = {todo.key: self._new.datum(self.key, todo.new) for todo in batch if todo.new is not None}
         hits = memory.successes(
@@ -325,6 +322,13 @@ class _Memory:
     def is_finished(self, keys: Sequence[bytes]) -> set[bytes]:
         return _present(self.finished, keys)
 
+    def failed_before(self, keys: Sequence[bytes]) -> dict[bytes, Why]:
+        """Why those of the sorted `keys` that F holds are to be tried again."""
+        if self.f.is_empty():
+            return {}
+        found = zip(keys, self.f.get_many(keys), strict=True)
+        return {key: _why_again(reason) for key, reason in found if reason is not None}
+
     def successes(self, wanted: Sequence[tuple[bytes, bytes]]) -> dict[bytes, Hit]:
         """Results that S holds of (key, fingerprint), by key."""
         if self.s.is_empty() or not wanted:
@@ -349,6 +353,13 @@ def _present(tree: Tree | None, keys: Sequence[bytes]) -> set[bytes]:
     if tree is None or tree.is_empty() or not keys:
         return set()
     return {key for key, value in zip(keys, tree.get_many(keys), strict=True) if value is not None}
+
+
+def _why_again(raw: bytes) -> Why:
+    reason = raw.decode()
+    if reason.startswith(FORCED_PREFIX):
+        return Why(Reason.FORCED, reason.removeprefix(FORCED_PREFIX).strip(": "))
+    return Why(Reason.FAILED_BEFORE, reason)
 
 
 def _may_hit(todo: _Todo) -> bool:
