@@ -24,7 +24,7 @@ COMMIT_PREFIX_MIN = 4
 _AMBIGUOUS_SHOWN = 5
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_REF = re.compile(r"(?P<repo>[^@^~:]*)(?:@(?P<ref>[^@^~:]*))?(?P<up>(?:[\^~][0-9]*)*)")
+_REF = re.compile(r"(?P<repo>[^@^~:]*)(?:@(?P<ref>[^@^~:]*))?(?P<up>(?:[\^~][0-9]{0,6})*)")
 _STEP = re.compile(r"[\^~]([0-9]*)")
 _HEX = re.compile(r"[0-9a-f]+")
 _URL = "dml://"
@@ -55,6 +55,20 @@ class Ref:
     def at(self, path: str) -> Ref:
         """Return the same commit with another path."""
         return replace(self, path=path)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRef:
+    """A name that was resolved."""
+
+    repo: str
+    commit: str
+    """64 hex digits."""
+    path: str | None = None
+    """As in `Ref`."""
+
+    def __str__(self) -> str:
+        return show_commit(self.repo, self.commit, self.path)
 
 
 def check_name(name: str, what: str = "repo") -> str:
@@ -156,9 +170,9 @@ def resolve(ref: Ref, state: State, parents: Callable[[str], tuple[str, ...]]) -
     for step in range(ref.up):
         above = parents(commit)
         if not above:
-            count = "no parent" if step == 0 else f"only {step} ancestor{'s' if step > 1 else ''}"
+            has = f"only {step} ancestor{'s' if step > 1 else ''}" if step else "no parent"
             raise NotFoundError(
-                f"{ref.commitish}: {show_commit(ref.repo, commit) if step == 0 else f'{ref.repo}@{ref.ref}'} has {count}",
+                f"{ref.commitish}: {ref.repo}@{ref.ref} has {has}",
                 code=ErrorCode.NO_COMMIT,
                 hint=f"list: dmlpipe log {ref.repo}@{ref.ref}",
             )

@@ -1,0 +1,497 @@
+"""A store: open or make one, name what is in it, put and read commits.
+
+Opening reads one small object; the ledger is read when something is first asked of it.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from .archive import Archive
+from .backend import Backend, open_backend, probe_exclusive_create
+from .cache import FileCache
+from .clock import utc_now
+from .commits import CommitView
+from .digest import Digest
+from .errors import CorruptError, ErrorCode, FormatError, InvalidInputError, NotFoundError, ReadOnlyError
+from .heads import RememberedHead
+from .ledger import Build, Ledger
+from .locations import Locator
+from .node import TREE_TARGET, NodeStore
+from .objects import Objects
+from .pack import PACK_TARGET_BYTES, Location
+from .prolly import Tree
+from .records import Commit, Entry, Record, RefSet, RepoCreate, RepoDelete, TagSet
+from .refs import (
+    DEFAULT_BRANCH,
+    CommitRef,
+    Ref,
+    as_ref,
+    check_name,
+    nearest,
+    need_repo,
+    resolve,
+)
+from .session import Session, Target
+from .sources import Source
+from .state import State
+from .value import WHOLE_MAX_BYTES
+
+STORE_FOLDER = ".dmlpipe"
+STORE_VARIABLE = "DMLPIPE_STORE"
+CACHE_VARIABLE = "DMLPIPE_CACHE_DIR"
+INFO_KEY = "dmlpipe.json"
+FORMAT_NAME = "dmlpipe"
+FORMAT_VERSION = 1
+READ_FEATURES: frozenset[str] = frozenset()
+"""Features of a store that this version can read."""
+WRITE_FEATURES: frozenset[str] = frozenset()
+"""Features of a store that this version can write."""
+
+
+class TreeInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """How trees are cut."""
+
+    target: int = TREE_TARGET
+    split: str = "crc32-fmix64-v1"
+
+
+class StoreInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """``dmlpipe.json``: what a store is. Written once."""
+
+    format: str = FORMAT_NAME
+    version: int
+    repo_id: str
+    hash: str = "blake3"
+    read_features: tuple[str, ...] = ()
+    write_features: tuple[str, ...] = ()
+    tree: TreeInfo = TreeInfo()
+    pack: dict[str, int] = msgspec.field(default_factory=lambda: {"target": PACK_TARGET_BYTES})
+    pieces: dict[str, int] = msgspec.field(default_factory=lambda: {"size": WHOLE_MAX_BYTES})
+    created: str = ""
+    description: str = ""
+    probe: dict[str, bool] = msgspec.field(default_factory=lambda: {"exclusive_create": True})
+
+
+class _Format(msgspec.Struct):
+    """What is read first, whatever else the version holds."""
+
+    format: str = ""
+    version: int = 0
+
+
+def find_store(start: Path) -> Path | None:
+    """Return the folder ``.dmlpipe`` that holds a store in `start` or the nearest folder above it."""
+    for folder in (start.absolute(), *start.absolute().parents):
+        if (folder / STORE_FOLDER / INFO_KEY).is_file():
+            return folder / STORE_FOLDER
+    return None
+
+
+def default_cache_dir() -> Path:
+    """Return ``$DMLPIPE_CACHE_DIR``, else ``dmlpipe`` in the user's cache folder."""
+    given = os.environ.get(CACHE_VARIABLE)
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dmlpipe"
+
+
+class Store:
+    """Everything under one root URL. Make with `init` or `open`. Safe for use by many threads."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        info: StoreInfo,
+        *,
+        read_only: bool = False,
+        cache_dir: Path | None = None,
+        actor: str | None = None,
+        clock: Callable[[], str] = utc_now,
+    ) -> None:
+        self.info = info
+        """What the store says of itself."""
+        self.read_only = read_only
+        self.backend = backend
+        self.cache_dir = cache_dir or default_cache_dir()
+        """Folder of this machine's caches."""
+        self._clock = clock
+        self.nodes = NodeStore(backend, tree_target=info.tree.target)
+        shared = backend.properties.shared
+        own = self.cache_dir / "stores" / info.repo_id
+        self.ledger = Ledger(
+            backend,
+            self.nodes,
+            head=RememberedHead(own / "head.json") if shared else None,
+            actor=actor,
+            read_only=read_only,
+            clock=clock,
+        )
+        self._locator = Locator(
+            backend,
+            state=lambda: self.ledger.state,
+            refresh=self.ledger.refresh,
+            folder=own / "index" if backend.properties.remote else None,
+        )
+        self.objects = Objects(backend, self.nodes, locate=self._locator.find, known=self._locator.known)
+        self.cache = FileCache(self.cache_dir / "files")
+        self.archive = Archive(backend, self.nodes, self.objects, self.cache)
+
+    # --- making and opening ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def init(
+        cls,
+        url: str | os.PathLike[str] = f"./{STORE_FOLDER}",
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        description: str = "",
+        cache_dir: Path | None = None,
+        actor: str | None = None,
+    ) -> Self:
+        """Make a store and open it.
+
+        Parameters
+        ----------
+        url
+            A folder, ``memory://name``, or any URL that fsspec knows.
+        storage_options
+            For the backend, see `open_backend`.
+        description
+            For people.
+        cache_dir, actor
+            See `open`.
+
+        Raises
+        ------
+        InvalidInputError
+            There is a store already (code ``exists``), or something else.
+        BackendError
+            The medium failed, or does not create exclusively (code ``unsafe-backend``).
+        """
+        backend = open_backend(os.fspath(url), storage_options)
+        if backend.size(INFO_KEY) is not None:
+            raise InvalidInputError(f"there is a store at {backend.url} already", code=ErrorCode.EXISTS)
+        if next(iter(backend.list("")), None) is not None:
+            raise InvalidInputError(
+                f"{backend.url} is not empty and no store", code=ErrorCode.EXISTS, hint="name an empty or a new place"
+            )
+        probe_exclusive_create(backend)
+        info = StoreInfo(version=FORMAT_VERSION, repo_id=str(uuid.uuid4()), created=utc_now(), description=description)
+        if not backend.put_if_absent(INFO_KEY, msgspec.json.format(msgspec.json.encode(info)) + b"\n", durable=True):
+            raise InvalidInputError(f"there is a store at {backend.url} already", code=ErrorCode.EXISTS)
+        if backend.properties.path is not None:
+            backend.put_if_absent(".gitignore", b"*\n")
+        return cls(backend, info, cache_dir=cache_dir, actor=actor)
+
+    @classmethod
+    def open(
+        cls,
+        url: str | os.PathLike[str] | None = None,
+        *,
+        read_only: bool = False,
+        cache_dir: Path | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        actor: str | None = None,
+    ) -> Self:
+        """Open a store.
+
+        Parameters
+        ----------
+        url
+            Its root; None: ``$DMLPIPE_STORE``, else the nearest ``.dmlpipe`` here or above.
+        read_only
+            Refuse whatever would write.
+        cache_dir
+            This machine's caches; None: see `default_cache_dir`.
+        storage_options
+            For the backend, see `open_backend`.
+        actor
+            ``user@host`` in ledger entries.
+
+        Raises
+        ------
+        FormatError
+            There is no store (code ``no-store``), or one of another format.
+
+        Notes
+        -----
+        One request. The ledger is read when first needed.
+        """
+        place = os.fspath(url) if url is not None else os.environ.get(STORE_VARIABLE) or find_store(Path.cwd())
+        if place is None:
+            raise FormatError(
+                f"no store: neither {Path.cwd()} nor a folder above it has a {STORE_FOLDER}",
+                code=ErrorCode.NO_STORE,
+                hint="make one: dmlpipe init; or name one: --store URL, $DMLPIPE_STORE",
+            )
+        backend = open_backend(str(place), storage_options)
+        info = read_info(backend)
+        read_only = read_only or not WRITE_FEATURES.issuperset(info.write_features)
+        return cls(backend, info, read_only=read_only, cache_dir=cache_dir, actor=actor)
+
+    def __repr__(self) -> str:
+        return f"<store {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """Where it is, in a form that `open` takes."""
+        return self.backend.url
+
+    @property
+    def repo_id(self) -> str:
+        """The store's own id, made by `init`."""
+        return self.info.repo_id
+
+    # --- state ----------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """The folded ledger as of the last look. Does not change; a newer one takes its place."""
+        return self.ledger.state
+
+    def refresh(self) -> State:
+        """Catch up with the ledger and return the state."""
+        return self.ledger.refresh()
+
+    def publish(
+        self, build: Build | Sequence[Record], *, sync: Iterable[str] | Callable[[], Iterable[str]] = ()
+    ) -> Entry:
+        """Append a ledger entry; see `Ledger.append`."""
+        return self.ledger.append(build, sync=sync)
+
+    # --- content --------------------------------------------------------------------------------------------------
+
+    def tree(self, root: str | bytes = "") -> Tree:
+        """Return the tree with this root: hex, digest, or empty for the empty tree."""
+        return self.archive.tree(root)
+
+    def body(self, commit: str) -> Commit:
+        """Return a commit's body (hex id)."""
+        return self.archive.body(commit)
+
+    def locate(self, name: Digest) -> Location | None:
+        """Return where a packed blob is, or None if no published pack holds it."""
+        return self._locator.find(name)
+
+    # --- names ----------------------------------------------------------------------------------------------------
+
+    def resolve(self, name: str | Ref) -> CommitRef:
+        """Return the commit that ``repo@ref`` means now.
+
+        Raises
+        ------
+        NotFoundError
+            There is none; the hint names the nearest and the list.
+        """
+        ref = as_ref(name)
+        state = self.refresh()
+        return CommitRef(ref.repo, resolve(ref, state, lambda commit: self.body(commit).parents), ref.path)
+
+    def __getitem__(self, name: str | Ref | CommitRef) -> CommitView:
+        found = name if isinstance(name, CommitRef) else self.resolve(name)
+        return CommitView(self.archive, found.repo, found.commit, found.path)
+
+    # --- repos, branches, tags --------------------------------------------------------------------------------------
+
+    def create_repo(self, name: str, description: str = "") -> None:
+        """Make an empty repo.
+
+        Raises
+        ------
+        ConflictError
+            There is one of that name (code ``exists``).
+        """
+        check_name(name, "repo")
+        self.publish([RepoCreate(repo=name, description=description)])
+
+    def delete_repo(self, name: str, *, force: bool = False) -> None:
+        """Delete a repo and its branches; its history stays in the ledger.
+
+        Raises
+        ------
+        InvalidInputError
+            It is a pipeline's output, or a pipeline reads it, unless `force`.
+        """
+
+        def build(state: State) -> Sequence[Record]:
+            need_repo(state, name)
+            if state.pipeline(name) is not None:
+                raise InvalidInputError(
+                    f"repo {name!r} is the output of pipeline {name!r}", hint=f"first: dmlpipe pipeline delete {name}"
+                )
+            branches = {DEFAULT_BRANCH, *state.branches(name)}
+            readers = sorted({reader for branch in branches for reader in state.readers(name, branch)})
+            if readers and not force:
+                raise InvalidInputError(f"repo {name!r} is read by {', '.join(readers)}")
+            return [RepoDelete(repo=name)]
+
+        self.publish(build)
+
+    def create_branch(self, repo: str, branch: str, at: str | Ref | None = None) -> CommitRef:
+        """Make a branch at a commit (None: the head of master).
+
+        Raises
+        ------
+        ConflictError
+            There is one of that name (code ``exists``).
+        """
+        check_name(branch, "branch")
+        commit = self._commit_in(repo, at if at is not None else Ref(repo))
+        self.publish([RefSet(repo=repo, branch=branch, old="", new=commit)])
+        return CommitRef(repo, commit)
+
+    def set_branch(self, repo: str, branch: str, at: str | Ref) -> CommitRef:
+        """Move a branch to a commit of its repo, making the branch if need be.
+
+        Raises
+        ------
+        ReadOnlyError
+            The repo is the output of a pipeline: `revert` moves it.
+        """
+        check_name(branch, "branch")
+        commit = self._commit_in(repo, at)
+
+        def build(state: State) -> Sequence[Record]:
+            found = state.repo(repo)
+            if found is not None and found.pipeline and state.pipeline(found.pipeline) and branch == DEFAULT_BRANCH:
+                raise ReadOnlyError(
+                    f"{repo}@{branch} is published by pipeline {found.pipeline!r}",
+                    hint=f"dmlpipe revert {found.pipeline} --to {at} -m WHY",
+                )
+            head = state.head(repo, branch) or ""
+            return [] if head == commit else [RefSet(repo=repo, branch=branch, old=head, new=commit)]
+
+        self.ledger.try_append(build)
+        return CommitRef(repo, commit)
+
+    def delete_branch(self, repo: str, branch: str) -> None:
+        """Delete a branch; its commits stay."""
+
+        def build(state: State) -> Sequence[Record]:
+            need_repo(state, repo)
+            head = state.head(repo, branch)
+            if head is None:
+                near = nearest(branch, state.branches(repo))
+                raise NotFoundError(
+                    f"no branch {branch!r} in repo {repo!r}",
+                    code=ErrorCode.NO_BRANCH,
+                    hint=(f"did you mean {near}? " if near else "") + f"list: dmlpipe branch list {repo}",
+                )
+            readers = state.readers(repo, branch)
+            if readers:
+                raise InvalidInputError(f"{repo}@{branch} is read by {', '.join(readers)}")
+            return [RefSet(repo=repo, branch=branch, old=head, new="")]
+
+        self.publish(build)
+
+    def set_tag(self, repo: str, tag: str, at: str | Ref | None) -> None:
+        """Name a commit, or remove the name (None)."""
+        check_name(tag, "tag")
+        commit = self._commit_in(repo, at) if at is not None else ""
+        self.publish([TagSet(repo=repo, tag=tag, commit=commit)])
+
+    def _commit_in(self, repo: str, at: str | Ref) -> str:
+        ref = Ref(repo, at) if isinstance(at, str) and "@" not in at and at != repo else as_ref(at)
+        if ref.repo != repo:
+            raise InvalidInputError(f"{ref.commitish} is no commit of repo {repo!r}", code=ErrorCode.BAD_REF)
+        return self.resolve(ref).commit
+
+    # --- commits ----------------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        repo: str,
+        branch: str = DEFAULT_BRANCH,
+        message: str = "",
+        *,
+        create: bool | None = None,
+        if_head: str | None = None,
+        author: str = "",
+    ) -> Session:
+        """Begin a commit: a context manager that publishes when it ends, and aborts on an exception.
+
+        Parameters
+        ----------
+        repo, branch
+            Where; both are made if they are missing.
+        message
+            What it is, for people.
+        create
+            Make a missing repo: True always, False never, None unless a repo has nearly that name.
+        if_head
+            Publish only if the branch is at this commit id (empty: has none).
+        author
+            Empty: the user.
+        """
+        if self.read_only:
+            raise ReadOnlyError(f"{self.url} was opened read-only")
+        target = Target(repo, branch, message, author, create, if_head)
+        return Session(self.archive, self.ledger, target, open_commit=self.__getitem__, clock=self._clock)
+
+    def put(
+        self,
+        repo: str,
+        *sources: Source,
+        dest: str = "/",
+        branch: str = DEFAULT_BRANCH,
+        message: str = "",
+        append: bool = False,
+        mirror: bool = False,
+        exclude: Sequence[str] = (),
+        create: bool | None = None,
+        if_head: str | None = None,
+    ) -> CommitView:
+        """Put files and folders in one commit; return it, or the head if nothing changed.
+
+        See `Session.put` for the sources and `commit` for the rest.
+        """
+        with self.commit(repo, branch, message, create=create, if_head=if_head) as session:
+            session.put(list(sources), dest, append=append, mirror=mirror, exclude=exclude)
+        assert session.result is not None
+        return session.result
+
+
+def read_info(backend: Backend) -> StoreInfo:
+    """Read what a store says of itself.
+
+    Raises
+    ------
+    FormatError
+        There is no store (code ``no-store``), one of a later format, or one with a feature that is unknown here.
+    CorruptError
+        ``dmlpipe.json`` is damaged.
+    """
+    try:
+        raw = backend.get(INFO_KEY)
+    except NotFoundError as error:
+        raise FormatError(
+            f"no store at {backend.url}", code=ErrorCode.NO_STORE, hint=f"make one: dmlpipe init {backend.url}"
+        ) from error
+    try:
+        first = msgspec.json.decode(raw, type=_Format)
+    except msgspec.DecodeError as error:
+        raise CorruptError(f"{INFO_KEY} of {backend.url} is damaged: {error}") from error
+    if first.format != FORMAT_NAME:
+        raise FormatError(f"{backend.url} holds {first.format!r}, not a dmlpipe store", code=ErrorCode.NO_STORE)
+    if first.version != FORMAT_VERSION:
+        raise FormatError(
+            f"{backend.url} has format {first.version}; this dmlpipe reads format {FORMAT_VERSION}",
+            hint="upgrade dmlpipe" if first.version > FORMAT_VERSION else None,
+        )
+    try:
+        info = msgspec.json.decode(raw, type=StoreInfo)
+    except msgspec.DecodeError as error:
+        raise CorruptError(f"{INFO_KEY} of {backend.url} is damaged: {error}") from error
+    unknown = sorted(set(info.read_features) - READ_FEATURES)
+    if info.hash != "blake3":
+        unknown.append(f"hash {info.hash}")
+    if unknown:
+        raise FormatError(f"{backend.url} needs {', '.join(unknown)}, which this dmlpipe lacks", hint="upgrade dmlpipe")
+    return info
