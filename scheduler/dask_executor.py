@@ -180,6 +180,14 @@ class DaskExecutor:
                 return []
         return [self._failed] if self._failed is not None else []
 
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until this session has begun: the scheduler is there and no job of an earlier controller is open.
+
+        Also True when the executor failed; `poll` then says so.
+        """
+        concurrent.futures.wait([self._connected], timeout=timeout_s)
+        return self._connected.done()
+
     def slots(self) -> int:
         """Slots that can take leases now."""
         if not self._connected.done():

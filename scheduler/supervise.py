@@ -15,7 +15,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ __all__ = ["ChildSpec", "ProcessId", "Supervisor", "kill_session", "log_tail"]
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 0.1
+LOOK_EVERY_S = 0.05
 PAUSE_FIRST_S = 0.5
 PAUSE_MAX_S = 10.0
 QUICK_S = 5.0
@@ -179,7 +178,8 @@ class Supervisor:
         self._on_change = on_change
         self._env = env
         self._cwd = cwd
-        self._stop = threading.Event()
+        # Not an Event: its lock, taken in a signal handler, may be the one that the interrupted code holds.
+        self._stopping = False
         self.failure = ""
         """Why it gave up; empty while all is well."""
 
@@ -190,14 +190,15 @@ class Supervisor:
                 child.start(self._env, self._cwd)
             self._on_change()
             started()
-            while not self._stop.wait(LOOK_EVERY_S):
+            while not self._stopping:
                 self._look()
+                time.sleep(LOOK_EVERY_S)
         finally:
             self._end()
 
     def stop(self) -> None:
         """Make `run` end the children and return. From any thread or signal handler."""
-        self._stop.set()
+        self._stopping = True
 
     def processes(self) -> dict[str, ProcessId]:
         """The children that run now, by name."""
