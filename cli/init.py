@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..storage.errors import ConflictError, ErrorCode
+from ..storage.errors import ConflictError, DmlpipeError, ErrorCode
 from .app import App
 from .command import Verb
 from .text import size
@@ -31,10 +31,11 @@ def command(app: App, url: str | None, dag: bool) -> None:
     place = url or app.url or "./.dmlpipe"
     try:
         store = Store.init(place)
-    except ConflictError as error:
-        # With --dag the store is not what was asked for first.
+    except DmlpipeError as error:
+        # With --dag the store is not what was asked for first; what is no store is still refused.
         if not dag or error.code != ErrorCode.EXISTS:
             raise
+        Store.open(place, read_only=True)
         app.note(f"{place} is a store already")
         made = ""
     else:

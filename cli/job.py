@@ -106,7 +106,7 @@ def stop(app: App, name: str, message: str) -> None:
         raise ConflictError(
             f"job {short(identity)} has ended already", hint=f"see: dmlpipe job inspect {short(identity)}"
         )
-    store.ledger.append([r.JobStop(job=identity, why=message)])
+    store.publish([r.JobStop(job=identity, why=message)])
     if app.json:
         app.emit({"job": identity, "stopping": True})
     app.say(f"job {short(identity)} is asked to stop")

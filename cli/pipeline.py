@@ -125,7 +125,7 @@ def need_pipeline(state: State, name: str) -> r.PipelineState:
 def _publish(app: App, name: str, record: r.Record, told: str) -> None:
     store = app.data()
     need_pipeline(store.state, name)
-    store.ledger.append([record])
+    store.publish([record])
     if app.json:
         app.emit({"pipeline": name, told: True})
     app.say(f"{name} is {told}")

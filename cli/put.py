@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
-from ..storage.refs import nearest, parse_ref
+from ..storage.errors import ErrorCode, InvalidInputError
+from ..storage.refs import parse_ref
 from .app import App
 from .command import Verb
 from .text import count, short, size
@@ -63,45 +63,28 @@ def command(
         raise click.UsageError("missing SRC", click.get_current_context())
     folder, planned = _sources(ref.path or "", words)
     store = app.data(read_only=dry_run)
-    exists = store.state.repo(ref.repo) is not None
-    if not exists and not create:
-        near = nearest(ref.repo, (name for name, _ in store.state.repos()))
-        if near is not None:
-            raise NotFoundError(
-                f"no repo {ref.repo!r}",
-                code=ErrorCode.NO_REPO,
-                hint=f"did you mean {near}? To make it all the same: --create",
-            )
     if dry_run:
-        _dry_run(app, folder, planned, exclude, target)
+        _dry_run(app, folder, planned, exclude, target, skip=store.backend.properties.path)
         return
-    before = store.state.head(ref.repo, ref.ref) if exists else None
-    view = store.put(
-        ref.repo,
-        *planned,
-        dest=folder,
-        branch=ref.ref,
-        message=message,
-        append=append,
-        mirror=mirror,
-        exclude=exclude,
-    )
-    made = view.id != before
+    with store.commit(ref.repo, ref.ref, message, create=True if create else None) as session:
+        session.put(planned, folder, append=append, mirror=mirror, exclude=exclude, skip=store.backend.properties.path)
+    view = session.result
+    assert view is not None
     if app.json:
         app.emit(
             {
                 "repo": ref.repo,
                 "branch": ref.ref,
                 "commit": view.id,
-                "changed": made,
+                "changed": session.made,
                 "files": view.files,
                 "size": view.size,
-                "created": not exists,
+                "created": session.creates_repo,
             }
         )
-    if not exists:
+    if session.creates_repo:
         app.say(f"made repo {ref.repo}")
-    if made:
+    if session.made:
         app.say(f"{ref.repo}@{ref.ref} is at {short(view.id)}: {count(view.files, 'file')}, {size(view.size)}")
     else:
         app.say(f"{ref.repo}@{ref.ref} stays at {short(view.id)}: nothing changed")
@@ -123,11 +106,13 @@ def _sources(path: str, words: list[str]) -> tuple[str, list[Source]]:
     return folder, [(name, sys.stdin.buffer)]
 
 
-def _dry_run(app: App, folder: str, sources: list[Source], exclude: tuple[str, ...], target: str) -> None:
+def _dry_run(
+    app: App, folder: str, sources: list[Source], exclude: tuple[str, ...], target: str, *, skip: Path | None
+) -> None:
     from ..storage.paths import normalize_folder, show_path
     from ..storage.sources import plan_sources
 
-    planned = plan_sources(sources, normalize_folder(folder), exclude=exclude, skip=None)
+    planned = plan_sources(sources, normalize_folder(folder), exclude=exclude, skip=skip)
     for item in sorted(planned, key=lambda item: item.path):
         if app.json:
             app.emit({"path": show_path(item.path), "from": item.origin})
