@@ -6,7 +6,8 @@ import difflib
 import errno
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -290,12 +291,15 @@ class CommitView:
 
     def _fetch(self, files: list[tuple[Value, Path]]) -> None:
         """Write files, small ones fetched together; each appears whole, in the place of what was there."""
+        objects = self._archive.objects
         small = [(value, file) for value, file in files if value.size < PACK_BELOW_BYTES]
-        for (_, file), data in zip(small, self._archive.objects.read_many([value for value, _ in small]), strict=True):
-            _replace(file, lambda temporary, data=data: temporary.write_bytes(data))
+        for (_, file), data in zip(small, objects.read_many([value for value, _ in small]), strict=True):
+            with _replacing(file) as temporary:
+                temporary.write_bytes(data)
         for value, file in files:
             if value.size >= PACK_BELOW_BYTES:
-                _replace(file, lambda temporary, value=value: self._archive.objects.copy_to(value, temporary))
+                with _replacing(file) as temporary:
+                    objects.copy_to(value, temporary)
 
     def _is_folder(self, path: bytes) -> bool:
         return next(self.tree.prefix(path + b"/"), None) is not None
@@ -329,21 +333,20 @@ def _inside(folder: Path, name: bytes) -> Path:
         raise CorruptError(f"the commit holds a path that cannot be: {error}") from error
 
 
-def _replace(file: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `file`, then put it there."""
+@contextmanager
+def _replacing(file: Path) -> Iterator[Path]:
+    """Yield a path beside `file`; what is made there takes the place of `file`, or goes if the block fails."""
     temporary = file.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}")
     try:
         try:
-            write(temporary)
+            yield temporary
             os.replace(temporary, file)
-        except BaseException:
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
     except DmlpipeError:
         raise
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise BackendError(
             f"cannot write {file}: {error.strerror or error}",
-            code=ErrorCode.DISK_FULL if full else ErrorCode.PERMISSION,
+            code=ErrorCode.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else ErrorCode.PERMISSION,
         ) from error

@@ -180,7 +180,7 @@ class Edits:
         for folder in {folder for path in wanted for folder in folders_of(path)}:
             if folder in wanted or self.get(folder) is not None:
                 yield folder
-        # A new name can be a folder already only where its own folder exists: in a new folder there is nothing to look at.
+        # A new name can be a folder already only where its own folder exists: a new folder needs no look.
         known: dict[bytes, bool] = {}
         for path in wanted:
             parent = path.rpartition(b"/")[0]
@@ -193,10 +193,7 @@ class Edits:
         return next(self.base.prefix(folder + b"/" if folder else b""), None) is not None
 
     def _is_live_folder(self, path: bytes) -> bool:
-        for below, _ in self.base.prefix(path + b"/"):
-            if self._changes.get(below, b"") is not None:
-                return True
-        return False
+        return any(self._changes.get(below, b"") is not None for below, _ in self.base.prefix(path + b"/"))
 
     def finish(self) -> Tree:
         """Return the edited tree; writes its new nodes.

@@ -105,7 +105,7 @@ class Session:
 
     def put(
         self,
-        source: Source | Sequence[Source],
+        source: Source | list[Source],
         dest: str = "/",
         *,
         append: bool = False,
@@ -138,7 +138,7 @@ class Session:
             A source does not exist.
         """
         folder = normalize_folder(dest)
-        sources = [source] if isinstance(source, (str, Path, tuple)) or not isinstance(source, Sequence) else source
+        sources = source if isinstance(source, list) else [source]
         if append and mirror:
             raise InvalidInputError("a put cannot both append and mirror")
         own = self._archive.backend.properties.path
