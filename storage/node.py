@@ -113,12 +113,13 @@ class NodeStore:
         names = [digest(raw) for raw in raws]
         with self._lock:
             new = {name: raw for name, raw in zip(names, raws, strict=True) if name not in self._stored}
-            # Those stored before too: the session that stored them may not have synced them, or never will.
-            self._unsynced.update((node_key(name), None) for name in names)
         if new:
             self._write(new)
         with self._lock:
             self._stored.update(new)
+            # Those stored before too: the session that stored them may not have synced them, or never will. Only now:
+            # a thread that publishes meanwhile must not sync what is not there yet.
+            self._unsynced.update((node_key(name), None) for name in names)
             for name, raw in new.items():
                 self._raw.add(name, raw, len(raw))
         return names
