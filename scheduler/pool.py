@@ -349,10 +349,12 @@ class LeasePool:
         if taker is None or taker.draining:
             return None
         exclusive = any(out.exclusive and not out.computed for out in taker.out.values())
+        first = True
         for name, job in sorted(self._jobs.items(), key=lambda item: (item[1].in_use(), item[1].turn)):
             if not job.queue and not (job.suspects and (not exclusive or any(s.losses == 0 for s in job.suspects))):
                 continue
-            if not self._fits(taker, name, job, slot):
+            if not self._fits(taker, name, job, slot, first=first):
+                first = False
                 continue
             return self._give(name, job, worker, taker, slot, now, exclusive=exclusive)
         return None
@@ -448,7 +450,7 @@ class LeasePool:
             if worker.reserved_for == name:
                 worker.reserved_for = ""
 
-    def _fits(self, taker: _Worker, name: str, job: _Job, slot: int) -> bool:
+    def _fits(self, taker: _Worker, name: str, job: _Job, slot: int, *, first: bool) -> bool:
         if taker.reserved_for and taker.reserved_for != name:
             reserved = self._jobs.get(taker.reserved_for)
             if reserved is not None and (reserved.queue or reserved.suspects):
@@ -461,7 +463,8 @@ class LeasePool:
                     needed = self._jobs[out.lease.job].slots_needed
                     used[out.slot] = max(used.get(out.slot, 0), needed)
             if used and sum(used.values()) + job.slots_needed > taker.slots:
-                taker.reserved_for = name
+                if first:
+                    taker.reserved_for = name
                 return False
         else:
             # A wide lease holds other slots of this worker: they may not run anything beside it.
