@@ -81,7 +81,7 @@ class Backend(Protocol):
         """
         ...
 
-    def put_many_if_absent(self, items: Sequence[tuple[str, Data]]) -> list[bool]:
+    def put_many_if_absent(self, items: Sequence[tuple[str, Data]]) -> Sequence[bool]:
         """`put_if_absent` for each item, concurrently where that is faster; results in the order of `items`."""
         return [self.put_if_absent(key, data) for key, data in items]
 
@@ -111,7 +111,7 @@ class Backend(Protocol):
         """
         ...
 
-    def get_many(self, requests: Sequence[Request]) -> list[bytes]:
+    def get_many(self, requests: Sequence[Request]) -> Sequence[bytes]:
         """`get` for each request, concurrently where that is faster; results in the order of `requests`.
 
         Raises

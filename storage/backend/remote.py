@@ -16,12 +16,13 @@ What fsspec does not give by itself, and is seen to here:
 from __future__ import annotations
 
 import asyncio
+import builtins
 import os
 import secrets
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar  # `list` is a method of the class below
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem, sync
@@ -112,7 +113,7 @@ class RemoteBackend(Backend):
         """See `Backend.put_if_absent`; always durable."""
         return self.put_many_if_absent([(key, data)])[0]
 
-    def put_many_if_absent(self, items: Sequence[tuple[str, Data]]) -> list[bool]:
+    def put_many_if_absent(self, items: Sequence[tuple[str, Data]]) -> builtins.list[bool]:
         """See `Backend.put_many_if_absent`."""
         self._demand_exclusive()
         for key, data in items:
@@ -128,7 +129,7 @@ class RemoteBackend(Backend):
         """See `Backend.get`."""
         return self.get_many([(key, start, end)])[0]
 
-    def get_many(self, requests: Sequence[Request]) -> list[bytes]:
+    def get_many(self, requests: Sequence[Request]) -> builtins.list[bytes]:
         """See `Backend.get_many`."""
         for key, start, end in requests:
             check_key(key)
@@ -218,7 +219,7 @@ class RemoteBackend(Backend):
             return None
         return int(info["size"]) if info["type"] == "file" else None
 
-    async def _find(self, fs: AsyncFileSystem, prefix: str) -> list[tuple[str, int]]:
+    async def _find(self, fs: AsyncFileSystem, prefix: str) -> Sequence[tuple[str, int]]:
         folder, _, start = prefix.rpartition("/")
         path = f"{self._root}/{folder}".rstrip("/")
         narrowed = {"prefix": start} if start and self._protocol in _S3 else {}
@@ -277,11 +278,11 @@ class RemoteBackend(Backend):
                 self._fs, self._root, self._pid = fs, str(root).rstrip("/"), os.getpid()
             return self._fs
 
-    def _run(self, what: str, call: Callable[[AsyncFileSystem, T], Awaitable[U]], items: Sequence[T]) -> list[U]:
+    def _run(self, what: str, call: Callable[[AsyncFileSystem, T], Awaitable[U]], items: Sequence[T]) -> Sequence[U]:
         """Await `call` for each item, some at a time; raise the first error when all have ended."""
         fs = self._connect()
 
-        async def all_of_them() -> list[U | BaseException]:
+        async def all_of_them() -> Sequence[U | BaseException]:
             free = asyncio.Semaphore(_CONCURRENCY)
 
             async def one(item: T) -> U:
@@ -290,8 +291,8 @@ class RemoteBackend(Backend):
 
             return await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
 
-        results: list[U | BaseException] = sync(fs.loop, all_of_them)
-        done: list[U] = []
+        results: Sequence[U | BaseException] = sync(fs.loop, all_of_them)
+        done = []
         for result in results:
             if isinstance(result, BaseException):
                 raise self._translate(result, what) from result
@@ -343,11 +344,11 @@ def _library_errors(protocol: str) -> tuple[type[BaseException], ...]:
         errors += [BotoCoreError, ClientError, HttpClientError]
     elif protocol in ("gs", "gcs"):
         from aiohttp import ClientError as HttpClientError
-        from gcsfs.retry import HttpError
+        from gcsfs.retry import HttpError  # type: ignore[import-not-found]  # an extra
 
         errors += [HttpError, HttpClientError]
     elif protocol in _EXCLUSIVE_PROTOCOLS:
-        from azure.core.exceptions import AzureError
+        from azure.core.exceptions import AzureError  # type: ignore[import-not-found]  # an extra
 
         errors += [AzureError]
     return tuple(errors)
