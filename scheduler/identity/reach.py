@@ -24,6 +24,7 @@ import typing
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ...storage.errors import ErrorCode, InvalidInputError
 from .encode import UnencodableError, encode_node, encode_value, frame, text
@@ -34,6 +35,7 @@ _OPAQUE: tuple[type, ...] = (logging.Logger, type(threading.Lock()), type(thread
 """Values that change no output: their type counts, not what is in them."""
 
 _MISSING = object()
+_STANDARD = sys.stdlib_module_names - {"__main__"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +186,17 @@ class _Walk:
         """Globals, file and first lines of the methods of a class."""
         functions = [item for item in map(_function_of, vars(cls).values()) if item is not None]
         own = [item for item in functions if item.__qualname__ == f"{cls.__qualname__}.{item.__name__}"]
-        own = [item for item in own if self.sources.get(item.__code__.co_filename) is not None]
+        own = [item for item in own if self._has_source(item.__code__.co_filename)]
         if own:
             return own[0].__globals__, own[0].__code__.co_filename, {item.__code__.co_firstlineno for item in own}
         module = self._module(cls.__module__)
         return (vars(module), getattr(module, "__file__", None), set()) if module else ({}, None, set())
+
+    def _has_source(self, filename: str) -> bool:
+        """Whether a file is the user's or a cell's; others are not even parsed."""
+        if Path(filename).is_file():
+            return self.project.owns(filename)
+        return self.sources.get(filename) is not None
 
     def _module(self, name: str) -> types.ModuleType | None:
         return self.project.modules.get(name) or sys.modules.get(name)
@@ -401,14 +409,9 @@ class _Walk:
             return frame("member", self._reference(type(value)) or b"", text(value.name))
         if self._is_own_class(type(value)):
             return self._instance(value)
-        if callable(value) and getattr(value, "__qualname__", "") and not hasattr(value, "__dict__"):
-            return _outside(value)  # a builtin, a slot wrapper, a method descriptor
-        if (
-            callable(value)
-            and isinstance(getattr(value, "__name__", None), str)
-            and _top(value) not in ("", "__main__")
-        ):
-            return _outside(value)  # a ufunc and its like
+        named = isinstance(getattr(value, "__name__", None), str)
+        if callable(value) and named and _top(value) not in ("", "__main__"):
+            return _outside(value)  # a builtin, a method descriptor, a ufunc
         return None
 
     def _instance(self, value: object) -> bytes | None:
@@ -440,17 +443,18 @@ class _Walk:
         if filename.startswith("<frozen"):
             return False
         if module_file is None:
-            return name not in sys.stdlib_module_names
+            return name not in _STANDARD
         return filename.startswith("<") and self.project.owns(str(module_file))
 
     def _is_own_class(self, cls: type) -> bool:
-        if cls.__module__ in ("builtins", "typing") or cls.__module__.partition(".")[0] == _PACKAGE:
+        name = cls.__module__
+        if name == "builtins" or name.partition(".")[0] in (_PACKAGE, *_STANDARD):
             return False
+        module = self._module(name)
+        if module is not None and (name != "__main__" or hasattr(module, "__file__")):
+            return self.project.owns_module(module)
         _, filename, _ = self._class_home(cls)
-        if filename is None:
-            return cls.__module__ == "__main__"
-        module = self._module(cls.__module__)
-        return self.project.owns(filename) or (filename.startswith("<") and module is not None)
+        return filename is None or self.project.owns(filename) or not Path(filename).exists()
 
     # --- modules ---
 
