@@ -173,7 +173,7 @@ class Content:
             found[name] = data
         return found
 
-    def _get_loose(self, names: Sequence[Digest]) -> list[bytes]:
+    def _get_loose(self, names: Sequence[Digest]) -> Sequence[bytes]:
         if not names:
             return []
         try:
