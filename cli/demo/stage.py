@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -115,6 +116,7 @@ class Stage:
         self._pictures = pictures
         self._on_claim = on_claim
         self._steps = 0
+        self._width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if self._out.isatty() else WIDTH
         self.claims: list[str] = []
         self.seconds: dict[str, float] = {}
         """How long each command took; the last one of equal ones."""
@@ -128,14 +130,14 @@ class Stage:
     def step(self, title: str) -> None:
         """Begin the next step."""
         self._steps += 1
-        rule = "─" * max(3, WIDTH - len(title) - 6)
+        rule = "─" * max(3, self._width - len(title) - 4)
         self._say(f"\n{click.style(f'{self._steps}  {title}', fg='cyan', bold=True)} {click.style(rule, dim=True)}")
 
     def say(self, text: str) -> None:
         """Say a sentence or two."""
         import textwrap
 
-        self._say("\n" + textwrap.fill(" ".join(text.split()), WIDTH))
+        self._say("\n" + textwrap.fill(" ".join(text.split()), self._width))
 
     def lines(self, rows: Sequence[tuple[str, str]]) -> None:
         """Show commands with what each is for."""

@@ -24,5 +24,5 @@ def model(training: Path, *, quantile: float = 0.5) -> dml.Files:
 )
 def segments(ndvi: npt.NDArray[np.float32], model: Path) -> npt.NDArray[np.uint8]:
     """Mark vegetation, chunk by chunk."""
-    threshold = json.loads((model / "model.json").read_text())["threshold"]
+    threshold: float = json.loads((model / "model.json").read_text())["threshold"]
     return (ndvi > threshold).astype(np.uint8)
