@@ -104,7 +104,7 @@ class Locator:
             body = BlobIndex.build(entry for index in part for entry in index)
             self._indexes = [*rest, BlobIndex(body, "merged index")]
 
-    def _read(self, keys: Sequence[str]) -> list[bytes]:
+    def _read(self, keys: Sequence[str]) -> Sequence[bytes]:
         if self._folder is None:
             bodies = self._backend.get_many([(key, None, None) for key in keys])
         else:

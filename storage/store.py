@@ -6,6 +6,7 @@ Opening reads one small object; the ledger is read when something is first asked
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from .backend import Backend, open_backend, probe_exclusive_create
 from .cache import FileCache
 from .clock import utc_now
 from .commits import CommitView
+from .derivation import Derivation
 from .digest import Digest
 from .errors import CorruptError, ErrorCode, FormatError, InvalidInputError, NotFoundError, ReadOnlyError
 from .heads import RememberedHead
@@ -27,7 +29,8 @@ from .node import TREE_TARGET, NodeStore
 from .objects import Objects
 from .pack import PACK_TARGET_BYTES, Location
 from .prolly import Tree
-from .records import Commit, Entry, Record, RefSet, RepoCreate, RepoDelete, TagSet
+from .provenance import CONTENT_PREFIX_MIN, find_content, impact, why
+from .records import Commit, Entry, JobState, Record, RefSet, RepoCreate, RepoDelete, TagSet
 from .refs import (
     DEFAULT_BRANCH,
     CommitRef,
@@ -53,6 +56,8 @@ READ_FEATURES: frozenset[str] = frozenset()
 """Features of a store that this version can read."""
 WRITE_FEATURES: frozenset[str] = frozenset()
 """Features of a store that this version can write."""
+
+_CONTENT_HASH = re.compile(rf"[0-9a-f]{{{CONTENT_PREFIX_MIN},64}}")
 
 
 class TreeInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -456,6 +461,40 @@ class Store:
             session.put(list(sources), dest, append=append, mirror=mirror, exclude=exclude)
         assert session.result is not None
         return session.result
+
+    # --- questions ------------------------------------------------------------------------------------------------
+
+    def why(self, target: str | Ref) -> Derivation:
+        """Say what made a file, a commit, or the content of a hash.
+
+        Parameters
+        ----------
+        target
+            ``repo@ref:/path``, ``repo@ref``, or 8 or more digits of a content hash that some branch's head holds.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such thing.
+        """
+        state = self.refresh()
+        if isinstance(target, str) and _CONTENT_HASH.fullmatch(target) and state.repo(target) is None:
+            commit, path = self._find_content(target)
+        else:
+            ref = as_ref(target)
+            commit, path = self[ref], ref.path or ""
+        return why(self.archive, state, commit, path)
+
+    def impact(self, target: str | Ref) -> list[tuple[CommitView, JobState]]:
+        """Return the commits that jobs made from a commit, directly or through others, with those jobs."""
+        commit = self[target]
+        return list(impact(self.archive, self.state, commit))
+
+    def _find_content(self, prefix: str) -> tuple[CommitView, str]:
+        found = next(find_content(self.archive, self.state, prefix), None)
+        if found is None:
+            raise NotFoundError(f"no branch's head holds content {prefix}", code=ErrorCode.NO_FILE)
+        return found
 
 
 def read_info(backend: Backend) -> StoreInfo:
