@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 import click
 
@@ -38,7 +39,7 @@ def command(app: App, targets: tuple[str, ...]) -> None:
                     hint=f"list: dmlpipe ls {ref.repo}:{info.path}",
                 )
             found.append((view, info.path))
-    out = click.get_binary_stream("stdout")
+    out = sys.stdout.buffer
     for view, path in found:
         with view.open(path) as file:
             shutil.copyfileobj(file, out, 1 << 20)
