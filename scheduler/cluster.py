@@ -78,7 +78,7 @@ def child_specs(store_url: str, slots: int, port: int, folder: Path, *, restart_
             args=(address, "--store", store_url, "--slots", str(slots)),
             log=folder / "worker.log",
             grace_s=WORKER_GRACE_S,
-            quick_ends_max=0 if restart_scheduler else 5,
+            quick_ends_max=0 if restart_scheduler else 3,
         ),
     ]
 
