@@ -216,7 +216,7 @@ def fold_results(
         for drop, raw in zip(drops, t.get_many([drop.key for drop in drops]), strict=True):
             if raw is not None:
                 paths, made_by = _decode_t(raw)
-                s_edits[drop.key + drop.fingerprint] = _encode((made_by, outputs.drop(drop.key, paths)))
+                s_edits[drop.key + drop.old_fingerprint] = _encode((made_by, outputs.drop(drop.key, paths)))
         for hit in hits:
             s_edits[hit.key + hit.fingerprint] = None
             outputs.add(hit.key, hit.origin, hit.outputs)
@@ -230,9 +230,6 @@ def fold_results(
             removed -= {hit.key for hit in hits} | {key for key, _, _ in done} | set(lost)
             extra = _metadata_edits(open_tree(context.metadata), metadata)
             new_out = out.update(sorted({**outputs.out, **extra}.items()))
-            f_edits: dict[bytes, bytes | None] = {key: None for key, _ in ok}
-            f_edits |= dict.fromkeys((hit.key for hit in hits), None) | dict.fromkeys(removed, None)
-            f_edits |= {key: reason.encode() for key, reason in failed.items()}
             new = Context(
                 inputs=dict(inputs),
                 order=order,
@@ -240,7 +237,7 @@ def fold_results(
                 t=_hex(t.update(sorted(outputs.t.items()))),
                 p=_hex(p.update(sorted(outputs.p.items()))),
                 s=_hex(s.update(sorted(s_edits.items()))),
-                f=_hex(_update(f, f_edits)),
+                f=_hex(open_tree("").update(sorted((key, reason.encode()) for key, reason in failed.items()))),
                 size=context.size + outputs.size_change,
                 metadata=_hex(open_tree("").update(sorted((k.encode(), v) for k, v in metadata.items()))),
             )
@@ -250,26 +247,18 @@ def fold_results(
     else:
         conflict = None
     kept = {key + row.fingerprint: _encode((origin, list(row.outputs))) for key, row in ok}
-    again: dict[bytes, bytes | None] = {key: reason.encode() for key, reason in failed.items()}
-    again |= {key: None for key, _ in ok}
+    again = sorted((key, reason.encode()) for key, reason in failed.items())
     after = msgspec.structs.replace(
         context,
         order=context.order or order,
         s=_hex(s.update(sorted(kept.items()))),
-        f=_hex(_update(f, again)),
+        f=_hex(f.update(again)),
     )
     return Folded(after, out, counters, failures, failed, conflict)
 
 
 def _hex(tree: Tree) -> str:
     return "" if tree.is_empty() else tree.root.hex()
-
-
-def _update(tree: Tree, edits: Mapping[bytes, bytes | None]) -> Tree:
-    """Update without touching the tree for deletions of what is not there (F is nearly always empty)."""
-    if tree.is_empty():
-        edits = {key: value for key, value in edits.items() if value is not None}
-    return tree.update(sorted(edits.items())) if edits else tree
 
 
 def _metadata_edits(before: Tree, now: Mapping[str, bytes]) -> dict[bytes, bytes | None]:

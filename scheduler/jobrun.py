@@ -2,7 +2,7 @@
 
 A `JobRun` talks to an executor and to the store's objects; the ledger is its controller's. Its life:
 
-1. `plan` reads the plan until it knows whether anything has to run (`needs_executor`). A job that only reuses ends here.
+1. Made, it reads its plan until it knows whether anything has to run (`needs_executor`). One that only reuses ends so.
 2. `begin` offers the job; `feed` keeps at most `MAX_BACKLOG` blocks ahead; `stored`, `lost`, `progressed` take events.
 3. `finish` folds everything and returns the records, once `finished`.
 """
@@ -13,28 +13,35 @@ import dataclasses
 import json
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from ..storage import records as r
 from ..storage.actor import actor_name
+from ..storage.bodies import encode_body
 from ..storage.clock import utc_now
-from ..storage.digest import from_hex
+from ..storage.content import object_key
+from ..storage.digest import Digest
 from ..storage.errors import CorruptError
 from ..storage.index import BlobIndex, index_key
+from ..storage.node import node_key
+from ..storage.segment import Outcome
 from ..storage.state import State
 from ..storage.store import Store
-from ..storage.value import decode_value
+from ..storage.value import PACK_BELOW_BYTES, Pieces, Whole, decode_value, encode_value
+from ..storage.writer import Written
 from ..worker.job import BLOCK_MAX_DATUMS, ArrayWrites, Datum, JobSpec, encode_block, encode_spec
 from .executor import Executor, JobOffer
 from .fold import Conflict, Folded, fold_results
 from .inputs import Array, Files, is_constant, leaves
-from .plan import Drop, Hit, JobPlan, Run, plan_job
+from .plan import Drop, Hit, JobPlan, Run, job_context, plan_job
+from .reasons import Why
 from .report import FailureGroup, JobAdvanced, JobEnded, JobPlanned
 from .results import Results
 from .spec import PipelineSpec
+from .summary import describe_key
 
 MAX_BACKLOG = 16
 MAX_PACKS_IN_RECORD = 1000
@@ -64,6 +71,8 @@ class Ending:
 
     records: tuple[r.Record, ...]
     report: JobEnded
+    sync: tuple[str, ...] = ()
+    """Keys beside nodes that must be durable before the records are published."""
 
 
 class JobRun:
@@ -75,16 +84,16 @@ class JobRun:
         The store.
     job, run
         Ids.
-    spec
-        The version that runs.
-    version
-        Its number.
+    spec, version, spec_node
+        The version that runs, its number, its node.
     bindings
         Input name to what it is bound to.
-    context
-        The record of the job's context before it, if there is one.
-    why
+    state
+        The folded ledger: what is remembered of the job's context.
+    due
         Why it runs, for people.
+    reasons
+        What `explain` said of its context.
     resume
         The ledger knows the job already: take up the segments of whoever began it.
     """
@@ -100,7 +109,8 @@ class JobRun:
         spec_node: str,
         bindings: Mapping[str, r.InputBinding],
         state: State,
-        why: tuple[str, ...] = (),
+        due: tuple[str, ...] = (),
+        reasons: Sequence[Why] = (),
         resume: bool = False,
     ) -> None:
         self.store = store
@@ -109,7 +119,7 @@ class JobRun:
         self.spec = spec
         self.version = version
         self.bindings = dict(bindings)
-        self.why = why
+        self.due = tuple(str(why) for why in reasons) or due
         self.finished = False
         self.stop_reason: str | None = None
         self.hopeless = False
@@ -128,22 +138,23 @@ class JobRun:
         self._failed = 0
         self._seconds = 0.0
         self._rate = _Rate()
+        self._unsynced: list[str] = []
         self._began = time.monotonic()
         self._started = utc_now()
+        context = state.context(job_context(spec, self.bindings).hex())
+        finished = self._results.finished() if resume else None
         plan: JobPlan = plan_job(
-            spec, self.bindings, None, store.tree, finished=self._results.finished() if resume else None
+            spec, self.bindings, context, store.tree, read=self._read, finished=finished, why=reasons
         )
-        context = state.context(plan.key.hex())
-        if context is not None:
-            plan = plan_job(
-                spec, self.bindings, context, store.tree, finished=self._results.finished() if resume else None
-            )
         self.plan = plan
         self.context = context or r.Context(inputs={}, order=())
         self._items: Iterator[Run | Hit | Drop] | None = iter(plan.items())
         self._read_plan(blocks=1)
 
-    # --- planning and offering --------------------------------------------------------------------------------------
+    def _read(self, value: bytes) -> bytes:
+        return self.store.objects.read(decode_value(value))
+
+    # --- planning and offering ---------------------------------------------------------------------------------------
 
     @property
     def needs_executor(self) -> bool:
@@ -159,7 +170,7 @@ class JobRun:
             version=self.version,
             total=self.plan.total,
             resumed=self._resumed,
-            why=self.why,
+            why=self.due,
         )
 
     def start_record(self, epoch: int, base: str) -> r.JobStart:
@@ -274,7 +285,7 @@ class JobRun:
             metadata=self._array_metadata().decode(),
         )
 
-    # --- events ---------------------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------------
 
     def stored(self, executor: Executor, segment: str) -> None:
         """Take a segment that is in the store."""
@@ -321,15 +332,19 @@ class JobRun:
             left_s=left / rate if rate > 0 else None,
         )
 
-    # --- ending ---------------------------------------------------------------------------------------------------------
+    # --- ending -----------------------------------------------------------------------------------------
 
     def finish(self, state: State, epoch: int) -> Ending:
         """Fold what was found and computed; return the records that end the job."""
+        self._unsynced = []
         self._drain_plan()
         failed_now = self._count_failed()
         too_many = not self._allows(failed_now)
         publish = not too_many and self.stop_reason is None and not self.hopeless
-        metadata = self._metadata_values() if publish and self.spec.writes is not None else {}
+        metadata: dict[str, bytes] = {}
+        written = Written()
+        if publish and self.spec.writes is not None:
+            metadata, written = self._metadata_values()
         folded = fold_results(
             self.context,
             self.store.tree,
@@ -355,7 +370,7 @@ class JobRun:
             reason = self._failure_text(folded)
         else:
             state_name = "done"
-        return self._ending(state, epoch, folded, state_name, reason)
+        return self._ending(state, epoch, folded, state_name, reason, written)
 
     def _drain_plan(self) -> None:
         # A stopped job leaves its plan unread; hits and drops of the rest do not matter then.
@@ -363,7 +378,9 @@ class JobRun:
             while self._items is not None:
                 self._read_plan(blocks=MAX_BACKLOG)
 
-    def _ending(self, state: State, epoch: int, folded: Folded, state_name: str, reason: str) -> Ending:
+    def _ending(
+        self, state: State, epoch: int, folded: Folded, state_name: str, reason: str, written: Written
+    ) -> Ending:
         counters = folded.counters
         if state_name != "done":
             counters = msgspec.structs.replace(counters, skipped=min(counters.skipped, len(self._hits)))
@@ -372,7 +389,7 @@ class JobRun:
         end = r.JobEnd(
             counters=counters,
             reason=reason,
-            record=self.store.nodes.put(msgspec.msgpack.encode(record, order="deterministic")).hex(),
+            record=self.store.nodes.put(encode_body(record)).hex(),
             packs=packs if len(packs) <= MAX_PACKS_IN_RECORD else (),
             index=index,
             rows=rows,
@@ -383,9 +400,7 @@ class JobRun:
         records: tuple[r.Record, ...]
         commit_id = ""
         if state_name == "done":
-            tree = folded.out.root.hex() if not folded.out.is_empty() else self.store.tree("").root.hex()
-            if folded.out.is_empty():
-                folded.out.store_root()
+            tree = folded.out.root.hex()
             body = r.Commit(
                 tree=tree,
                 parents=(head,) if head else (),
@@ -397,11 +412,18 @@ class JobRun:
                 size=folded.context.size,
                 failed=folded.context.f,
             )
-            commit_id = self.store.put_body(body).hex()
+            commit_id = self.store.nodes.put(encode_body(body)).hex()
             records = (
                 r.JobDone(job=self.job, epoch=epoch, key=key, context=folded.context, commit=commit_id, end=end),
                 r.CommitMade(
-                    repo=repo, id=commit_id, tree=tree, files=body.files, size=body.size, job=self.job
+                    repo=repo,
+                    id=commit_id,
+                    tree=tree,
+                    files=body.files,
+                    size=body.size,
+                    job=self.job,
+                    packs=written.packs,
+                    index=written.index,
                 ),
                 r.RefSet(repo=repo, branch="master", old=head, new=commit_id),
             )
@@ -421,7 +443,7 @@ class JobRun:
             reason=reason,
             failures=folded.failures,
         )
-        return Ending(records, report)
+        return Ending(records, report, tuple(self._unsynced))
 
     def _publish_rows(self) -> tuple[str, tuple[str, ...], str]:
         """Write the index of the job's segments and the tree of its rows."""
@@ -436,14 +458,29 @@ class JobRun:
             data = BlobIndex.build(sorted(located.items()))
             index = index_key(data)
             self.store.backend.put_if_absent(index, data)
-            self.store.objects.note_written([index])
+            self._unsynced.append(index)
         rows = self.store.tree("").update(
-            (key, msgspec.msgpack.encode((segment, finished.row)))
-            for key, finished, segment in self._results.rows()
+            (key, msgspec.msgpack.encode((segment, finished.row))) for key, finished, segment in self._results.rows()
         )
         segments = tuple(sorted(self._results.segments))
-        self.store.objects.note_written(segments)
+        self._unsynced += segments
+        self._unsynced += self._loose_keys()
         return index, segments, rows.root.hex()
+
+    def _loose_keys(self) -> list[str]:
+        """Objects that workers stored beside their segments."""
+        keys = []
+        for _, finished, _ in self._results.rows():
+            for _, raw in finished.outputs:
+                match decode_value(raw):
+                    case Whole(size=size, hash=name) if size >= PACK_BELOW_BYTES:
+                        keys.append(object_key(Digest(name)))
+                    case Pieces() as value:
+                        keys.append(node_key(Digest(value.manifest)))
+                        keys += [object_key(Digest(piece.hash)) for piece in self.store.objects.manifest(value).pieces]
+                    case _:
+                        continue
+        return keys
 
     def _job_record(self, folded: Folded, state_name: str, counters: r.Counters) -> r.JobRecord:
         env = dict(self._results.versions)
@@ -475,7 +512,7 @@ class JobRun:
         )
 
     def _count_failed(self) -> int:
-        failed = sum(1 for _, finished, _ in self._results.rows() if finished.outcome == 1)
+        failed = sum(1 for _, finished, _ in self._results.rows() if finished.outcome == Outcome.FAILED)
         return failed + len(self._lost)
 
     def _allows(self, failed: int) -> bool:
@@ -508,14 +545,9 @@ class JobRun:
 
     def _describe(self, key: bytes) -> str:
         """Name a datum by its inputs: `images:/0012.png`, or the pipeline if everything is constant."""
-        parts = key.decode("utf-8", "replace").split("\0") if key else []
-        names = []
-        for name, part in zip(self.plan.order, parts, strict=False):
-            bound = self.bindings.get(name)
-            names.append(f"{bound.repo}:/{part}" if bound is not None else f"{name}={part}")
-        return " × ".join(names) or f"all of {', '.join(b.repo for b in self.bindings.values()) or self.spec.name}"
+        return describe_key(key, self.plan.job_inputs()) or f"the one datum of {self.spec.name}"
 
-    # --- arrays ---------------------------------------------------------------------------------------------------------
+    # --- arrays -----------------------------------------------------------------------------------------
 
     def _array_metadata(self) -> bytes:
         """zarr.json of the output array: the input's grid with another type."""
@@ -549,8 +581,13 @@ class JobRun:
         }
         return json.dumps(out, sort_keys=True, separators=(",", ":")).encode()
 
-    def _metadata_values(self) -> dict[str, bytes]:
-        return self.store.put_values({"zarr.json": self._array_metadata()})
+    def _metadata_values(self) -> tuple[dict[str, bytes], Written]:
+        """Store the output array's metadata: it is the job's own, no datum's."""
+        writer = self.store.objects.writer()
+        values = {"zarr.json": encode_value(writer.put(self._array_metadata()))}
+        written = writer.flush()
+        self._unsynced += writer.take_keys()
+        return values, written
 
 
 def _plain_group(group: FailureGroup) -> dict[str, Any]:
@@ -566,7 +603,12 @@ def _plain_group(group: FailureGroup) -> dict[str, Any]:
 
 
 def bind_inputs(
-    state: State, spec: PipelineSpec, heads: Mapping[str, str], single: Mapping[str, bool]
+    state: State,
+    spec: PipelineSpec,
+    heads: Mapping[str, str],
+    single: Mapping[str, bool],
+    *,
+    partial: bool = False,
 ) -> dict[str, r.InputBinding]:
     """Bind each input to the commit that its run sees.
 
@@ -576,11 +618,15 @@ def bind_inputs(
         `repo@branch` to commit id.
     single
         Pipeline name to whether all its inputs are constant: its output then is a *model* to whoever reads it.
+    partial
+        Leave out inputs whose branch has no commit (of a job that cannot run).
     """
     bindings = {}
     for leaf in leaves(spec.input):
         if isinstance(leaf, Files | Array):
-            commit = heads[f"{leaf.repo}@{leaf.branch}"]
+            commit = heads.get(f"{leaf.repo}@{leaf.branch}", "")
+            if not commit and partial:
+                continue
             known = state.commit(leaf.repo, commit)
             if known is None:
                 raise CorruptError(f"commit {commit[:12]} of {leaf.repo} is not in the ledger")
@@ -596,4 +642,4 @@ def is_single(spec: PipelineSpec) -> bool:
     return all(is_constant(leaf) for leaf in leaves(spec.input))
 
 
-__all__ = ["Ending", "JobRun", "bind_inputs", "from_hex", "is_single"]
+__all__ = ["Ending", "JobRun", "bind_inputs", "is_single"]

@@ -23,6 +23,7 @@ import msgspec
 from ..storage.digest import digest
 from ..storage.records import Cause, PipelineState, RunState
 from ..storage.state import IDENTITY, State
+from .topology import topological_order
 
 OUTPUT_BRANCH = "master"
 
@@ -96,21 +97,12 @@ def run_id(cause: Cause) -> str:
 
 def topological(pipelines: Mapping[str, PipelineState]) -> list[str]:
     """Names in an order where each follows what it reads; by name where that leaves a choice."""
-    order: list[str] = []
-    seen: set[str] = set()
-
-    def visit(name: str) -> None:
-        if name in seen:
-            return
-        seen.add(name)
-        for repo, branch in sorted(pipelines[name].inputs):
-            if repo in pipelines and branch == OUTPUT_BRANCH:
-                visit(repo)
-        order.append(name)
-
-    for name in sorted(pipelines):
-        visit(name)
-    return order
+    return topological_order(
+        {
+            name: sorted(repo for repo, branch in pipelines[name].inputs if branch == OUTPUT_BRANCH)
+            for name in sorted(pipelines)
+        }
+    )
 
 
 def source_view(state: State, pipelines: Mapping[str, PipelineState]) -> dict[str, str]:

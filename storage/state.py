@@ -66,7 +66,7 @@ class State:
         self.n = n
         self.chain = chain
 
-    # --- folding --------------------------------------------------------------------------------------------------
+    # --- folding -----------------------------------------------------------------------------------------
 
     def apply(self, entry: r.Entry, entry_hash: str) -> list[str]:
         """Fold one entry; return why it was ignored, if it was."""
@@ -92,6 +92,17 @@ class State:
         for record in recs:
             _fold(scratch, record, entry, ZERO_HASH)
 
+    def check_more(self, recs: Sequence[r.Record], *, n: int) -> None:
+        """Apply `recs` as part of an entry `n` that is still being made, or raise what makes them invalid.
+
+        For drafts on a `fork`: the state stays at its number. Causes that such records begin carry a hash of zeros.
+        """
+        scratch = _Scratch(self)
+        entry = r.Entry(v=1, n=n, prev=self.chain, ts="", nonce="", actor="", recs=tuple(recs))
+        for record in recs:
+            _fold(scratch, record, entry, ZERO_HASH)
+        self._edits.update(scratch.edits)
+
     def overlay(self) -> list[tuple[bytes, bytes | None]]:
         """Edits since the base, sorted: what the next checkpoint writes."""
         return sorted(self._edits.items())
@@ -107,7 +118,7 @@ class State:
         copy._edits = dict(self._edits)
         return copy
 
-    # --- raw access -----------------------------------------------------------------------------------------------
+    # --- raw access -----------------------------------------------------------------------------------------
 
     def get(self, key: bytes) -> bytes | None:
         """Value of a raw key."""
@@ -132,7 +143,7 @@ class State:
         for key, raw in self.scan(prefix.encode()):
             yield key[skip:].decode(), msgspec.msgpack.decode(raw, type=kind)
 
-    # --- repos ----------------------------------------------------------------------------------------------------
+    # --- repos -----------------------------------------------------------------------------------------
 
     def repo(self, name: str) -> r.RepoState | None:
         """The repo, or None."""
@@ -249,7 +260,7 @@ class State:
         """The last controller that took the store."""
         return self._value("controller", r.ControllerState)
 
-    # --- content --------------------------------------------------------------------------------------------------
+    # --- content -----------------------------------------------------------------------------------------
 
     def indexes(self) -> Iterator[str]:
         """Keys of the index objects, newest first."""

@@ -1,0 +1,322 @@
+"""The store as its users hold it: versioned data, and the pipelines over it.
+
+`Store` adds to `dmlpipe.storage.store.Store` what needs pipelines; each method only puts together what its module
+does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..storage import records as r
+from ..storage.bodies import read_job
+from ..storage.commits import CommitView
+from ..storage.digest import from_hex
+from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
+from ..storage.refs import nearest
+from ..storage.state import State
+from ..storage.store import Store as VersionedStore
+from .errors import JobFailed
+from .preview import Plans, preview
+from .report import Observer, RunSummary, StoreStatus, Submitted, ignore
+from .spec import PipelineSpec, decode_pipeline
+from .submission import CodeWriter, Params, build, record
+
+if TYPE_CHECKING:
+    from .dag import DAG
+    from .executor import Executor
+
+
+class Store(VersionedStore):
+    """Versioned data and the pipelines over it. Make with `dmlpipe.init` or `dmlpipe.open`."""
+
+    # --- pipelines ----------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        what: DAG | Sequence[DAG | PipelineSpec] | PipelineSpec | Path | str,
+        *,
+        params: Params | None = None,
+        code: Path | None = None,
+        prune: bool = False,
+        dry_run: bool = False,
+        reprocess: bool = False,
+    ) -> list[Submitted]:
+        """Record a version of each pipeline that is new or changed, all in one entry.
+
+        Parameters
+        ----------
+        what
+            A DAG, several, or a file: Python with DAGs, or Pachyderm's JSON or YAML specs.
+        params
+            Pipeline to parameter to value.
+        code
+            Folder of the scripts of a spec, recorded in the version and seen at ``/code``.
+        prune
+            Delete pipelines of the same DAG that it no longer has; otherwise they are reported as orphans.
+        dry_run
+            Write nothing.
+        reprocess
+            Compute everything again, whatever is known.
+
+        Raises
+        ------
+        InvalidInputError, NotFoundError, UserCodeError
+            What is wrong; then nothing was written.
+        """
+        writer = CodeWriter(self, dry=dry_run)
+        built = build(what, writer, params=params, code=code)
+        return record(self, built, writer, prune=prune, dry_run=dry_run, reprocess=reprocess)
+
+    def plan(
+        self,
+        what: DAG | Path | str | None = None,
+        pipelines: Sequence[str] = (),
+        *,
+        params: Params | None = None,
+        code: Path | None = None,
+    ) -> Plans:
+        """Say what a run would do now and why; writes nothing.
+
+        Parameters
+        ----------
+        what
+            An edited file or DAG that was not submitted; None: what is recorded.
+        pipelines
+            Names to report; empty: all.
+        """
+        writer = CodeWriter(self, dry=True)
+        built = build(what, writer, params=params, code=code) if what is not None else None
+        state = self.refresh()
+        specs = built.specs if built is not None else ()
+        known = {name for name, _ in state.pipelines()} | {spec.name for spec in specs}
+        for name in pipelines:
+            if name not in known:
+                raise _no_pipeline(name, known)
+        return preview(self, state, specs, only=pipelines, notices=built.notices if built else None)
+
+    def run(
+        self,
+        *,
+        slots: int | None = None,
+        targets: Sequence[str] = (),
+        check: bool = True,
+        observer: Observer = ignore,
+        executor: Executor | None = None,
+    ) -> RunSummary:
+        """Bring branches up to date: compute what is due, and return when nothing is left to do.
+
+        Parameters
+        ----------
+        slots
+            Datums computed at a time; None: the cores this process may use.
+        targets
+            Pipelines to bring up to date, with what they need; empty: all.
+        check
+            Raise `JobFailed` if a job failed, was stopped or could not run.
+        observer
+            Is told what happens.
+        executor
+            Computes the datums in place of a cluster for this run; closed at the end.
+
+        Raises
+        ------
+        JobFailed
+            See `check`; its `summary` says what was done.
+        HeldError
+            Another `run` drives this store. (Where `up` does, this call waits for it and reports.)
+        """
+        state = self.refresh()
+        known = {name for name, _ in state.pipelines()}
+        for name in targets:
+            if name not in known:
+                raise _no_pipeline(name, known)
+        summary = self._hand_over(state, observer) if executor is None else None
+        if summary is None:
+            from .controller import Controller
+
+            given = executor
+            controller = Controller(
+                self,
+                (lambda: given) if given is not None else (lambda: self._local_executor(slots)),
+                observer=observer,
+                targets=targets,
+            )
+            summary = controller.run()
+        if check and not summary.ok:
+            bad = [job for job in summary.jobs if job.state != "done"]
+            first = next((job for job in bad if job.state == "failed"), bad[0])
+            raise JobFailed(f"{first.pipeline}: {first.reason or first.state}", summary=summary)
+        return summary
+
+    def _local_executor(self, slots: int | None) -> Executor:
+        from .cluster import start_executor
+
+        count = slots or len(os.sched_getaffinity(0))
+        folder = self.cache_dir / "stores" / self.repo_id / "run"
+        return start_executor(self.url, count, lambda name: self.nodes.get(from_hex(name)), folder=folder)
+
+    def _hand_over(self, state: State, observer: Observer) -> RunSummary | None:
+        """Let a living `up` do the work; None: there is none."""
+        from .epoch import is_alive
+        from .follow import follow
+
+        holder = state.controller()
+        if holder is None or holder.kind != "up" or not is_alive(holder, self.backend):
+            return None
+        failed = [name for name, pipeline in state.pipelines() if pipeline.last_state == "failed"]
+        if failed and state.open_run() is None:
+            self.publish([r.Retry(pipelines=tuple(failed))])
+        return follow(self, observer, since=state.n, alive=lambda: is_alive(self.state.controller(), self.backend))
+
+    def wait(self, *, timeout_s: float | None = None) -> bool:
+        """Wait until nothing is due and nothing runs; return whether that came to be in time."""
+        from .follow import is_busy
+
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while is_busy(self.refresh()):
+            left = 1.0 if until is None else min(1.0, until - time.monotonic())
+            if left <= 0:
+                return False
+            self.ledger.wait(self.state.n, left)
+        return True
+
+    # --- models ---------------------------------------------------------------------------------------------------
+
+    def revert(self, pipeline: str, to: str, *, why: str = "") -> CommitView:
+        """Move a pipeline's output back to an earlier commit and hold it there.
+
+        Consumers are brought up to date with that commit. New input is recorded meanwhile; the pipeline publishes
+        nothing until `release`.
+
+        Parameters
+        ----------
+        to
+            ``model@master^``, a commit id, a tag; a bare ref means the pipeline's own repo.
+        why
+            For people; shown by `status`.
+
+        Raises
+        ------
+        NotFoundError
+            No such pipeline or commit.
+        """
+        self._need_pipeline(pipeline)
+        found = self.resolve(to if "@" in to or to.partition(":")[0] == pipeline else f"{pipeline}@{to}")
+        if found.repo != pipeline:
+            raise InvalidInputError(f"{to} is a commit of {found.repo!r}, not of {pipeline!r}", code=ErrorCode.BAD_REF)
+
+        def build_records(state: State) -> Sequence[r.Record]:
+            head = state.head(pipeline) or ""
+            records: list[r.Record] = []
+            if head != found.commit:
+                records.append(r.RefSet(repo=pipeline, branch="master", old=head, new=found.commit))
+            return [*records, r.Hold(pipeline=pipeline, branch="master", commit=found.commit, why=why)]
+
+        self.publish(build_records)
+        return self[found]
+
+    def release(self, pipeline: str) -> None:
+        """End a `revert`: what arrived meanwhile is considered by the next run."""
+        self._need_pipeline(pipeline)
+        self.publish([r.Release(pipeline=pipeline)])
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    def status(self) -> StoreStatus:
+        """Say where every pipeline stands. Reads the ledger only."""
+        from . import status as module
+
+        return module.store_status(self)
+
+    def pipeline_spec(self, name: str, version: int | None = None) -> PipelineSpec:
+        """Return a version of a pipeline; None: the present one."""
+        state = self.refresh()
+        if version is None:
+            node = self._need_pipeline(name).spec
+        else:
+            known = state.version(name, version)
+            if known is None:
+                raise NotFoundError(f"pipeline {name!r} has no version {version}", code=ErrorCode.NO_PIPELINE)
+            node = known.spec
+        return decode_pipeline(self.nodes.get(from_hex(node)))
+
+    def job(self, name: str) -> tuple[str, r.JobState, r.JobRecord | None]:
+        """Return (id, state, record) of the job whose id begins with `name`; the record is None until it ends."""
+        state = self.refresh()
+        found = state.jobs_by_prefix(name) if name and set(name) <= set("0123456789abcdef") else []
+        if len(found) != 1:
+            text = f"job id {name!r} is ambiguous: {', '.join(found)}" if found else f"no job {name!r}"
+            raise NotFoundError(text, code=ErrorCode.NO_JOB, hint="list: dmlpipe job list")
+        job = state.job(found[0])
+        assert job is not None
+        return found[0], job, read_job(self.nodes, job.end.record) if job.end.record else None
+
+    def stop_job(self, name: str, *, why: str = "") -> str:
+        """Ask that a running job be stopped; its results are kept. Returns its id."""
+        job, state, _ = self.job(name)
+        if state.state != "running":
+            raise InvalidInputError(f"job {job[:6]} has ended: {state.state}")
+        self.publish([r.JobStop(job=job, why=why)])
+        return job
+
+    def stop_pipeline(self, name: str) -> None:
+        """No new jobs of this pipeline until `start_pipeline`; a running one is stopped."""
+        self._need_pipeline(name)
+        self.publish([r.PipelineStop(name=name)])
+
+    def start_pipeline(self, name: str) -> None:
+        """Jobs again: the next run makes exactly one with the heads as they are then."""
+        self._need_pipeline(name)
+        self.publish([r.PipelineStart(name=name)])
+
+    def delete_pipeline(self, name: str, *, keep_repo: bool = True) -> None:
+        """Delete a pipeline; its output stays readable unless `keep_repo` is False.
+
+        Raises
+        ------
+        InvalidInputError
+            Another pipeline reads its output and `keep_repo` is False.
+        """
+        self._need_pipeline(name)
+
+        def build_records(state: State) -> Sequence[r.Record]:
+            readers = state.readers(name, "master")
+            if readers and not keep_repo:
+                raise InvalidInputError(f"repo {name!r} is read by {', '.join(readers)}")
+            records: list[r.Record] = [r.PipelineDelete(name=name)]
+            if not keep_repo:
+                records.append(r.RepoDelete(repo=name))
+            return records
+
+        self.publish(build_records)
+
+    def _need_pipeline(self, name: str) -> r.PipelineState:
+        state = self.refresh()
+        found = state.pipeline(name)
+        if found is None:
+            raise _no_pipeline(name, {known for known, _ in state.pipelines()})
+        return found
+
+
+def _no_pipeline(name: str, known: set[str]) -> NotFoundError:
+    near = nearest(name, sorted(known))
+    return NotFoundError(
+        f"no pipeline {name!r}",
+        code=ErrorCode.NO_PIPELINE,
+        hint=(f"did you mean {near}? " if near else "") + "list: dmlpipe pipeline list",
+    )
+
+
+def init(url: str | os.PathLike[str] = "./.dmlpipe", **options: Any) -> Store:
+    """Make a store and open it; see `Store.init`."""
+    return Store.init(url, **options)
+
+
+def open(url: str | os.PathLike[str] | None = None, **options: Any) -> Store:
+    """Open a store: a folder, ``s3://bucket/prefix``; None: ``$DMLPIPE_STORE``, else ``.dmlpipe`` here or above."""
+    return Store.open(url, **options)

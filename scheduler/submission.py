@@ -1,0 +1,291 @@
+"""Recording versions of pipelines: what is new, what changed and why, what is refused.
+
+One entry records all pipelines of a submission, so that they run once, together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..storage import records as r
+from ..storage.codetree import write_code
+from ..storage.digest import from_hex
+from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
+from ..storage.refs import nearest
+from ..storage.state import State
+from ..storage.store import Store
+from ..storage.writer import ObjectWriter
+from .dag import DAG
+from .inputs import Array, Files, leaves
+from .reasons import explain
+from .report import Submitted
+from .runs import OUTPUT_BRANCH
+from .spec import PipelineSpec, decode_pipeline, encode_pipeline, identity
+from .topology import topological_order
+
+Params = Mapping[str, Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Built:
+    """Specs, ready to be recorded or planned.
+
+    Attributes
+    ----------
+    specs
+        Upstream first.
+    notices
+        Pipeline to sentences that somebody should read.
+    dags
+        Names of the DAGs they belong to: pipelines of these that are not among `specs` are orphans.
+    """
+
+    specs: tuple[PipelineSpec, ...]
+    notices: Mapping[str, tuple[str, ...]]
+    dags: tuple[str, ...]
+
+
+class CodeWriter:
+    """Stores bundles; or only names them, where nothing may be written."""
+
+    def __init__(self, store: Store, *, dry: bool = False) -> None:
+        self._store = store
+        self._writer: ObjectWriter | None = None if dry else store.objects.writer()
+
+    def put(self, files: Mapping[str, tuple[bytes, int]]) -> str:
+        """Store files as a code tree; return its root in hex (empty where nothing is written)."""
+        if self._writer is None:
+            return ""
+        return write_code(self._writer, self._store.tree(""), files).hex()
+
+    def flush(self) -> tuple[tuple[str, ...], str, list[str]]:
+        """Finish; return (packs, index, keys to sync)."""
+        if self._writer is None:
+            return (), "", []
+        written = self._writer.flush()
+        return written.packs, written.index, self._writer.take_keys()
+
+
+def build(
+    what: DAG | Sequence[DAG | PipelineSpec] | PipelineSpec | Path | str,
+    writer: CodeWriter,
+    *,
+    params: Params | None = None,
+    code: Path | None = None,
+) -> Built:
+    """Turn what a user gives into specs.
+
+    Parameters
+    ----------
+    what
+        A DAG, several, specs, or a file: Python with DAGs, or Pachyderm's JSON or YAML.
+    params
+        Pipeline to parameter to value.
+    code
+        Folder of the scripts that a spec's commands name.
+
+    Raises
+    ------
+    InvalidInputError, UserCodeError
+        What is wrong with it.
+    """
+    if isinstance(what, str | Path):
+        path = Path(what)
+        if path.suffix in (".json", ".yaml", ".yml"):
+            return _build_specs(path, writer, params, code)
+        if code is not None:
+            raise InvalidInputError("--code belongs to JSON and YAML specs; a Python DAG names its own files")
+        from .load import load_dags
+
+        what = load_dags(path)
+    items = [what] if isinstance(what, DAG | PipelineSpec) else list(what)
+    specs: list[PipelineSpec] = []
+    notices: dict[str, tuple[str, ...]] = {}
+    dags: list[str] = []
+    rest = dict(params or {})
+    for item in items:
+        if isinstance(item, PipelineSpec):
+            specs.append(item)
+            continue
+        mine = {name: values for name, values in rest.items() if name in item.pipelines} if len(items) > 1 else rest
+        made = item.build(mine, put_bundle=writer.put)
+        rest = {name: values for name, values in rest.items() if name not in mine}
+        specs += made
+        dags.append(item.name)
+        if item.notices and made:
+            notices[made[0].name] = tuple(item.notices)
+    if rest and len(items) > 1:
+        raise InvalidInputError(f"parameters for {next(iter(rest))!r}: no such pipeline", code=ErrorCode.NO_PIPELINE)
+    return Built(tuple(specs), notices, tuple(dags))
+
+
+def _build_specs(path: Path, writer: CodeWriter, params: Params | None, code: Path | None) -> Built:
+    from .pachyderm import parse_specs
+
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such file", code=ErrorCode.NO_FILE)
+    if params:
+        raise InvalidInputError(f"{path.name} holds commands, which take no parameters: set them in its env")
+    tree = writer.put(read_folder(code)) if code is not None else None
+    specs, notices = parse_specs(path.read_text(encoding="utf-8"), filename=path.name, code=tree)
+    return Built(tuple(specs), {specs[0].name: tuple(notices)} if notices and specs else {}, ())
+
+
+def read_folder(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Read the files of a code folder: relative path to (content, mode)."""
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder}: no such folder", code=ErrorCode.NO_FILE)
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
+        if path.is_file() and not hidden:
+            found[relative.as_posix()] = (path.read_bytes(), path.stat().st_mode & 0o777)
+    return found
+
+
+def record(
+    store: Store,
+    built: Built,
+    writer: CodeWriter,
+    *,
+    prune: bool = False,
+    dry_run: bool = False,
+    reprocess: bool = False,
+) -> list[Submitted]:
+    """Record the versions that are new or changed; return what became of each pipeline.
+
+    Raises
+    ------
+    InvalidInputError
+        A cycle, a name that another DAG or a repo of data has (code ``name-clash``).
+    NotFoundError
+        An input repo exists neither in the store nor in the submission.
+    """
+    packs, index, keys = writer.flush()
+    salt = secrets.token_hex(8) if reprocess else ""
+    outcome: list[Submitted] = []
+
+    def build_records(state: State) -> Sequence[r.Record]:
+        outcome.clear()
+        records: list[r.Record] = []
+        _check(state, built)
+        for given in built.specs:
+            old_state = state.pipeline(given.name)
+            old = _recorded(store, state, given.name)
+            spec = msgspec.structs.replace(given, salt=salt or (old.salt if old else ""))
+            status, why = _compare(spec, old)
+            version = old_state.version if old_state else 0
+            if status != "same":
+                version = next((number for number, _ in state.versions(spec.name)), 0) + 1
+                if state.repo(spec.name) is None:
+                    records.append(r.RepoCreate(repo=spec.name, description=spec.description, pipeline=spec.name))
+                records.append(
+                    r.PipelineSet(
+                        name=spec.name,
+                        version=version,
+                        spec="" if dry_run else store.nodes.put(encode_pipeline(spec)).hex(),
+                        identity=identity(spec),
+                        inputs=_branches(spec),
+                        dag=spec.dag,
+                        packs=packs if not any(isinstance(x, r.PipelineSet) for x in records) else (),
+                        index=index if not any(isinstance(x, r.PipelineSet) for x in records) else "",
+                    )
+                )
+            outcome.append(
+                Submitted(
+                    name=spec.name,
+                    version=version,
+                    status=status,
+                    why=why,
+                    inputs=tuple(repo for repo, _ in _branches(spec)),
+                    notices=tuple(built.notices.get(spec.name, ())),
+                )
+            )
+        names = {spec.name for spec in built.specs}
+        for name, pipeline in state.pipelines():
+            if pipeline.dag and pipeline.dag in built.dags and name not in names:
+                outcome.append(Submitted(name=name, version=pipeline.version, status="pruned" if prune else "orphan"))
+                if prune:
+                    records.append(r.PipelineDelete(name=name))
+        return [] if dry_run else records
+
+    if dry_run:
+        build_records(store.refresh())
+    else:
+        store.ledger.try_append(build_records, sync=lambda: [*store.nodes.take_written(), *keys])
+    return outcome
+
+
+def _recorded(store: Store, state: State, name: str) -> PipelineSpec | None:
+    pipeline = state.pipeline(name)
+    return None if pipeline is None else decode_pipeline(store.nodes.get(from_hex(pipeline.spec)))
+
+
+def _branches(spec: PipelineSpec) -> tuple[tuple[str, str], ...]:
+    found = {(leaf.repo, leaf.branch): None for leaf in leaves(spec.input) if isinstance(leaf, Files | Array)}
+    return tuple(found)
+
+
+def _compare(spec: PipelineSpec, old: PipelineSpec | None) -> tuple[str, tuple[str, ...]]:
+    if old is None:
+        return "new", ()
+    if identity(spec) != identity(old):
+        return "changed", tuple(str(why) for why in explain(spec, {}, (old, ())))
+    if _substance(spec) != _substance(old):
+        return "cosmetic", ()
+    return "same", ()
+
+
+def _substance(spec: PipelineSpec) -> PipelineSpec:
+    """A spec without what may differ between two submissions of the same files."""
+    return msgspec.structs.replace(spec, git="", source="", definitions=(), whole_modules=())
+
+
+def _check(state: State, built: Built) -> None:
+    given = {spec.name: spec for spec in built.specs}
+    if len(given) != len(built.specs):
+        names = [spec.name for spec in built.specs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInputError(f"two pipelines are named {twice!r}", code=ErrorCode.NAME_CLASH)
+    existing = dict(state.pipelines())
+    for spec in built.specs:
+        before = existing.get(spec.name)
+        if before is not None and before.dag != spec.dag and before.dag and spec.dag:
+            raise InvalidInputError(
+                f"pipeline {spec.name!r} belongs to DAG {before.dag!r}, not to {spec.dag!r}",
+                code=ErrorCode.NAME_CLASH,
+                hint=f"rename one, or delete it first: dmlpipe pipeline delete {spec.name}",
+            )
+        repo = state.repo(spec.name)
+        if repo is not None and before is None and not repo.pipeline:
+            raise InvalidInputError(
+                f"pipeline {spec.name!r} would write repo {spec.name!r}, which holds data that people put",
+                code=ErrorCode.NAME_CLASH,
+                hint="rename the pipeline or the repo",
+            )
+        for repo_name, _ in _branches(spec):
+            if repo_name not in given and state.repo(repo_name) is None:
+                known = [name for name, _ in state.repos()] + list(given)
+                near = nearest(repo_name, known)
+                raise NotFoundError(
+                    f"pipeline {spec.name!r} reads repo {repo_name!r}, which neither exists nor is made by a pipeline",
+                    code=ErrorCode.NO_REPO,
+                    hint=(f"did you mean {near}? " if near else "")
+                    + f"make it: dmlpipe put {repo_name} PATH, or dmlpipe repo create {repo_name}",
+                )
+    upstream = {
+        name: [repo for repo, branch in pipeline.inputs if branch == OUTPUT_BRANCH]
+        for name, pipeline in existing.items()
+    }
+    upstream |= {name: [repo for repo, branch in _branches(s) if branch == OUTPUT_BRANCH] for name, s in given.items()}
+    topological_order(upstream)
+
+
+__all__ = ["Built", "CodeWriter", "Params", "build", "read_folder", "record"]
