@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .archive import Archive
 from .diff import Change, diff_folder, diff_trees
@@ -21,6 +21,11 @@ from .prolly import Tree
 from .records import Commit
 from .refs import CommitRef, show_commit
 from .value import PACK_BELOW_BYTES, Value, decode_value
+
+if TYPE_CHECKING:
+    import zarr
+
+    from .array import ArrayStore
 
 _FETCH_BATCH = 256
 _NAMES_SEARCHED = 10_000
@@ -267,6 +272,30 @@ class CommitView:
                 batch = []
         self._fetch(batch)
         return count
+
+    def zarr(self, path: str = "/") -> ArrayStore:
+        """Return the commit below `path` as a Zarr store, read-only."""
+        from .array import ArrayStore
+
+        return ArrayStore.of_tree(self._archive.objects, self.tree, normalize_folder(path))
+
+    def array(self, path: str = "/") -> zarr.Array[Any]:
+        """Open a Zarr array of the commit, read-only.
+
+        Raises
+        ------
+        InvalidInputError
+            What stands there is a group.
+        NotFoundError
+            Nothing does.
+        """
+        import zarr
+
+        self.info(f"{path}/zarr.json")
+        found = zarr.open(self.zarr(path), mode="r")
+        if not isinstance(found, zarr.Array):
+            raise InvalidInputError(f"{self._show(normalize_folder(path))} is a Zarr group, not an array")
+        return found
 
     def diff(
         self, other: CommitView | str | os.PathLike[str], path: str = "/", *, skip: Path | None = None

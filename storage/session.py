@@ -267,6 +267,12 @@ class Session:
         for path, raw in found:
             yield path, decode_value(raw)
 
+    def zarr(self, path: str = "/") -> ArrayStore:
+        """Return the edits below `path` as a writable Zarr store."""
+        from .array import ArrayStore
+
+        return ArrayStore.of_session(self, self._archive.objects, normalize_folder(path))
+
     # --- ending ---------------------------------------------------------------------------------------------------
 
     def commit(self) -> CommitView:

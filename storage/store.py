@@ -22,6 +22,7 @@ from .commits import CommitView
 from .derivation import Derivation
 from .digest import Digest
 from .errors import CorruptError, ErrorCode, FormatError, InvalidInputError, NotFoundError, ReadOnlyError
+from .fsck import Progress, Report, fsck
 from .heads import RememberedHead
 from .ledger import Build, Ledger
 from .locations import Locator
@@ -489,6 +490,10 @@ class Store:
         """Return the commits that jobs made from a commit, directly or through others, with those jobs."""
         commit = self[target]
         return list(impact(self.archive, self.state, commit))
+
+    def fsck(self, *, progress: Progress | None = None) -> Report:
+        """Check the whole store; see `storage.fsck`."""
+        return fsck(self.backend, progress=progress)
 
     def _find_content(self, prefix: str) -> tuple[CommitView, str]:
         found = next(find_content(self.archive, self.state, prefix), None)
