@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..storage import records as r
-from ..storage.errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError
+from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
 from ..storage.state import State
 from .app import App
 from .command import Noun
@@ -68,10 +68,8 @@ def inspect(app: App, name: str) -> None:
     """Say everything about one job."""
     import msgspec
 
-    store = app.store(read_only=True)
-    identity = need_job(store.state, name)
-    state, record = store.job_record(identity)
-    detail: dict[str, Any] = msgspec.to_builtins(record) if record is not None else {}
+    identity, state, record = app.store(read_only=True).job(name)
+    detail: dict[str, Any] | None = msgspec.to_builtins(record) if record is not None else None
     plain = {**job_to_dict(identity, state), "record": detail}
     if app.json:
         app.emit(plain)
@@ -100,13 +98,7 @@ def wait(app: App, name: str, timeout: float | None) -> int:
 @click.pass_obj
 def stop(app: App, name: str, message: str) -> None:
     """End a running job; what it finished is kept."""
-    store = app.data()
-    identity = need_job(store.state, name)
-    if _ended(store.state, identity):
-        raise ConflictError(
-            f"job {short(identity)} has ended already", hint=f"see: dmlpipe job inspect {short(identity)}"
-        )
-    store.publish([r.JobStop(job=identity, why=message)])
+    identity = app.store().stop_job(name, why=message)
     if app.json:
         app.emit({"job": identity, "stopping": True})
     app.say(f"job {short(identity)} is asked to stop")

@@ -77,7 +77,8 @@ def inspect(app: App, name: str, version: int | None) -> None:
 @click.pass_obj
 def stop(app: App, name: str) -> None:
     """Start no new jobs until `start`."""
-    _publish(app, name, r.PipelineStop(name=name), "stopped")
+    app.store().stop_pipeline(name)
+    _told(app, name, "stopped")
 
 
 @command.command("start")
@@ -85,15 +86,8 @@ def stop(app: App, name: str) -> None:
 @click.pass_obj
 def start(app: App, name: str) -> None:
     """Start jobs again."""
-    _publish(app, name, r.PipelineStart(name=name), "started")
-
-
-@command.command("delete")
-@click.argument("name", metavar="PIPELINE")
-@click.pass_obj
-def delete(app: App, name: str) -> None:
-    """End a pipeline; its output repo stays."""
-    _publish(app, name, r.PipelineDelete(name=name), "deleted")
+    app.store().start_pipeline(name)
+    _told(app, name, "started")
 
 
 @command.command("reprocess")
@@ -109,6 +103,16 @@ def reprocess(app: App, name: str) -> None:
     app.say(f"{name} will compute all its datums anew; next: dmlpipe run")
 
 
+@command.command("delete")
+@click.argument("name", metavar="PIPELINE")
+@click.option("--with-repo", is_flag=True, help="Delete its output repo too.")
+@click.pass_obj
+def delete(app: App, name: str, with_repo: bool) -> None:
+    """End a pipeline; its output repo stays."""
+    app.store().delete_pipeline(name, keep_repo=not with_repo)
+    _told(app, name, "deleted")
+
+
 def need_pipeline(state: State, name: str) -> r.PipelineState:
     """Return a pipeline's state, or raise with the nearest name."""
     found = state.pipeline(name)
@@ -122,10 +126,7 @@ def need_pipeline(state: State, name: str) -> r.PipelineState:
     return found
 
 
-def _publish(app: App, name: str, record: r.Record, told: str) -> None:
-    store = app.data()
-    need_pipeline(store.state, name)
-    store.publish([record])
+def _told(app: App, name: str, done: str) -> None:
     if app.json:
-        app.emit({"pipeline": name, told: True})
-    app.say(f"{name} is {told}")
+        app.emit({"pipeline": name, done: True})
+    app.say(f"pipeline {name} is {done}")

@@ -15,9 +15,13 @@ from .settings import parameter_options, parse_parameters
 from .text import columns, duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from ..scheduler.store import PipelinePlan
+    from ..scheduler.preview import PipelinePlan
+
+SHOWN = 4
+"""Reasons of one pipeline without -v."""
 
 
 @click.command("plan", cls=Verb)
@@ -59,29 +63,32 @@ def command(
     return DIFFERS if exit_code and plans.would_run else 0
 
 
-def _lines(plans: list[PipelinePlan], *, verbose: bool) -> list[str]:
+def _lines(plans: Sequence[PipelinePlan], *, verbose: bool) -> list[str]:
     rows: list[list[str]] = []
     for each in plans:
         reasons = [_reason(text, number, example, of=each.run) for text, number, example in each.reasons]
         if each.if_upstream:
-            reasons.insert(0, each.if_upstream)
+            reasons.insert(0, f"if {each.if_upstream} changes" + (f": {each.detail}" if each.detail else ""))
+        elif each.detail and each.detail != "nothing to do":
+            reasons.insert(0, each.detail)
         time = f"≈ {duration(each.seconds)} by last rate" if each.seconds is not None and each.run else ""
-        shown = reasons if verbose else reasons[:4]
+        shown = reasons if verbose else reasons[:SHOWN]
         rows.append([each.name, _amount(each), shown[0] if shown else "", time])
         rows += [["", "", reason] for reason in shown[1:]]
         if len(shown) < len(reasons):
-            rows.append(["", "", f"and {len(reasons) - len(shown)} more reasons (-v)"])
+            rows.append(["", "", f"and {len(reasons) - len(shown)} more (-v)"])
     return columns(rows, gap=3)
 
 
 def _amount(each: PipelinePlan) -> str:
     removed = f", {each.removed:,} removed" if each.removed else ""
-    if not each.run:
-        skipped = f"{each.skipped:,} skipped" if each.skipped else ""
-        return (f"up to date{removed}" + (f" ({skipped})" if skipped else "")) if not each.status else each.status
-    return f"{each.run:,} of {each.total:,} {'runs' if each.run == 1 else 'run'}{removed}"
+    if each.run:
+        return f"{each.run:,} of {each.total:,}{' runs' if each.total == 1 else ''}{removed}"
+    if each.status == "would reuse":
+        return f"0 of {each.total:,}{removed}"
+    return "may run" if each.status == "if" else each.status
 
 
 def _reason(text: str, number: int, example: str, *, of: int) -> str:
     many = f"{number:,} × " if number and number != of else ""
-    return f"{many}{text}" + (f" (first: {example})" if example else "")
+    return f"{many}{text}" + (f" (first: {example})" if example and of > 1 else "")
