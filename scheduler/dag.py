@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import html
 import sys
-import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +21,8 @@ from ..storage.errors import ErrorCode, InvalidInputError
 from ..storage.refs import check_name
 from ..worker.job import CommandTransform
 from .declared import Declared, Home, PutBundle, check_parameters, command_spec, make_options, python_spec
+from .fresh import FreshModules
+from .identity.bundle import git_state
 from .identity.source import Project, find_root
 from .inputs import Array, Cross, Input, Like, Values, leaves
 from .inputs import Files as FilesInput
@@ -71,10 +73,8 @@ class DAG:
         """What was declared, by name, in order."""
         self.notices: list[str] = []
         """What the last `build` found worth saying."""
-        self.modules: Mapping[str, types.ModuleType] | None = None
+        self.loaded: FreshModules | None = None
         """The modules that were loaded with this DAG's file (set by `load_dags`)."""
-        self.texts: Mapping[Path, bytes] = {}
-        """Their files as they were then."""
         self.home = _home(sys._getframe(1).f_globals)
 
     # --- declaring ---
@@ -280,7 +280,12 @@ class DAG:
                 code=ErrorCode.NO_PIPELINE,
                 hint=f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.pipelines)}",
             )
+        with self.loaded.active() if self.loaded is not None else nullcontext():
+            return self._build(given, put_bundle)
+
+    def _build(self, given: Mapping[str, Mapping[str, Any]], put_bundle: PutBundle) -> list[PipelineSpec]:
         project = self._project()
+        git = git_state(self.home.folder)
         notices: dict[str, None] = {}
         specs: list[PipelineSpec] = []
         for name in self.order():
@@ -293,7 +298,7 @@ class DAG:
                 notices.update(dict.fromkeys(found))
             env_name = declared.env or self.env or ""
             env = declared_env(env_name, self.home) if env_name else ""
-            specs.append(msgspec.structs.replace(spec, dag=self.name, env=env, env_name=env_name))
+            specs.append(msgspec.structs.replace(spec, dag=self.name, env=env, env_name=env_name, git=git))
         self.notices = list(notices)
         return specs
 
@@ -307,8 +312,8 @@ class DAG:
             folder = Path(entry or ".").resolve()
             if folder.is_relative_to(self.home.root) and "site-packages" not in folder.parts and folder not in folders:
                 folders.append(folder)
-        modules = sys.modules if self.modules is None else {**sys.modules, **self.modules}
-        return Project(self.home.root, tuple(folders), modules, self.texts)
+        texts = {} if self.loaded is None else self.loaded.texts
+        return Project(self.home.root, tuple(folders), texts)
 
     def __repr__(self) -> str:
         return f"DAG({self.name!r}: {', '.join(self.pipelines)})"

@@ -19,7 +19,7 @@ from typing import Any
 from ..storage.digest import digest
 from ..storage.errors import ErrorCode, InvalidInputError
 from ..worker.job import CommandTransform, PythonTransform
-from .identity.bundle import PICKLES, BundleFile, git_state, included_files, module_files
+from .identity.bundle import PICKLES, BundleFile, included_files, module_files
 from .identity.code import CodeIdentity, command_identity, python_identity
 from .identity.reach import locate
 from .identity.source import Project
@@ -107,7 +107,7 @@ def make_options(
 def python_spec(
     declared: Declared, home: Home, project: Project, parameters: Mapping[str, Any], *, put_bundle: PutBundle
 ) -> tuple[PipelineSpec, tuple[str, ...]]:
-    """Spec of a Python pipeline without its DAG's name and env, and notices about its code."""
+    """Spec of a Python pipeline without its DAG's name, env and git state, and notices about its code."""
     transform, signature = declared.transform, declared.signature
     assert not isinstance(transform, CommandTransform)
     assert signature is not None
@@ -123,7 +123,7 @@ def python_spec(
         files.update(modules.files)
         folders = modules.folders
     pickled = pickled_python = ""
-    if file is None or not _importable(transform, project):
+    if file is None or not _importable(transform):
         data = _pickle(transform, declared.name)
         pickled = digest(data).hex()
         pickled_python = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -150,14 +150,13 @@ def python_spec(
         definitions=_definitions(code),
         whole_modules=code.whole_modules,
         source=f"{source_file}:{line}" if source_file else "",
-        git=git_state(home.folder),
         description=_summary(transform),
     )
     return spec, code.notices
 
 
 def command_spec(declared: Declared, home: Home, *, put_bundle: PutBundle) -> PipelineSpec:
-    """Spec of a command without its DAG's name and env."""
+    """Spec of a command without its DAG's name, env and git state."""
     command = declared.transform
     assert isinstance(command, CommandTransform)
     included = included_files(declared.include, base=home.folder, root=home.folder)
@@ -172,7 +171,6 @@ def command_spec(declared: Declared, home: Home, *, put_bundle: PutBundle) -> Pi
         options=declared.options,
         definitions=command_definitions(transform, file, declared.line, included),
         source=f"{file}:{declared.line}" if file else "",
-        git=git_state(home.folder),
     )
 
 
@@ -263,7 +261,7 @@ def _definitions(code: CodeIdentity) -> tuple[Definition, ...]:
 def _module_of(transform: Callable[..., object], project: Project) -> tuple[str, Path | None]:
     """Name under which a worker imports the transform's module, and its file; None for code that has no file."""
     name = transform.__module__
-    module = project.modules.get(name) or sys.modules.get(name)
+    module = sys.modules.get(name)
     if isinstance(transform, types.FunctionType):
         namespace: Mapping[str, Any] = transform.__globals__
     else:
@@ -278,14 +276,14 @@ def _module_of(transform: Callable[..., object], project: Project) -> tuple[str,
     return name, file
 
 
-def _importable(transform: Callable[..., object], project: Project) -> bool:
+def _importable(transform: Callable[..., object]) -> bool:
     """Whether a worker finds exactly this object by its module and qualified name."""
     if "<" in transform.__qualname__:
         return False
     if isinstance(transform, types.FunctionType):
         found: object = types.SimpleNamespace(**transform.__globals__)
     else:
-        found = project.modules.get(transform.__module__) or sys.modules.get(transform.__module__)
+        found = sys.modules.get(transform.__module__)
     for part in transform.__qualname__.split("."):
         found = getattr(found, part, None)
     return found is transform

@@ -1,32 +1,20 @@
 """Importing a user's DAG file.
 
-Each load is fresh: the file and every module of the project that it imports are read and run again, past Python's
-caches (a `.pyc` is trusted for a whole second), so that edits are seen. The file's folder stands on `sys.path`, as
-when Python runs it. Other modules of the process are as before afterwards.
+Each load is fresh (`fresh.py`): the file and every module of the project that it imports are read and run again, so
+that edits are seen. The file's folder stands on `sys.path`, as when Python runs it.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.abc
-import importlib.machinery
-import importlib.util
-import sys
-import threading
 import traceback
 import types
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError, UserCodeError
 from .dag import DAG
+from .fresh import FreshModules
 from .identity.source import Project, find_root
-
-_lock = threading.RLock()
-_left: dict[str, types.ModuleType] = {}
-"""Modules that the last load left in `sys.modules`."""
-_left_folders: list[str] = []
 
 
 def load_dags(path: Path) -> list[DAG]:
@@ -53,14 +41,13 @@ def load_dags(path: Path) -> list[DAG]:
         )
     root = find_root(path.parent)
     project = Project(root, (path.parent,))
-    with _lock, _fresh(project) as texts:
+    modules = FreshModules(root, path.parent)
+    with modules.active():
         module = _run(path, project)
-        loaded = {name: item for name, item in sys.modules.items() if project.owns_module(item)}
     found: list[DAG] = []
     for value in vars(module).values():
         if isinstance(value, DAG) and value not in found:
-            value.modules = loaded
-            value.texts = texts
+            value.loaded = modules
             found.append(value)
     if not found:
         raise InvalidInputError(
@@ -97,72 +84,3 @@ def _failed(path: Path, err: BaseException, project: Project) -> UserCodeError:
     place = f"{project.relative(frames[-1].filename)}:{frames[-1].lineno}"
     lines = [f"{project.relative(item.filename)}:{item.lineno} in {item.name}    {item.line}" for item in frames]
     return UserCodeError(f"{place}: {text}", code=ErrorCode.BAD_CODE, hint="\n".join(lines))
-
-
-@contextmanager
-def _fresh(project: Project) -> Iterator[dict[Path, bytes]]:
-    """Let imports of the project's modules read and run them anew; yield the texts that were read."""
-    texts: dict[Path, bytes] = {}
-    for name, module in _left.items():
-        if sys.modules.get(name) is module:
-            del sys.modules[name]
-    for folder in _left_folders:
-        if folder in sys.path:
-            sys.path.remove(folder)
-    _left.clear()
-    _left_folders.clear()
-    folder = str(project.folders[0])
-    if folder in sys.path:
-        sys.path.remove(folder)  # in front, as when Python runs the file, and back in its place afterwards
-    else:
-        _left_folders.append(folder)
-    sys.path.insert(0, folder)
-    before = {name: item for name, item in sys.modules.items() if name != "__main__" and _owned(item, project)}
-    for name in before:
-        del sys.modules[name]
-    finder = _FreshFinder(project, texts)
-    sys.meta_path.insert(0, finder)
-    importlib.invalidate_caches()
-    try:
-        yield texts
-    finally:
-        sys.meta_path.remove(finder)
-        for name, item in list(sys.modules.items()):
-            if name not in before and name != "__main__" and _owned(item, project):
-                _left[name] = item
-        sys.modules.update(before)
-
-
-def _owned(module: object, project: Project) -> bool:
-    return isinstance(module, types.ModuleType) and project.owns_module(module)
-
-
-class _FreshFinder(importlib.abc.MetaPathFinder):
-    """Finds what Python finds, and reads the project's own files past the caches."""
-
-    def __init__(self, project: Project, texts: dict[Path, bytes]) -> None:
-        self._project = project
-        self._texts = texts
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
-            return None
-        if not self._project.owns(spec.origin):
-            return None
-        spec.loader = _FreshLoader(fullname, spec.loader.path, self._texts)
-        spec.cached = None
-        return spec
-
-
-class _FreshLoader(importlib.machinery.SourceFileLoader):
-    def __init__(self, fullname: str, path: str, texts: dict[Path, bytes]) -> None:
-        super().__init__(fullname, path)
-        self._texts = texts
-
-    def get_code(self, fullname: str) -> types.CodeType | None:
-        data = self.get_data(self.path)
-        self._texts[Path(self.path).resolve()] = data
-        return self.source_to_code(data, self.path)

@@ -199,7 +199,7 @@ class _Walk:
         return self.sources.get(filename) is not None
 
     def _module(self, name: str) -> types.ModuleType | None:
-        return self.project.modules.get(name) or sys.modules.get(name)
+        return sys.modules.get(name)
 
     # --- bodies ---
 
@@ -532,7 +532,7 @@ class _Walk:
         if not name or self.project.find_file(name) is None:
             return None
         module = self._module(name)
-        if module is not None:
+        if module is not None and self.project.owns_module(module):
             return module
         try:
             return importlib.import_module(name)

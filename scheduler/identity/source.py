@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import linecache
 import re
 import sys
@@ -36,8 +37,6 @@ class Project:
     root: Path
     folders: tuple[Path, ...]
     """Folders that modules are imported from, in order; all under the root."""
-    modules: Mapping[str, types.ModuleType] = field(default_factory=lambda: sys.modules)
-    """Loaded modules by name."""
     texts: Mapping[Path, bytes] = field(default_factory=dict)
     """Files as they were when they were imported."""
 
@@ -45,7 +44,7 @@ class Project:
         """Whether a file is the user's: under the root, not installed, not dmlpipe."""
         if not filename:
             return False
-        path = Path(filename).resolve()
+        path = _resolved(filename)
         if not path.is_relative_to(self.root) or "site-packages" in path.parts or "dist-packages" in path.parts:
             return False
         return not any(path.is_relative_to(installed) for installed in _installed())
@@ -62,7 +61,7 @@ class Project:
 
     def find_file(self, module: str) -> Path | None:
         """The user's file of a module, found without importing anything."""
-        loaded = self.modules.get(module)
+        loaded = sys.modules.get(module)
         filename = getattr(loaded, "__file__", None)
         if filename and self.owns(filename):
             return Path(filename).resolve()
@@ -89,12 +88,16 @@ class Project:
         return path.read_bytes() if known is None else known
 
 
-def _installed() -> Iterator[Path]:
-    for layer in _LAYERS:
-        # Not their parent: dmlpipe's own repository holds examples, which are a user's code.
-        yield Path(__file__).resolve().parents[2] / layer
-    for key in ("stdlib", "platstdlib", "purelib", "platlib"):
-        yield Path(sysconfig.get_path(key)).resolve()
+@functools.cache
+def _installed() -> tuple[Path, ...]:
+    # Of dmlpipe its layers, not their parent: its own repository holds examples, which are a user's code.
+    own = [Path(__file__).resolve().parents[2] / layer for layer in _LAYERS]
+    return (*own, *[Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")])
+
+
+@functools.lru_cache(maxsize=65536)
+def _resolved(filename: str) -> Path:
+    return Path(filename).resolve()
 
 
 class Source:
