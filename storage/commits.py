@@ -23,7 +23,7 @@ from .refs import CommitRef, show_commit
 from .value import PACK_BELOW_BYTES, Value, decode_value
 
 if TYPE_CHECKING:
-    import zarr
+    from zarr import Array as ZarrArray
 
     from .array import ArrayStore
 
@@ -279,7 +279,7 @@ class CommitView:
 
         return ArrayStore.of_tree(self._archive.objects, self.tree, normalize_folder(path))
 
-    def array(self, path: str = "/") -> zarr.Array[Any]:
+    def array(self, path: str = "/") -> ZarrArray[Any]:
         """Open a Zarr array of the commit, read-only.
 
         Raises
@@ -289,11 +289,11 @@ class CommitView:
         NotFoundError
             Nothing does.
         """
-        import zarr
+        from zarr import Array, open
 
         self.info(f"{path}/zarr.json")
-        found = zarr.open(self.zarr(path), mode="r")
-        if not isinstance(found, zarr.Array):
+        found = open(self.zarr(path), mode="r")
+        if not isinstance(found, Array):
             raise InvalidInputError(f"{self._show(normalize_folder(path))} is a Zarr group, not an array")
         return found
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from .actor import user_name
 from .archive import Archive
@@ -30,6 +30,9 @@ from .sources import Source, SourceFile, plan_sources
 from .state import State
 from .value import Value, decode_value, encode_value
 from .writer import ObjectWriter
+
+if TYPE_CHECKING:
+    from .array import ArrayStore
 
 _COPY_BYTES = 1 << 20
 
@@ -271,7 +274,7 @@ class Session:
         """Return the edits below `path` as a writable Zarr store."""
         from .array import ArrayStore
 
-        return ArrayStore.of_session(self, self._archive.objects, normalize_folder(path))
+        return ArrayStore.of_session(self._archive.objects, self, normalize_folder(path))
 
     # --- ending ---------------------------------------------------------------------------------------------------
 

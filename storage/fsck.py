@@ -1,0 +1,469 @@
+"""Check a store: the ledger's chain, that everything it refers to is there, and that all bytes are what they are named.
+
+Two passes. The first reads every object and compares it with its name. The second folds the ledger from its first
+entry and follows everything that it refers to, so that each damaged or missing object comes with what it touches: the
+heads of branches first, then older commits, then what the engine keeps of jobs.
+
+Reads only. Checkpoints and indexes are derived: a bad one is reported as such and costs time, not data. Objects that
+nothing refers to are counted; a crash leaves them, and they harm nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+
+from . import checkpoint as ckpt
+from .backend import Backend
+from .bodies import read_commit, read_job
+from .codetree import code_value
+from .content import OBJECT_PREFIX, Manifest, object_key
+from .digest import Digest, digest, from_hex
+from .errors import CorruptError, FormatError, NotFoundError
+from .index import INDEX_PREFIX, BlobIndex, index_key
+from .ledger import PREFIX, decode_entry, entry_key
+from .node import NODE_PREFIX, NodeStore, OverlayNodes, node_key
+from .pack import PACK_PREFIX, Location, read_footer, verify_pack
+from .paths import show_path
+from .prolly import EMPTY, Tree
+from .records import Commit
+from .refs import show_commit
+from .segment import SEGMENT_PREFIX
+from .state import State
+from .value import External, Inline, Pieces, Value, Whole, decode_value
+
+TOUCHES_SHOWN = 10
+
+Progress = Callable[[str, int], None]
+"""Called with what is being read and how many objects of it were."""
+
+
+class Problem(NamedTuple):
+    """Something that is not as it should be."""
+
+    kind: str
+    """`ledger`, `missing`, `damaged`, `unreadable` or `derived` (can be made anew from the rest)."""
+    object: str
+    """Key of the object."""
+    message: str
+    touches: tuple[str, ...] = ()
+    """What cannot be read because of it, the first ten; empty: nothing that the ledger refers to."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data with stable keys."""
+        return {"kind": self.kind, "object": self.object, "message": self.message, "touches": list(self.touches)}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check found."""
+
+    problems: tuple[Problem, ...]
+    entries: int
+    """Ledger entries read."""
+    commits: int
+    objects: int
+    """Objects read and compared with their names."""
+    size_bytes: int
+    """Bytes of these."""
+    orphans: int
+    """Objects that nothing refers to."""
+    ignored: tuple[str, ...] = ()
+    """Ledger entries that every reader ignores, with the reason."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data with stable keys."""
+        return {
+            "ok": self.ok,
+            "problems": [problem.to_dict() for problem in self.problems],
+            "entries": self.entries,
+            "commits": self.commits,
+            "objects": self.objects,
+            "size": self.size_bytes,
+            "orphans": self.orphans,
+            "ignored": list(self.ignored),
+        }
+
+
+def fsck(backend: Backend, *, progress: Progress | None = None) -> Report:
+    """Check everything in a store.
+
+    Parameters
+    ----------
+    backend
+        Where the store is.
+    progress
+        Hears how far the check is.
+
+    Returns
+    -------
+    Report
+        Complete: a damaged object does not end the check.
+
+    Raises
+    ------
+    BackendError
+        The medium failed.
+    """
+    return _Check(backend, progress or _silent).run()
+
+
+def _silent(what: str, count: int) -> None:
+    del what, count
+
+
+@dataclass(slots=True)
+class _Check:
+    backend: Backend
+    progress: Progress
+    found: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Key to (kind, message)."""
+    touches: dict[str, list[str]] = field(default_factory=dict)
+    nodes: NodeStore = field(init=False)
+    locations: dict[Digest, Location] = field(default_factory=dict)
+    loose: dict[str, int] = field(default_factory=dict)
+    """Key to size, of every loose object."""
+    stored_nodes: set[str] = field(default_factory=set)
+    reached: set[str] = field(default_factory=set)
+    """Keys of the objects that something refers to."""
+    walked: set[Digest] = field(default_factory=set)
+    checkpoints: list[tuple[int, Digest]] = field(default_factory=list)
+    """Number and root of the good ones."""
+    commits: int = 0
+    objects: int = 0
+    size_bytes: int = 0
+    ignored: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.nodes = NodeStore(self.backend, cache_nodes=64)
+
+    def run(self) -> Report:
+        state = self._ledger()
+        keys = {prefix: self._list(f"{prefix}/") for prefix in (NODE_PREFIX, OBJECT_PREFIX, PACK_PREFIX, INDEX_PREFIX)}
+        self.stored_nodes = set(keys[NODE_PREFIX])
+        self.loose = keys[OBJECT_PREFIX]
+        self._each("nodes", keys[NODE_PREFIX], self._node)
+        self._each("objects", keys[OBJECT_PREFIX], self._object)
+        segments = {key: 0 for key in state.packs() if key.startswith(f"{SEGMENT_PREFIX}/")}
+        self._each("packs", keys[PACK_PREFIX], self._pack)
+        self._each("segments", segments, self._pack)
+        self._indexes(state, keys[INDEX_PREFIX])
+        self._follow(state)
+        problems = sorted(
+            Problem(kind, key, message, tuple(self.touches.get(key, ()))) for key, (kind, message) in self.found.items()
+        )
+        orphans = sum(key not in self.reached for listed in keys.values() for key in listed)
+        return Report(
+            problems=tuple(problems),
+            entries=state.n + 1,
+            commits=self.commits,
+            objects=self.objects,
+            size_bytes=self.size_bytes,
+            orphans=orphans,
+            ignored=tuple(self.ignored),
+        )
+
+    def _bad(self, kind: str, key: str, message: str, touches: str = "") -> None:
+        self.found.setdefault(key, (kind, message))
+        if touches:
+            known = self.touches.setdefault(key, [])
+            if touches not in known and len(known) < TOUCHES_SHOWN:
+                known.append(touches)
+
+    # --- ledger ---------------------------------------------------------------------------------------------------
+
+    def _ledger(self) -> State:
+        """Fold the ledger from its first entry, checking the chain and the checkpoints on the way."""
+        state = State()
+        tree = Tree(OverlayNodes(self.nodes))
+        last = -1
+        for key, _ in self.backend.list(PREFIX):
+            stem = key.rpartition("/")[2].removesuffix(".json")
+            if stem.isdigit():
+                last = max(last, int(stem))
+        while state.n < last:
+            n = state.n + 1
+            try:
+                data = self.backend.get(entry_key(n))
+                entry = decode_entry(data, n)
+                if entry.prev != state.chain:
+                    raise CorruptError(f"it follows {entry.prev[:12]}, but the entry before it is {state.chain[:12]}")
+                self.ignored.extend(state.apply(entry, digest(data).hex()))
+            except NotFoundError:
+                self._bad("ledger", entry_key(n), f"entry {n} is missing; the ledger goes on to entry {last}")
+                break
+            except (CorruptError, FormatError) as error:
+                self._bad("ledger", entry_key(n), str(error))
+                break
+            self.objects += 1
+            self.size_bytes += len(data)
+            self.progress("ledger", n + 1)
+            if ckpt.is_due(n):
+                tree = tree.update(state.overlay())
+                state.rebase(ckpt.TreeBase(tree))
+                self._checkpoint(n, state.chain, tree.root)
+        return state
+
+    def _checkpoint(self, n: int, chain: str, root: Digest) -> None:
+        key = ckpt.checkpoint_key(n)
+        try:
+            found = ckpt.decode_checkpoint(self.backend.get(key), n)
+        except NotFoundError:
+            return  # whoever appended the entry died before writing it
+        if found is None:
+            self._bad("derived", key, "the checkpoint is unreadable")
+        elif (found.chain, found.state) != (chain, root.hex()):
+            self._bad("derived", key, "the checkpoint is not what the ledger folds to")
+        else:
+            self.checkpoints.append((n, root))
+
+    # --- objects against their names ------------------------------------------------------------------------------
+
+    def _list(self, prefix: str) -> dict[str, int]:
+        return dict(self.backend.list(prefix))
+
+    def _each(self, what: str, keys: Iterable[str], check: Callable[[str], int]) -> None:
+        for count, key in enumerate(keys, 1):
+            try:
+                self.size_bytes += check(key)
+            except NotFoundError:
+                self._bad("missing", key, "it does not exist")
+            except (CorruptError, FormatError) as error:
+                self._bad("damaged", key, str(error))
+            self.objects += 1
+            self.progress(what, count)
+
+    def _node(self, key: str) -> int:
+        name = _name_in(key, NODE_PREFIX)
+        # Past the cache: what was read on the way to here must not hide what is stored.
+        return len(NodeStore(self.backend, cache_nodes=1).get(name))
+
+    def _object(self, key: str) -> int:
+        data = self.backend.get(key)
+        actual = digest(data)
+        if actual != _name_in(key, OBJECT_PREFIX):
+            raise CorruptError(f"its {len(data)} bytes hash to {actual.hex()[:12]}")
+        return len(data)
+
+    def _pack(self, key: str) -> int:
+        data = self.backend.get(key)
+        try:
+            verify_pack(data, key)
+        except CorruptError:
+            self._sound_blobs(key)
+            raise
+        for name, location in read_footer(self.backend, key).locations(key):
+            self.locations.setdefault(name, location)
+        return len(data)
+
+    def _sound_blobs(self, key: str) -> None:
+        """Of a damaged pack, keep what can be read; the rest is missing."""
+        try:
+            footer = read_footer(self.backend, key)
+        except (CorruptError, FormatError):
+            return
+        for name, location in footer.locations(key):
+            raw = self.backend.get(key, location.offset, location.offset + location.stored)
+            if location.codec or digest(raw) == name:
+                self.locations.setdefault(name, location)
+
+    def _indexes(self, state: State, stored: dict[str, int]) -> None:
+        named = set(state.indexes())
+        self.reached |= named
+        for key in sorted(named | set(stored)):
+            try:
+                data = self.backend.get(key)
+                if index_key(data) != key:
+                    raise CorruptError(f"its {len(data)} bytes hash to {index_key(data)}")
+                index = BlobIndex(data, key)
+            except NotFoundError:
+                self._bad("derived", key, "it does not exist")
+                continue
+            except (CorruptError, FormatError) as error:
+                self._bad("derived", key, str(error))
+                continue
+            self.objects += 1
+            self.size_bytes += len(data)
+            if key in named:
+                self._index(key, index)
+
+    def _index(self, key: str, index: BlobIndex) -> None:
+        for name, location in index:
+            there = self.locations.get(name)
+            if there is None and location.key not in self.found:
+                self._bad("derived", key, f"it names blob {name.hex()[:12]} in {location.key}, which does not hold it")
+
+    # --- what the ledger refers to --------------------------------------------------------------------------------
+
+    def _follow(self, state: State) -> None:
+        heads = [
+            (repo, commit, f"{repo}@{branch}")
+            for repo, _ in state.repos()
+            for branch, commit in sorted(state.branches(repo).items())
+        ]
+        for repo, commit, shown in heads:
+            self._commit(repo, commit, shown)
+        done = {(repo, commit) for repo, commit, _ in heads}
+        for key, _ in state.scan(b"commit/"):
+            _, repo, commit = key.decode().split("/", 2)
+            if (repo, commit) not in done:
+                self._commit(repo, commit, show_commit(repo, commit))
+        for name, context in state.contexts():
+            about = f"context {name[:12]}"
+            self._tree(context.out, about, _file_values)
+            self._tree(context.s, about, _success_values)
+            for root in (context.t, context.p, context.f):
+                self._tree(root, about, _no_values)
+        for name, job in state.jobs():
+            self._job(name, job.end.record, job.end.rows)
+        for name, _ in state.pipelines():
+            for version, recorded in state.versions(name):
+                self._spec(recorded.spec, f"pipeline {name} version {version}")
+        for n, root in self.checkpoints:
+            self._walk(root, f"checkpoint {n}", _no_values, kind="derived")
+        self.reached.update(key for key in state.packs())
+
+    def _commit(self, repo: str, commit: str, shown: str) -> None:
+        self.commits += 1
+        self.progress("commits", self.commits)
+        body = self._body(commit, shown)
+        if body is not None:
+            self._tree(body.tree, shown, _file_values, paths=True)
+            self._tree(body.failed, shown, _no_values)
+
+    def _body(self, commit: str, shown: str) -> Commit | None:
+        if not self._present(from_hex(commit), shown):
+            return None
+        try:
+            return read_commit(self.nodes, commit)
+        except CorruptError as error:
+            self._bad("unreadable", node_key(from_hex(commit)), str(error), shown)
+            return None
+
+    def _job(self, name: str, record: str, rows: str) -> None:
+        shown = f"job {name}"
+        self._tree(rows, shown, _no_values)
+        if not record or not self._present(from_hex(record), shown):
+            return
+        try:
+            body = read_job(self.nodes, record)
+        except CorruptError as error:
+            self._bad("unreadable", node_key(from_hex(record)), str(error), shown)
+            return
+        self._tree(body.out, shown, _file_values)
+        for root in (body.t, body.p):
+            self._tree(root, shown, _no_values)
+        self._spec(body.spec, shown)
+        self._tree(body.bundle, shown, _code_values)
+
+    def _spec(self, spec: str, shown: str) -> None:
+        if not spec or not self._present(from_hex(spec), shown):
+            return
+        try:
+            body = msgspec.msgpack.decode(self.nodes.get(from_hex(spec)), type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            self._bad("unreadable", node_key(from_hex(spec)), f"it is no pipeline spec: {error}", shown)
+            return
+        transform = body.get("transform")
+        if isinstance(transform, dict):
+            self._tree(str(transform.get("bundle") or transform.get("code") or ""), shown, _code_values)
+            pickled = str(transform.get("pickled") or "")
+            if pickled:
+                self._blob(from_hex(pickled), shown)
+
+    def _tree(self, root: str, shown: str, values: ValuesOf, *, paths: bool = False) -> None:
+        if root:
+            self._walk(from_hex(root), shown, values, paths=paths)
+
+    def _walk(self, root: Digest, shown: str, values: ValuesOf, *, paths: bool = False, kind: str = "missing") -> None:
+        """Follow a tree's nodes and the content that its leaves name; what was followed before is passed over."""
+        open_ = [root]
+        while open_:
+            name = open_.pop()
+            if name == EMPTY or name in self.walked:
+                continue
+            if not self._present(name, shown, kind=kind):
+                continue
+            self.walked.add(name)
+            _, level, keys, entries = msgspec.msgpack.decode(
+                self.nodes.get(name), type=tuple[int, int, list[bytes], list[Any]]
+            )
+            if level:
+                open_.extend(Digest(entry[0]) for entry in entries)
+                continue
+            for key, raw in zip(keys, entries, strict=True):
+                for value in values(raw):
+                    self._value(value, f"{shown}:{show_path(key)}" if paths else shown)
+
+    def _present(self, name: Digest, shown: str, *, kind: str = "missing") -> bool:
+        """Whether a node is there and sound; notes what it touches if it is not."""
+        key = node_key(name)
+        self.reached.add(key)
+        if key in self.found:
+            self._bad("damaged", key, "", shown)
+            return False
+        if key not in self.stored_nodes and self.backend.size(key) is None:
+            self._bad(kind, key, "it does not exist", shown)
+            return False
+        return True
+
+    def _value(self, value: Value, shown: str) -> None:
+        match value:
+            case Whole():
+                self._blob(Digest(value.hash), shown)
+            case Pieces():
+                name = Digest(value.manifest)
+                if self._present(name, shown):
+                    manifest = msgspec.msgpack.decode(self.nodes.get(name), type=Manifest)
+                    for piece in manifest.pieces:
+                        self._blob(Digest(piece.hash), shown)
+            case Inline() | External():
+                pass
+
+    def _blob(self, name: Digest, shown: str) -> None:
+        key = object_key(name)
+        if name in self.locations:
+            self.reached.add(self.locations[name].key)
+            return
+        self.reached.add(key)
+        if key in self.found:
+            self._bad("damaged", key, "", shown)
+        elif key not in self.loose:
+            self._bad("missing", key, "the blob is neither a loose object nor in a sound pack", shown)
+
+
+ValuesOf = Callable[[bytes], Iterable[Value]]
+
+
+def _file_values(raw: bytes) -> Iterator[Value]:
+    yield decode_value(raw)
+
+
+def _code_values(raw: bytes) -> Iterator[Value]:
+    yield decode_value(code_value(raw))
+
+
+def _success_values(raw: bytes) -> Iterator[Value]:
+    _, outputs = msgspec.msgpack.decode(raw, type=tuple[bytes, list[tuple[str, bytes]]])
+    for _, value in outputs:
+        yield decode_value(value)
+
+
+def _no_values(raw: bytes) -> Iterator[Value]:
+    del raw
+    return iter(())
+
+
+def _name_in(key: str, prefix: str) -> Digest:
+    try:
+        return from_hex(key[len(prefix) + 1 :].replace("/", ""))
+    except ValueError as error:
+        raise CorruptError(f"{key} is no name of content") from error
