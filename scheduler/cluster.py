@@ -9,17 +9,28 @@ There is no password on the loopback address: any user of this machine who finds
 from __future__ import annotations
 
 import atexit
+import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from ..storage.errors import ErrorCode, InvalidInputError
+from ..storage.store import CACHE_VARIABLE
 from .dask_executor import DaskExecutor
 from .errors import ClusterError
 from .supervise import ChildSpec, ProcessId, Supervisor, log_tail
 
-__all__ = ["LOOPBACK", "Cluster", "child_specs", "reserve_port", "shared_url", "start_executor", "start_local"]
+__all__ = [
+    "LOOPBACK",
+    "Cluster",
+    "child_environment",
+    "child_specs",
+    "reserve_port",
+    "shared_url",
+    "start_executor",
+    "start_local",
+]
 
 LOOPBACK = "127.0.0.1"
 WORKER_GRACE_S = 6.0
@@ -81,6 +92,14 @@ def child_specs(store_url: str, slots: int, port: int, folder: Path, *, restart_
             quick_ends_max=0 if restart_scheduler else 3,
         ),
     ]
+
+
+def child_environment(cache_dir: Path | None) -> dict[str, str]:
+    """Environment of a cluster's processes: this one's, with the cache folder of the store that was opened."""
+    environment = dict(os.environ)
+    if cache_dir is not None:
+        environment[CACHE_VARIABLE] = str(cache_dir.absolute())
+    return environment
 
 
 class Cluster:
@@ -145,7 +164,7 @@ class Cluster:
         self.close()
 
 
-def start_local(store_url: str, slots: int, *, folder: Path, env: Mapping[str, str] | None = None) -> Cluster:
+def start_local(store_url: str, slots: int, *, folder: Path, cache_dir: Path | None = None) -> Cluster:
     """Start a scheduler and a worker as children of this process; returns at once, while they start.
 
     Parameters
@@ -156,8 +175,8 @@ def start_local(store_url: str, slots: int, *, folder: Path, env: Mapping[str, s
         Datums computed at a time (> 0).
     folder
         For the logs; made if missing.
-    env
-        Environment of the children; default: this process's.
+    cache_dir
+        The worker's cache folder; None: the default one.
 
     Raises
     ------
@@ -172,13 +191,22 @@ def start_local(store_url: str, slots: int, *, folder: Path, env: Mapping[str, s
     folder.mkdir(parents=True, exist_ok=True)
     held, port = reserve_port()
     specs = child_specs(url, slots, port, folder, restart_scheduler=False)
-    return Cluster(f"tcp://{LOOPBACK}:{port}", folder, Supervisor(specs, env=env), held)
+    supervisor = Supervisor(specs, env=child_environment(cache_dir))
+    return Cluster(f"tcp://{LOOPBACK}:{port}", folder, supervisor, held)
 
 
-def start_executor(store_url: str, slots: int, read_block: Callable[[str], bytes], *, folder: Path) -> DaskExecutor:
+def start_executor(
+    store_url: str,
+    slots: int,
+    read_block: Callable[[str], bytes],
+    *,
+    folder: Path,
+    cache_dir: Path | None = None,
+) -> DaskExecutor:
     """Start a local cluster and return an executor that owns it: closing the executor ends the cluster.
 
-    Returns at once; datums may be offered while the processes start.
+    Returns at once; datums may be offered while the processes start. Parameters as of `start_local` and
+    `DaskExecutor`.
     """
-    cluster = start_local(store_url, slots, folder=folder)
+    cluster = start_local(store_url, slots, folder=folder, cache_dir=cache_dir)
     return DaskExecutor(cluster.address, read_block, failure=cluster.failure, on_close=cluster.close)

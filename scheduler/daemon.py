@@ -31,7 +31,7 @@ from ..storage.actor import host_name
 from ..storage.clock import utc_now
 from ..storage.digest import from_hex
 from ..storage.errors import HeldError
-from .cluster import LOOPBACK, child_specs, reserve_port, shared_url
+from .cluster import LOOPBACK, child_environment, child_specs, reserve_port, shared_url
 from .control import ControlReply
 from .dask_executor import DaskExecutor, scheduler_status
 from .epoch import boot_id
@@ -266,7 +266,7 @@ def _supervise(options: argparse.Namespace) -> int:
         ending = True
         supervisor.stop()
 
-    supervisor = Supervisor(specs, on_change=write, cwd=folder)
+    supervisor = Supervisor(specs, on_change=write, env=child_environment(cache_dir), cwd=folder)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)

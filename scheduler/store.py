@@ -158,7 +158,9 @@ class Store(VersionedStore):
 
         count = slots or len(os.sched_getaffinity(0))
         folder = self.cache_dir / "stores" / self.repo_id / "run"
-        return start_executor(self.url, count, lambda name: self.nodes.get(from_hex(name)), folder=folder)
+        return start_executor(
+            self.url, count, lambda name: self.nodes.get(from_hex(name)), folder=folder, cache_dir=self.cache_dir
+        )
 
     def _hand_over(self, state: State, observer: Observer) -> RunSummary | None:
         """Let a living `up` do the work; None: there is none."""
