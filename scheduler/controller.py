@@ -58,6 +58,7 @@ _LOOK_REMOTE_S = 2.0
 _REPORT_EVERY_S = 0.1
 _IDLE_WAIT_S = 1.0
 _MAX_REDO = 50
+_INTERRUPT_S = 5.0
 
 
 class _Draft:
@@ -145,6 +146,9 @@ class Controller:
                 waiting=dict(self._no_data),
                 seconds=time.monotonic() - began,
             )
+        except KeyboardInterrupt:
+            self._interrupt()
+            raise
         finally:
             self._close()
 
@@ -176,6 +180,25 @@ class Controller:
     def stop(self) -> None:
         """Let `serve` return soon. May be called from a signal handler or another thread."""
         self._stop.set()
+
+    def _interrupt(self) -> None:
+        """Have what is computed stored, and say how much is kept: the jobs stay open, the next run goes on."""
+        executor = self._executor
+        if executor is None:
+            return
+        for name in self._jobs:
+            executor.cancel(name)
+        until = time.monotonic() + _INTERRUPT_S
+        while any(not job.finished for job in self._jobs.values()) and time.monotonic() < until:
+            for event in executor.poll(_POLL_S):
+                self._take_event(executor, event)
+        for job in self._jobs.values():
+            kept = job.finished_count()
+            self._tell(
+                Notice(
+                    text=f"{job.spec.name}: {kept:,} of {job.plan.total:,} results are kept; the next run goes on there"
+                )
+            )
 
     # --- deciding -----------------------------------------------------------------------------------------
 

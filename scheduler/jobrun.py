@@ -332,6 +332,10 @@ class JobRun:
             left_s=left / rate if rate > 0 else None,
         )
 
+    def finished_count(self) -> int:
+        """Datums whose result is stored, those of an interrupted controller included."""
+        return sum(1 for _ in self._results.rows())
+
     # --- ending -----------------------------------------------------------------------------------------
 
     def finish(self, state: State, epoch: int) -> Ending:
