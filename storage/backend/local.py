@@ -14,6 +14,7 @@ import ctypes
 import errno
 import os
 import secrets
+import stat
 import threading
 import weakref
 from collections import OrderedDict
@@ -43,6 +44,8 @@ class _OpenFile:
     def __init__(self, path: str) -> None:
         self.fd = -1
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "a folder is no object", path)
 
     def __del__(self) -> None:
         if self.fd >= 0:
@@ -83,7 +86,7 @@ class LocalBackend(Backend):
         return Properties(remote=False, shared=True, hard_links=True, path=self._root)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_reopen, (self._base, self._fsync))
+        return (_reopen, (type(self), self._base, self._fsync))
 
     def __repr__(self) -> str:
         return f"LocalBackend({self._base!r})"
@@ -154,11 +157,12 @@ class LocalBackend(Backend):
     def size(self, key: str) -> int | None:
         """See `Backend.size`."""
         try:
-            return os.stat(self._path(key)).st_size
+            found = os.stat(self._path(key))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as err:
             raise self._translate(err, f"look at object {key}") from err
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """See `Backend.list`."""
@@ -290,8 +294,8 @@ class LocalBackend(Backend):
         return backend_error(err, what, self.url)
 
 
-def _reopen(base: str, fsync: str) -> LocalBackend:
-    return LocalBackend(base, fsync=fsync)
+def _reopen(kind: type[LocalBackend], base: str, fsync: str) -> LocalBackend:
+    return kind(base, fsync=fsync)
 
 
 _live: weakref.WeakSet[LocalBackend] = weakref.WeakSet()

@@ -73,6 +73,7 @@ class MemoryBackend(Backend):
 
     def get(self, key: str, start: int | None = None, end: int | None = None) -> bytes:
         """See `Backend.get`."""
+        check_key(key)
         check_range(key, start, end)
         body = self._space.objects.get(key)
         if body is None:
@@ -81,6 +82,7 @@ class MemoryBackend(Backend):
 
     def size(self, key: str) -> int | None:
         """See `Backend.size`."""
+        check_key(key)
         body = self._space.objects.get(key)
         return None if body is None else len(body)
 
