@@ -52,6 +52,8 @@ logger = logging.getLogger(__name__)
 
 RPC_S = 30.0
 """A scheduler that does not answer for so long is given up."""
+END_S = 3.0
+"""How long `close` waits for workers to store what they computed."""
 
 
 class _GoneError(Exception):
@@ -201,7 +203,12 @@ class DaskExecutor:
         self._closed = True
         try:
             if self._failed is None and self._connected.done():
-                self._await(self._request(Bye(session=self.session)), 2.0)
+                reply = self._await(self._request(Bye(session=self.session)), 2.0)
+                until = time.monotonic() + END_S
+                # Its workers end what runs and store what they computed: worth a moment.
+                while reply.jobs and time.monotonic() < until:
+                    time.sleep(0.02)
+                    reply = self._await(self._request(Status()), 2.0)
         except _GoneError:
             logger.debug("the scheduler was gone before its session ended")
         finally:

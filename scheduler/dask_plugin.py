@@ -139,8 +139,8 @@ class LeaseService:
             if name in self._gone or not await self._wait(self._work, registered_by):
                 return LeaseReply(stop=True)
         self.pool.report(request, self._clock())
-        # Waking every idle slot at every report would cost slots x leases; only open work concerns them.
-        self._wake(slots=self.pool.has_work())
+        # A worker's reports overtake each other: what this one completes, another slot may be waiting to store.
+        self._wake()
         deadline = now + min(request.wait_s, WAIT_MAX_S)
         while True:
             if not self.pool.has_worker(name):

@@ -289,10 +289,6 @@ class LeasePool:
         """Ids of the open jobs, in the order they were offered."""
         return list(self._jobs)
 
-    def has_work(self) -> bool:
-        """Whether any datum is in no slot's hands."""
-        return any(job.queue or job.suspects for job in self._jobs.values())
-
     def backlog(self, job: str) -> int:
         """Blocks that no slot has begun."""
         found = self._jobs.get(job)

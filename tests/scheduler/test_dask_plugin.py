@@ -89,6 +89,15 @@ async def test_a_slot_is_told_once_to_flush_when_there_is_nothing_left(service: 
     assert await lease(service) == LeaseReply()
 
 
+async def test_a_waiting_slot_is_told_to_flush_what_another_request_reports(service: LeaseService) -> None:
+    await offer(service, 1)
+    given = held(await lease(service))
+    waiting = asyncio.create_task(lease(service, wait_s=60))
+    await asyncio.sleep(0)
+    await lease(service, slot=-1, want=0, returned=(Computed(given.id, 1, 0, 0.1),))
+    assert await waiting == LeaseReply(flush=True)
+
+
 async def test_a_cancellation_wakes_the_worker_channel_once(service: LeaseService) -> None:
     await offer(service, 5)
     given = held(await lease(service))
