@@ -1,0 +1,101 @@
+"""``python -m dmlpipe.worker SCHEDULER --store URL --slots N``: one worker of a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from ..storage.errors import DmlpipeError
+from ..storage.store import Store
+from .environment import clean_environment
+from .folders import release, worker_folder
+from .messages import LeaseSource
+from .pull import PullLoop, PullSettings, new_worker_name
+from .segments import FlushLimits
+from .zygote import Zygote
+
+logger = logging.getLogger("dmlpipe.worker")
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m dmlpipe.worker", description=__doc__)
+    parser.add_argument("scheduler", help="address of the Dask scheduler: tcp://127.0.0.1:8786")
+    parser.add_argument("--store", required=True, help="URL of the store")
+    parser.add_argument("--slots", type=int, default=os.cpu_count() or 1, help="places that run user code")
+    parser.add_argument("--name", default="", help="unique name (default: host, pid and 8 random digits)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
+    parser.add_argument("--cache-dir", type=Path, help="folder of the file cache (default: $DMLPIPE_CACHE_DIR)")
+    parser.add_argument("--connect-timeout", type=float, default=60.0, help="seconds to look for the scheduler")
+    return parser.parse_args(argv)
+
+
+async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote, local: str) -> str:
+    name = arguments.name or new_worker_name()
+    # Imported now, after the zygote: slot children must know nothing of it.
+    from .dask_seam import serve
+
+    folder = worker_folder(store.cache_dir, name)
+
+    async def body(source: LeaseSource) -> str:
+        loop = PullLoop(
+            store,
+            source,
+            zygote,
+            worker=name,
+            slots=arguments.slots,
+            folder=folder,
+            settings=PullSettings(limits=FlushLimits.from_environment(os.environ)),
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, loop.drain)
+        logger.info("worker %s serves %s with %d slots", name, store.url, arguments.slots)
+        return await loop.run()
+
+    try:
+        return await serve(
+            arguments.scheduler,
+            body,
+            name=name,
+            slots=arguments.slots,
+            host=arguments.host,
+            local_directory=local,
+            connect_timeout_s=arguments.connect_timeout,
+        )
+    finally:
+        release(folder)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a worker until its scheduler ends it; return the exit code."""
+    arguments = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    zygote = Zygote(clean_environment(os.environ))
+    local = tempfile.mkdtemp(prefix="dmlpipe-dask-")
+    try:
+        store = Store.open(arguments.store, cache_dir=arguments.cache_dir)
+        error = asyncio.run(_serve(arguments, store, zygote, local))
+    except DmlpipeError as err:
+        logger.error("%s%s", err, f" ({err.hint})" if err.hint else "")
+        return 1
+    except OSError as err:
+        logger.error("%s", err)
+        return 1
+    finally:
+        zygote.close()
+        shutil.rmtree(local, ignore_errors=True)
+    if error:
+        logger.error("%s", error)
+    return 1 if error else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

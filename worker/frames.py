@@ -1,0 +1,206 @@
+"""Length-prefixed frames with file descriptors over a Unix stream socket.
+
+Between a slot and its child. A frame is an 8-byte header (u32 payload length, u32 number of descriptors), then the
+payload; descriptors travel with the header (SCM_RIGHTS), so that they arrive no later than their frame.
+
+The child's side blocks. The parent's side never blocks without looking at what it waits for: while it sends, it reads
+what the child sends, since two processes that both only write to each other stand still for ever.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import select
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+_HEADER = struct.Struct("<II")
+_CHUNK_BYTES = 1 << 20
+_SEND_POLL_MS = 200
+MAX_FDS = 128
+"""Descriptors in one frame; Linux takes 253."""
+MAX_FRAME_BYTES = 1 << 30
+
+
+GiveUp = Callable[[float], bool]
+
+
+class PeerClosedError(ConnectionError):
+    """The other side ended."""
+
+
+class Frame(NamedTuple):
+    """One message."""
+
+    payload: bytes
+    fds: list[int]
+    """Owned by the receiver, close-on-exec."""
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets for frames."""
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    for end in (left, right):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return left, right
+
+
+class FrameSocket:
+    """One end of a pair. Not thread-safe.
+
+    Parameters
+    ----------
+    sock
+        Owned from here on.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = bytearray()
+        self._fds: deque[int] = deque()
+        self._frames: deque[Frame] = deque()
+        self._closed = False
+
+    def fileno(self) -> int:
+        """Descriptor to poll."""
+        return self._sock.fileno()
+
+    def send(self, payload: bytes, fds: Sequence[int] = (), *, give_up: GiveUp | None = None) -> None:
+        """Send a frame; block until the socket took it, keeping what arrives meanwhile.
+
+        Parameters
+        ----------
+        give_up
+            Asked now and then while the other side does not read, with the seconds since it last read or said anything.
+
+        Raises
+        ------
+        TimeoutError
+            `give_up` said so; the socket is of no use any more.
+        PeerClosedError
+            The other side is gone.
+        """
+        if len(fds) > MAX_FDS:
+            raise ValueError(f"a frame carries at most {MAX_FDS} descriptors, got {len(fds)}")
+        header = _HEADER.pack(len(payload), len(fds))
+        view = memoryview(header + payload if len(payload) < 1 << 16 else header)
+        rest = memoryview(payload) if len(payload) >= 1 << 16 else memoryview(b"")
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        heard_at = time.monotonic()
+        try:
+            while view:
+                try:
+                    sent = self._sock.sendmsg([view], ancillary, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    if self._wait_writable():
+                        heard_at = time.monotonic()
+                    elif give_up is not None and give_up(time.monotonic() - heard_at):
+                        raise TimeoutError("the other side of the slot's socket does not read") from None
+                    continue
+                ancillary = []
+                view = view[sent:]
+                if not view and rest:
+                    view, rest = rest, memoryview(b"")
+        except (BrokenPipeError, ConnectionResetError) as err:
+            raise PeerClosedError("the other side of the slot's socket is closed") from err
+
+    def _wait_writable(self) -> bool:
+        """Wait a little until the socket takes more, reading what comes; whether anything moved."""
+        poller = select.poll()
+        poller.register(self._sock, select.POLLIN | select.POLLOUT)
+        moved = poller.poll(_SEND_POLL_MS)
+        if any(event & select.POLLIN for _, event in moved):
+            self._read()
+        return bool(moved)
+
+    def pending(self) -> Frame | None:
+        """Return a frame that has arrived whole, without waiting."""
+        return self._frames.popleft() if self._frames else None
+
+    def receive(self, timeout_s: float | None = None, wake: Sequence[int] = ()) -> Frame | None:
+        """Return the next frame; None after `timeout_s`, or when a descriptor of `wake` is readable.
+
+        A frame that has arrived is returned first, whatever the clock and `wake` say.
+
+        Raises
+        ------
+        PeerClosedError
+            The other side is gone, and every frame it sent was returned.
+        """
+        if self._frames:
+            return self._frames.popleft()
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        poller = select.poll()
+        poller.register(self._sock, select.POLLIN)
+        for fd in wake:
+            poller.register(fd, select.POLLIN)
+        own = self._sock.fileno()
+        while True:
+            left_ms = None if end is None else max(0.0, end - time.monotonic()) * 1000
+            ready = {fd for fd, _ in poller.poll(left_ms)}
+            if own in ready:
+                self._read()
+                if self._frames:
+                    return self._frames.popleft()
+                if self._closed:
+                    raise PeerClosedError("the other side of the slot's socket is closed")
+                continue
+            if ready or end is not None:
+                return None
+
+    def _read(self) -> None:
+        """Take what has arrived; complete frames go to the queue."""
+        try:
+            data, ancillary, _flags, _ = self._sock.recvmsg(
+                _CHUNK_BYTES, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            self._closed = True
+            return
+        for level, kind, raw in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received = array.array("i")
+                received.frombytes(raw[: len(raw) - len(raw) % received.itemsize])
+                self._fds.extend(received)
+        if not data:
+            self._closed = True
+            return
+        self._buffer += data
+        self._cut()
+
+    def _cut(self) -> None:
+        start = 0
+        while len(self._buffer) - start >= _HEADER.size:
+            length, fd_count = _HEADER.unpack_from(self._buffer, start)
+            if length > MAX_FRAME_BYTES:
+                raise PeerClosedError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
+            stop = start + _HEADER.size + length
+            if len(self._buffer) < stop or len(self._fds) < fd_count:
+                break
+            with memoryview(self._buffer) as view:
+                payload = bytes(view[start + _HEADER.size : stop])
+            self._frames.append(Frame(payload, [self._fds.popleft() for _ in range(fd_count)]))
+            start = stop
+        if start:
+            del self._buffer[:start]
+
+    def close(self) -> None:
+        """Close the socket and every descriptor that nobody took."""
+        self._sock.close()
+        for fd in self._fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self._fds.clear()
+        for frame in self._frames:
+            for fd in frame.fds:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        self._frames.clear()

@@ -1,0 +1,501 @@
+"""Inputs as user code finds them: files in private folders, hard-linked from the file cache where that can be.
+
+Layout below a slot's folder: ``d/<n>/<input>/<path in the repo>`` for Python, ``d/<n>/pfs/<input>/...`` for commands,
+``d/<n>/out`` or ``d/<n>/pfs/out`` for outputs. Constant inputs are laid out once per job and shared by its slots.
+
+A hard link shares its inode with the cache, so size, times and inode of every file are compared after the datum: user
+code that wrote to an input fails with `wrote to its input`, and the cache drops that entry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from ..storage.cache import FileCache
+from ..storage.codetree import read_code
+from ..storage.digest import Digest, digest, from_hex
+from ..storage.errors import ErrorCode, NotFoundError
+from ..storage.objects import Objects
+from ..storage.prolly import Tree
+from ..storage.value import Inline, Value, decode_value
+from .arrays import METADATA_FILE, Grid, output_metadata, parse_grid
+from .environment import parameter_text
+from .job import Datum, Item, JobInput, JobSpec, PythonTransform, Region
+from .namespace import PFS
+from .wire import INLINE_MAX_BYTES, Box, Given, Payload
+
+COPIED_MAX_BYTES = 64 << 10
+"""Files up to this size are written anew: cheaper than a cache entry and a link, and nobody else's."""
+_READ_AHEAD_BYTES = 16 << 20
+_NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES})
+_region_decoder = msgspec.msgpack.Decoder(Region)
+
+
+class ContentStore(Protocol):
+    """What of a store this module needs."""
+
+    @property
+    def objects(self) -> Objects: ...  # noqa: D102
+    @property
+    def cache(self) -> FileCache: ...  # noqa: D102
+    def tree(self, root: str | Digest) -> Tree: ...  # noqa: D102
+
+
+class _Placed(NamedTuple):
+    path: str
+    seal: tuple[int, int, int, int]
+    value: Value
+    linked: bool
+
+
+def _seal(status: os.stat_result) -> tuple[int, int, int, int]:
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode)
+
+
+class Files:
+    """Files that were laid out together: what they were, to see whether somebody wrote to them."""
+
+    def __init__(self, store: ContentStore) -> None:
+        self._store = store
+        self._placed: list[_Placed] = []
+
+    def place(self, value: Value, target: str, content: bytes | None = None) -> None:
+        """Let the content of `value` appear at `target`, whose folder exists."""
+        if content is None and (isinstance(value, Inline) or value.size <= COPIED_MAX_BYTES):
+            content = self._store.objects.read(value)
+        if content is not None:
+            fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+            try:
+                view = memoryview(content)
+                while view:
+                    view = view[os.write(fd, view) :]
+                self._placed.append(_Placed(target, _seal(os.fstat(fd)), value, False))
+            finally:
+                os.close(fd)
+            return
+        cached = self._store.cache.get(value, self._store.objects)
+        try:
+            os.link(cached, target)
+            linked = True
+        except OSError as err:
+            if err.errno not in _NO_LINK:
+                raise
+            shutil.copyfile(cached, target)
+            os.chmod(target, 0o444)
+            linked = False
+        self._placed.append(_Placed(target, _seal(os.lstat(target)), value, linked))
+
+    def changed(self) -> str | None:
+        """Return a file that is no longer what it was, having dropped it from the cache; None if all are."""
+        found = None
+        for placed in self._placed:
+            try:
+                same = _seal(os.lstat(placed.path)) == placed.seal
+            except FileNotFoundError:
+                same = False
+            if not same:
+                found = found or placed.path
+                if placed.linked:
+                    self._store.cache.drop(placed.value)
+        return found
+
+    def mend(self) -> None:
+        """Lay out again what was changed."""
+        placed, self._placed = self._placed, []
+        for old in placed:
+            try:
+                same = _seal(os.lstat(old.path)) == old.seal
+            except FileNotFoundError:
+                same = False
+            if same:
+                self._placed.append(old)
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(old.path)
+            os.makedirs(os.path.dirname(old.path), exist_ok=True)
+            self.place(old.value, old.path)
+
+    def place_all(self, entries: Iterable[tuple[str, Value]]) -> None:
+        """Place many (target, value), reading small ones together."""
+        made: set[str] = set()
+        small: list[tuple[str, Value]] = []
+        waiting = 0
+        for target, value in entries:
+            folder = os.path.dirname(target)
+            if folder not in made:
+                os.makedirs(folder, exist_ok=True)
+                made.add(folder)
+            if value.size > COPIED_MAX_BYTES:
+                self.place(value, target)
+                continue
+            small.append((target, value))
+            waiting += value.size
+            if waiting >= _READ_AHEAD_BYTES or len(small) >= 1024:
+                self._place_small(small)
+                small, waiting = [], 0
+        self._place_small(small)
+
+    def _place_small(self, entries: Sequence[tuple[str, Value]]) -> None:
+        if entries:
+            contents = self._store.objects.read_many([value for _, value in entries])
+            for (target, value), content in zip(entries, contents, strict=True):
+                self.place(value, target, content)
+
+    def remove(self) -> None:
+        """Unlink the files (not their folders)."""
+        for placed in self._placed:
+            with contextlib.suppress(OSError):
+                os.unlink(placed.path)
+
+
+def _below(tree: Tree, path: str) -> Iterator[tuple[str, Value]]:
+    """Files of a commit at or below `path`, relative to the commit's root."""
+    path = path.strip("/")
+    if path:
+        value = tree.get(path.encode())
+        if value is not None:
+            yield path, decode_value(value)
+            return
+        entries = tree.prefix(path.encode() + b"/")
+    else:
+        entries = tree.scan()
+    for name, raw in entries:
+        yield name.decode(), decode_value(raw)
+
+
+def make_code(store: ContentStore, tree: str, folder: Path) -> Path:
+    """Lay out a bundle as `folder/<tree>`, once per host, and return it. Safe for many processes."""
+    target = folder / tree
+    if target.is_dir():
+        return target
+    building = folder / f".building-{os.getpid()}-{threading.get_ident()}-{tree[:16]}"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    for name, data, mode in read_code(store.tree(from_hex(tree)), store.objects):
+        path = building / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(mode)
+    try:
+        building.rename(target)
+    except OSError:
+        # Another process was faster; its folder holds the same.
+        shutil.rmtree(building, ignore_errors=True)
+        if not target.is_dir():
+            raise
+    return target
+
+
+class JobInputs:
+    """What all datums of a job share: constant inputs laid out once. Safe for use by many threads.
+
+    Parameters
+    ----------
+    folder
+        Private to this job and worker; made when needed.
+    """
+
+    def __init__(self, store: ContentStore, spec: JobSpec, folder: Path) -> None:
+        self.spec = spec
+        self.folder = folder
+        self.varying = tuple(item for item in spec.inputs if not item.constant)
+        self.constants: dict[str, Given] = {}
+        self._store = store
+        self._files = Files(store)
+        self._lock = threading.Lock()
+        self._grids: dict[tuple[bytes, str], tuple[Grid, Value]] = {}
+        for item in spec.inputs:
+            if item.constant:
+                self.constants[item.name] = self._lay_out(item)
+
+    def _lay_out(self, item: JobInput) -> Given:
+        root = self.folder / "constants" / item.name
+        root.mkdir(parents=True)
+        path = item.path.strip("/")
+        if item.tree:
+            files = _below(self._store.tree(from_hex(item.tree)), path)
+            self._files.place_all((os.path.join(root, name), value) for name, value in files)
+        where = os.path.join(root, path) if path else str(root)
+        if not os.path.exists(where):
+            os.makedirs(where)
+        return Given("array" if item.kind == "array" else "path", path=where, root=str(root))
+
+    def changed(self) -> str | None:
+        """Return a constant input's file that somebody wrote to, having laid it out again; None if there is none."""
+        with self._lock:
+            found = self._files.changed()
+            if found is not None:
+                self._files.mend()
+            return found
+
+    def grid(self, region: Region) -> tuple[Grid, Value]:
+        """Grid of a region's array, and the value of its metadata."""
+        key = (region.tree, region.array)
+        with self._lock:
+            known = self._grids.get(key)
+        if known is None:
+            known = self._read_grid(self._store.tree(Digest(region.tree)), region.array)
+            with self._lock:
+                self._grids[key] = known
+        return known
+
+    def _read_grid(self, tree: Tree, array: str) -> tuple[Grid, Value]:
+        path = f"{array.strip('/')}/{METADATA_FILE}".lstrip("/")
+        raw = tree.get(path.encode())
+        if raw is None:
+            raise NotFoundError(f"array {array!r} is not there: no {path}", code=ErrorCode.NO_FILE)
+        value = decode_value(raw)
+        return parse_grid(self._store.objects.read(value), path), value
+
+    def output_array(self) -> bytes:
+        """The ``zarr.json`` of the output array; empty without `writes=`."""
+        writes = self.spec.writes
+        if writes is None:
+            return b""
+        like = next(item for item in self.spec.inputs if item.name == writes.like)
+        _, value = self._read_grid(self._store.tree(from_hex(like.tree)), like.path)
+        return output_metadata(self._store.objects.read(value), writes)
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Prepared:
+    """One datum laid out for one try."""
+
+    def __init__(self, payload: Payload, files: Files, folders: Sequence[str]) -> None:
+        self.payload = payload
+        self._files = files
+        self._folders = folders
+
+    def changed(self) -> str | None:
+        """Return the path in its input of a file that user code wrote to; None if there is none."""
+        path = self._files.changed()
+        return None if path is None else os.path.relpath(path, self._folders[-1])
+
+    def remove(self) -> None:
+        """Delete everything that was laid out or put out."""
+        if not self._folders:
+            return
+        self._files.remove()
+        for folder in self._folders:
+            try:
+                os.rmdir(folder)
+            except OSError:
+                # Outputs, or what user code put beside them.
+                shutil.rmtree(self._folders[-1], ignore_errors=True)
+                return
+
+
+class Materializer:
+    """Lays out datums for one slot. One thread at a time.
+
+    Parameters
+    ----------
+    folder
+        Private to the slot; exists.
+    """
+
+    def __init__(self, store: ContentStore, folder: Path) -> None:
+        self._store = store
+        self._folder = folder
+        self._number = 0
+
+    def prepare(self, job: JobInputs, datums: Sequence[tuple[Datum, int]]) -> list[Prepared]:
+        """Lay out datums (each with its try's number); what is small is read together.
+
+        Raises
+        ------
+        DmlpipeError
+            The store does not give an input's content.
+        """
+        contents = self._read_small(job, [datum for datum, _ in datums])
+        return [_Layout(self._store, job, datum, attempt, self._next, contents).make() for datum, attempt in datums]
+
+    def _next(self) -> str:
+        self._number += 1
+        return os.path.join(self._folder, str(self._number))
+
+    def _read_small(self, job: JobInputs, datums: Sequence[Datum]) -> dict[bytes, bytes]:
+        wanted: dict[bytes, Value] = {}
+        for datum in datums:
+            for item in datum.items:
+                if item.kind == "f" and item.value not in wanted:
+                    value = decode_value(item.value)
+                    if value.size <= COPIED_MAX_BYTES:
+                        wanted[item.value] = value
+        return dict(zip(wanted, self._store.objects.read_many(list(wanted.values())), strict=True))
+
+
+class _Layout:
+    """Makes one `Prepared`."""
+
+    def __init__(
+        self,
+        store: ContentStore,
+        job: JobInputs,
+        datum: Datum,
+        attempt: int,
+        next_folder: object,
+        contents: Mapping[bytes, bytes],
+    ) -> None:
+        self._store = store
+        self._job = job
+        self._datum = datum
+        self._attempt = attempt
+        self._next = next_folder
+        self._contents = contents
+        self._files = Files(store)
+        self._folders: list[str] = []
+        self._base = ""
+
+    def make(self) -> Prepared:
+        """Lay out."""
+        transform = self._job.spec.transform
+        payload = self._python(transform) if isinstance(transform, PythonTransform) else self._command()
+        return Prepared(payload, self._files, self._folders)
+
+    def _make_folder(self, path: str) -> str:
+        os.mkdir(path)
+        self._folders.insert(0, path)
+        return path
+
+    def _root(self) -> str:
+        if not self._base:
+            assert callable(self._next)
+            self._base = self._make_folder(self._next())
+        return self._base
+
+    def _captures(self) -> dict[str, str]:
+        captures: dict[str, str] = {}
+        for item in self._datum.items:
+            captures |= item.captures
+        return captures
+
+    def _python(self, transform: PythonTransform) -> Payload:
+        forms = {p.input or p.name: p.form for p in transform.signature if p.source == "input"}
+        given = {
+            declared.name: self._given(declared, item, forms.get(declared.name, ""))
+            for declared, item in zip(self._job.varying, self._datum.items, strict=True)
+        }
+        out = self._make_folder(f"{self._root()}/out") if transform.result == "out" else ""
+        return Payload(
+            id=self._datum.fingerprint.hex(),
+            given=given,
+            captures=self._captures(),
+            out=out,
+            attempt=self._attempt,
+            resident=self._resident(transform),
+        )
+
+    def _resident(self, transform: PythonTransform) -> str:
+        names = {p.input or p.name for p in transform.signature if p.resident}
+        parts = [
+            (declared.name, item.path, item.value)
+            for declared, item in zip(self._job.varying, self._datum.items, strict=True)
+            if declared.name in names
+        ]
+        return digest(msgspec.msgpack.encode(parts)).hex() if parts else ""
+
+    def _given(self, declared: JobInput, item: Item, form: str) -> Given:
+        match item.kind:
+            case "v":
+                return Given("value", value=msgspec.json.decode(item.path))
+            case "f" if form == "bytes":
+                content = self._contents.get(item.value)
+                value = decode_value(item.value)
+                if content is None and value.size < INLINE_MAX_BYTES:
+                    content = self._store.objects.read(value)
+                if content is not None:
+                    return Given("bytes", data=content)
+                return Given("path", path=self._file(declared.name, item, self._root()))
+            case "f":
+                # Nobody asks for it (only its captures are wanted): it need not be there.
+                return Given("path", path=self._file(declared.name, item, self._root()) if form else "")
+            case "d":
+                return Given("path", path=self._tree(declared.name, item, self._root()) if form else "")
+            case "a":
+                return self._region(declared.name, item, self._root())
+            case other:
+                raise ValueError(f"unknown kind of item {other!r}")
+
+    def _file(self, name: str, item: Item, root: str) -> str:
+        folder = self._make_folder(f"{root}/{name}")
+        path = item.path.strip("/")
+        target = f"{folder}/{path}"
+        at = path.find("/")
+        while at > 0:
+            self._make_folder(f"{folder}/{path[:at]}")
+            at = path.find("/", at + 1)
+        self._files.place(decode_value(item.value), target, self._contents.get(item.value))
+        return target
+
+    def _tree(self, name: str, item: Item, root: str) -> str:
+        folder = self._make_folder(f"{root}/{name}")
+        path = item.path.strip("/")
+        files = _below(self._store.tree(Digest(item.value)), path)
+        self._files.place_all((f"{folder}/{found}", value) for found, value in files)
+        target = f"{folder}/{path}" if path else folder
+        os.makedirs(target, exist_ok=True)
+        return target
+
+    def _region(self, name: str, item: Item, root: str) -> Given:
+        region = _region_decoder.decode(item.value)
+        grid, metadata = self._job.grid(region)
+        folder = self._make_folder(f"{root}/{name}")
+        tree = self._store.tree(Digest(region.tree))
+        array = region.array.strip("/")
+        keys = [grid.key(index) for index in grid.covering(region.read)]
+        paths = sorted((f"{array}/{key}".lstrip("/").encode(), key) for key in keys)
+        values = tree.get_many([path for path, _ in paths])
+        present = [
+            (f"{folder}/{key}", decode_value(raw))
+            for (_, key), raw in zip(paths, values, strict=True)
+            if raw is not None
+        ]
+        self._files.place_all([(f"{folder}/{METADATA_FILE}", metadata), *present])
+        return Given("array", path=folder, box=Box(region.core, region.read))
+
+    def _command(self) -> Payload:
+        base = self._root()
+        pfs = self._make_folder(f"{base}/pfs")
+        variables = {"out": f"{PFS}/out"}
+        for declared, item in zip(self._job.varying, self._datum.items, strict=True):
+            match item.kind:
+                case "v":
+                    variables[declared.name] = parameter_text(msgspec.json.decode(item.path))
+                    continue
+                case "f":
+                    self._file(declared.name, item, pfs)
+                case "d":
+                    self._tree(declared.name, item, pfs)
+                case _:
+                    self._region(declared.name, item, pfs)
+            path = "" if item.kind == "a" else item.path.strip("/")
+            variables[declared.name] = f"{PFS}/{declared.name}/{path}".rstrip("/")
+        for name, given in self._job.constants.items():
+            self._make_folder(f"{pfs}/{name}")
+            inside = os.path.relpath(given.path, given.root)
+            variables[name] = f"{PFS}/{name}" if inside == "." else f"{PFS}/{name}/{inside}"
+        variables |= {name: value for name, value in self._captures().items() if name not in variables}
+        out = self._make_folder(f"{pfs}/out")
+        with open(f"{pfs}/.env", "w", encoding="utf-8") as file:
+            file.writelines(f"{name}={value}\n" for name, value in variables.items())
+        return Payload(
+            id=self._datum.fingerprint.hex(),
+            given={},
+            out=out,
+            root=pfs,
+            env=variables,
+            attempt=self._attempt,
+        )

@@ -1,0 +1,70 @@
+"""Processes that outlive those who started them: adopting, listing and ending them. Linux; elsewhere best effort."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_LINUX = sys.platform == "linux"
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent `parent` ends; end now if that has happened."""
+    if _LINUX:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends, so that none escapes, not even with `setsid`."""
+    if _LINUX:
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def prefer_as_oom_victim() -> None:
+    """Let the kernel end this process before the worker when memory runs out."""
+    if _LINUX:
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write("900")
+
+
+def children() -> list[int]:
+    """Children of this process."""
+    pid = os.getpid()
+    try:
+        with open(f"/proc/self/task/{pid}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except FileNotFoundError:
+        pass
+    found: list[int] = []
+    if not os.path.isdir("/proc/self"):
+        return found
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{name}/stat", "rb") as stat_file:
+                if int(stat_file.read().rpartition(b")")[2].split()[1]) == pid:
+                    found.append(int(name))
+    return found
+
+
+def end_children(keep: frozenset[int] = frozenset()) -> int:
+    """Kill and reap every child but those in `keep`, and what they leave behind. Return how many.
+
+    The caller must have called `adopt_orphans`, and must be the only one who reaps.
+    """
+    ended = 0
+    while found := [pid for pid in children() if pid not in keep]:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in found:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+                ended += 1
+    return ended

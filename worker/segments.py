@@ -1,0 +1,191 @@
+"""Results on their way to the store: one segment writer per job and worker.
+
+Store first, report then: `Stored` is made after the segment is in the store, and nothing else is ever reported as
+finished. Rows are taken before the pack is swapped, so a row's blobs are in its own segment or in an earlier one of
+this worker and job.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from ..storage.backend import Backend
+from ..storage.errors import ConflictError
+from ..storage.objects import Objects, ObjectWriter
+from ..storage.pack import PackBuilder
+from ..storage.segment import Outcome, Row, SegmentMeta, encode_rows, segment_key
+from ..storage.value import Value
+from .messages import Stored, StoredLease
+
+_ROW_BYTES = 160
+
+
+class FlushLimits(NamedTuple):
+    """When a segment is written, if nobody asks for it."""
+
+    seconds: float = 2.0
+    size_bytes: int = 8 << 20
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> FlushLimits:
+        """Read `DMLPIPE_FLUSH_S` and `DMLPIPE_FLUSH_BYTES`."""
+        default = cls()
+        return cls(
+            float(environ.get("DMLPIPE_FLUSH_S", default.seconds)),
+            int(environ.get("DMLPIPE_FLUSH_BYTES", default.size_bytes)),
+        )
+
+
+class SegmentStore(Protocol):
+    """What of a store this module needs."""
+
+    @property
+    def backend(self) -> Backend: ...  # noqa: D102
+    @property
+    def objects(self) -> Objects: ...  # noqa: D102
+
+
+class _Waiting(NamedTuple):
+    lease: int
+    place: int
+    row: Row
+
+
+class SegmentWriter:
+    """Collects rows and blobs of one job and stores them as segments. Safe for use by many threads.
+
+    Parameters
+    ----------
+    job, worker, host
+        As they stand in the segments' keys and metadata.
+    next_seq
+        A number that this worker never used before.
+    clock
+        Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        store: SegmentStore,
+        job: str,
+        *,
+        worker: str,
+        host: str,
+        next_seq: Callable[[], int],
+        limits: FlushLimits,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._job = job
+        self._worker = worker
+        self._host = host
+        self._next_seq = next_seq
+        self._limits = limits
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._flushing = threading.Lock()
+        self._rows: dict[int, list[_Waiting]] = {}
+        self._row_bytes = 0
+        self._since: float | None = None
+        self._versions: dict[str, str] = {}
+        self._writer: ObjectWriter = store.objects.writer(builder=PackBuilder())
+
+    def put(self, data: bytes) -> Value:
+        """Store the content of an output file."""
+        return self._writer.put(data)
+
+    def put_file(self, fd: int) -> Value:
+        """Store the content of an open file."""
+        return self._writer.put_file(fd)
+
+    def put_log(self, log: bytes) -> bytes:
+        """Store what a datum printed; return the blob's hash, empty for nothing."""
+        return self._writer.add_blob(log, compressed=True) if log else b""
+
+    def add(self, fold: int, lease: int, index: int, row: Row) -> None:
+        """Add the result of one datum; its content was put before."""
+        with self._lock:
+            if self._since is None:
+                self._since = self._clock()
+            self._rows.setdefault(fold, []).append(_Waiting(lease, index, row))
+            failure = row.failure
+            self._row_bytes += _ROW_BYTES + len(row.key) + sum(len(path) + len(value) for path, value in row.outputs)
+            self._row_bytes += len(failure.traceback) + len(failure.message) if failure else 0
+
+    def note_versions(self, versions: Mapping[str, str]) -> None:
+        """Remember packages that user code imported."""
+        with self._lock:
+            self._versions.update(versions)
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not stored yet."""
+        with self._lock:
+            return sum(map(len, self._rows.values()))
+
+    def due(self) -> bool:
+        """Whether a limit is reached."""
+        with self._lock:
+            if self._since is None:
+                return False
+            if self._row_bytes + self._writer.size >= self._limits.size_bytes:
+                return True
+            return self._clock() - self._since >= self._limits.seconds
+
+    def flush(self) -> list[Stored]:
+        """Store what is there now, one segment per fold; return what to report.
+
+        Raises
+        ------
+        BackendError
+            It could not be stored; the rows are lost to this worker, and the scheduler must not hear of them.
+        """
+        with self._flushing:
+            with self._lock:
+                rows, self._rows = self._rows, {}
+                self._row_bytes, self._since = 0, None
+                versions = dict(self._versions)
+            if not rows:
+                return []
+            builder = self._writer.swap(PackBuilder())
+            stored = []
+            for fold in sorted(rows):
+                stored.append(self._store_segment(fold, rows[fold], builder, versions))
+                builder = PackBuilder()
+            return stored
+
+    def _store_segment(
+        self, fold: int, waiting: list[_Waiting], builder: PackBuilder, versions: dict[str, str]
+    ) -> Stored:
+        seq = self._next_seq()
+        meta = SegmentMeta(job=self._job, fold=fold, worker=self._worker, seq=seq, host=self._host, versions=versions)
+        rows = [item.row for item in waiting]
+        body = builder.finish(rows=encode_rows(rows), meta=msgspec.to_builtins(meta, builtin_types=(bytes,)))
+        key = segment_key(self._job, fold, self._worker, seq)
+        if not self._store.backend.put_if_absent(key, body):
+            raise ConflictError(f"segment {key} exists already: two workers have the name {self._worker}")
+        leases: dict[int, list[int]] = {}
+        for item in waiting:
+            leases.setdefault(item.lease, []).append(item.place)
+        return Stored(
+            job=self._job,
+            key=key,
+            fold=fold,
+            leases=tuple(StoredLease(lease, tuple(sorted(found))) for lease, found in sorted(leases.items())),
+            rows=len(rows),
+            failed=sum(row.outcome is Outcome.FAILED for row in rows),
+        )
+
+    def close(self) -> None:
+        """Forget what was not flushed."""
+        self._writer.close()
+
+
+def worker_host() -> str:
+    """Name of this machine, for people."""
+    return os.uname().nodename
