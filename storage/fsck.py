@@ -327,8 +327,8 @@ class _Check:
         for name, _ in state.pipelines():
             for version, recorded in state.versions(name):
                 self._spec(recorded.spec, f"pipeline {name} version {version}")
-        for n, root in self.checkpoints:
-            self._walk(root, f"checkpoint {n}", _no_values, kind="derived")
+        for n, top in self.checkpoints:
+            self._walk(top, f"checkpoint {n}", _no_values, kind="derived")
         self.reached.update(key for key in state.packs())
 
     def _commit(self, repo: str, commit: str, shown: str) -> None:
