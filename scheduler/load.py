@@ -58,7 +58,12 @@ def load_dags(path: Path) -> list[DAG]:
 
 def user_frames(error: BaseException, project: Project) -> list[traceback.FrameSummary]:
     """The frames of a traceback that are the user's, outermost first."""
-    return [frame for frame in traceback.extract_tb(error.__traceback__) if project.owns(frame.filename)]
+    return [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        # importlib's own frames have a name that looks like a file of the folder one stands in.
+        if not frame.filename.startswith("<frozen ") and project.owns(frame.filename)
+    ]
 
 
 def _run(path: Path, project: Project) -> types.ModuleType:
