@@ -404,7 +404,9 @@ class Store:
         self.publish([TagSet(repo=repo, tag=tag, commit=commit)])
 
     def _commit_in(self, repo: str, at: str | Ref) -> str:
-        ref = Ref(repo, at) if isinstance(at, str) and "@" not in at and at != repo else as_ref(at)
+        ref = as_ref(at)
+        if isinstance(at, str) and "@" not in at and ref.repo != repo:
+            ref = as_ref(f"{repo}@{at}")
         if ref.repo != repo:
             raise InvalidInputError(f"{ref.commitish} is no commit of repo {repo!r}", code=ErrorCode.BAD_REF)
         return self.resolve(ref).commit
