@@ -328,11 +328,10 @@ class _Walk:
 
     def _value(self, value: object, work: _Work, what: str, name: str | None) -> bytes:
         """A reference, or plain data as an entry of its own where it has a name."""
-        reference = self._reference(value)
-        if reference is None and name is not None and isinstance(value, type | types.FunctionType):
-            reference = self._made_by_statement(work, name)
-        if reference is not None:
-            return reference
+        if isinstance(_unwrapped(value), type | types.FunctionType | types.ModuleType | types.BuiltinFunctionType):
+            reference = self._reference(value)
+            if reference is not None:
+                return reference
         try:
             body = encode_value(value, self._reference)
         except UnencodableError as err:
@@ -340,7 +339,8 @@ class _Walk:
         if name is None or name in work.cells or work.source is None:
             return frame("value", body)
         module = str(work.namespace.get("__name__", ""))
-        key = f":{name}" if module == self.root_module else f"{module}.{name}"
+        # The sign keeps it apart from a definition of that name, which the value may wrap.
+        key = f":{name}=" if module == self.root_module else f"{module}.{name}="
         if key not in self.entries:
             line = self._line_of(work.source, name)
             self._enter(key, f"{self._module_label(module)}{name}", work.source.filename, line, frame("value", body))
@@ -350,16 +350,23 @@ class _Walk:
         binding = source.binding(name)
         return binding.lineno if isinstance(binding, ast.stmt) else 0
 
-    def _made_by_statement(self, work: _Work, name: str) -> bytes | None:
-        """A class or function without a `def` of its own (`namedtuple(...)`): the statement that made it counts."""
-        statement = work.source.binding(name) if work.source is not None else None
-        if not isinstance(statement, ast.stmt) or work.source is None:
+    def _follow(self, obj: typing.Any) -> bytes | None:
+        """Refer to a function or class of the user's; None if nothing says what it is."""
+        key = self._define(obj)
+        if key is not None:
+            return frame("ref", text(key))
+        # Without a `def` of its own (`namedtuple(...)`): the statement that made it counts.
+        module = self._module(_module_name(obj))
+        source = None if module is None else self._source_of(module)
+        name = obj.__name__
+        statement = None if source is None else source.binding(name)
+        if module is None or not isinstance(statement, ast.stmt):
             return None
-        module = str(work.namespace.get("__name__", ""))
-        key = f":{name}" if module == self.root_module else f"{module}.{name}"
-        if key not in self.entries and all(item.key != key for item in self.work):
-            label = f"{self._module_label(module)}{name}"
-            self.work.append(_Work(key, label, "statement", None, work.source, statement, work.namespace))
+        key = f":{name}:=" if module.__name__ == self.root_module else f"{module.__name__}.{name}:="
+        self.keys[id(obj)] = key
+        self.alive.append(obj)
+        label = f"{self._module_label(module.__name__)}{name}"
+        self.work.append(_Work(key, label, "statement", obj, source, statement, vars(module)))
         return frame("ref", text(key))
 
     # --- references ---
@@ -374,8 +381,7 @@ class _Walk:
                 return frame("outside", text(value.__name__))
             case types.FunctionType():
                 if self._is_own_function(value):
-                    key = self._define(value)
-                    return None if key is None else frame("ref", text(key))
+                    return self._follow(value)
                 return _outside(value)
             case types.MethodType():
                 parts = [self._reference(value.__func__), encode_value(value.__self__, self._reference)]
@@ -400,8 +406,7 @@ class _Walk:
             return frame("new type", text(value.__name__), encode_value(value.__supertype__, self._reference))
         if isinstance(value, type):
             if self._is_own_class(value):
-                key = self._define(value)
-                return None if key is None else frame("ref", text(key))
+                return self._follow(value)
             return _outside(value)
         if isinstance(value, _OPAQUE) or _is_dmlpipe(value):
             return frame("outside", text(type(value).__qualname__))

@@ -168,8 +168,8 @@ class Sources:
         path = Path(filename)
         if not filename.startswith("<") and path.is_file():
             return Source(filename, self._project.read(path.resolve()))
-        # Notebooks put the text of each cell here.
-        lines = linecache.getlines(filename)
+        # Notebooks put the text of each cell here. "<string>" names many things, generated methods among them.
+        lines = [] if filename == "<string>" else linecache.getlines(filename)
         return Source(filename, "".join(lines)) if lines else None
 
 
