@@ -99,6 +99,8 @@ class Bye(msgspec.Struct, frozen=True, kw_only=True, tag="bye"):
     """End the session: its jobs are cancelled."""
 
     session: str
+    stop_workers: bool = False
+    """Let the workers store what they computed and end."""
 
 
 ControlRequest = Hello | Offer | AddBlock | EndBlocks | AdvanceFold | Cancel | Poll | Status | Bye

@@ -72,7 +72,7 @@ class DaskExecutor:
     failure
         Says why the cluster cannot go on, or "" while it can. Called about every second from any thread.
     on_close
-        Ends what belongs to this executor, after its session has ended.
+        Ends the cluster, if that belongs to this executor. Its workers are told to stop before.
     connect_s
         How long the scheduler may take to start.
     drain_s
@@ -85,7 +85,7 @@ class DaskExecutor:
         read_block: Callable[[str], bytes],
         *,
         failure: Callable[[], str] = lambda: "",
-        on_close: Callable[[], None] = lambda: None,
+        on_close: Callable[[], None] | None = None,
         connect_s: float = 30.0,
         drain_s: float = 10.0,
     ) -> None:
@@ -203,7 +203,9 @@ class DaskExecutor:
         self._closed = True
         try:
             if self._failed is None and self._connected.done():
-                reply = self._await(self._request(Bye(session=self.session)), 2.0)
+                reply = self._await(
+                    self._request(Bye(session=self.session, stop_workers=self._on_close is not None)), 2.0
+                )
                 until = time.monotonic() + END_S
                 # Its workers end what runs and store what they computed: worth a moment.
                 while reply.jobs and time.monotonic() < until:
@@ -214,7 +216,8 @@ class DaskExecutor:
         finally:
             self._loop.call_soon_threadsafe(self._finish.set)
             self._thread.join(10.0)
-            self._on_close()
+            if self._on_close is not None:
+                self._on_close()
 
     def __enter__(self) -> DaskExecutor:
         return self

@@ -64,6 +64,7 @@ class LeaseService:
         self._gone: set[str] = set()
         self._refused: dict[str, str] = {}
         self._session = ""
+        self._stopping = False
         self._outbox: list[NumberedEvent] = []
         self._next_event = 1
         self._low: set[str] = set()
@@ -143,14 +144,15 @@ class LeaseService:
         self._wake()
         deadline = now + min(request.wait_s, WAIT_MAX_S)
         while True:
-            if not self.pool.has_worker(name):
-                return LeaseReply(stop=True)
+            if self._stopping or not self.pool.has_worker(name):
+                return LeaseReply(stop=True, cancelled=self.pool.cancelled_for(name))
             lease = self.pool.take(name, request.slot, self._clock()) if request.want and not request.draining else None
             flush = lease is None and request.want > 0 and self.pool.flush_wanted(name)
             news = self.pool.cancel_news(name, request.slot)
             if lease is not None:
                 self._wake_controller(lease.job)
-            if lease is not None or flush or news or not await self._wait(self._work, deadline):
+            draining = self.pool.draining(name)
+            if lease is not None or flush or news or draining or not await self._wait(self._work, deadline):
                 return LeaseReply(lease=lease, flush=flush, cancelled=self.pool.cancelled_for(name))
 
     def _wake_controller(self, job: str) -> None:
@@ -182,8 +184,9 @@ class LeaseService:
                 self.pool.advance_fold(job, fold)
             case Cancel(job=job):
                 self.pool.cancel(job)
-            case Bye():
+            case Bye(stop_workers=stop_workers):
                 self._end_session()
+                self._stopping = stop_workers
         self._wake()
         return self._status()
 
@@ -202,6 +205,7 @@ class LeaseService:
             return self._status()
         self._end_session()
         self._session = request.session
+        self._stopping = False
         self._wake()
         deadline = self._clock() + request.drain_s
         while self.pool.jobs() and self._session == request.session:

@@ -224,6 +224,11 @@ class LeasePool:
         """Whether `worker` may hold leases."""
         return worker in self._workers
 
+    def draining(self, worker: str) -> bool:
+        """Whether `worker` said that it is about to leave."""
+        found = self._workers.get(worker)
+        return found is not None and found.draining
+
     def slots(self) -> int:
         """Slots that can take leases now."""
         return sum(worker.slots for worker in self._workers.values() if not worker.draining)

@@ -200,3 +200,19 @@ async def test_a_controller_of_another_protocol_is_refused(service: LeaseService
 async def test_a_block_of_an_unknown_job_is_an_answer_not_a_crash(service: LeaseService) -> None:
     reply = await tell(service, AddBlock(session="s", job="nope", block="b", count=1))
     assert "never offered" in reply.error
+
+
+async def test_the_owner_of_a_cluster_ends_its_workers_with_its_session(service: LeaseService) -> None:
+    waiting = asyncio.create_task(lease(service, wait_s=60))
+    await asyncio.sleep(0)
+    await tell(service, Bye(session="s", stop_workers=True))
+    assert await waiting == LeaseReply(stop=True)
+    await begin(service, "next")
+    assert await lease(service) == LeaseReply()
+
+
+async def test_a_draining_worker_is_not_kept_waiting(service: LeaseService) -> None:
+    waiting = asyncio.create_task(lease(service, wait_s=60))
+    await asyncio.sleep(0)
+    assert await lease(service, slot=-1, want=0, draining=True, wait_s=60) == LeaseReply()
+    assert await waiting == LeaseReply()
