@@ -45,21 +45,27 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """Name of the input."""
+        ...
 
     def pieces(self) -> Iterator[Piece]:
         """Every piece, sorted by key."""
+        ...
 
     def get(self, key: bytes) -> Piece | None:
         """Return the piece with that key."""
+        ...
 
     def count(self) -> int:
         """Number of pieces, without reading their content."""
+        ...
 
     def changes(self, new: Self) -> Iterator[PieceChange]:
         """Pieces that differ in `new`, sorted by key; reads what changed."""
+        ...
 
     def record(self) -> str:
         """What a context remembers of this source: enough to make it again."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -28,9 +28,23 @@ _BATCH = 1024
 
 _NOT_COUNTED = ("shape", "zarr_format", "node_type", "chunk_key_encoding", "consolidated_metadata")
 
+_SEPARATORS = {"default": "/", "v2": "."}
+"""Chunk key encodings, and what each puts between numbers unless it says otherwise."""
+
 Index = tuple[int, ...]
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
+class _Named(msgspec.Struct, frozen=True):
+    name: str
+    configuration: dict[str, Any] = {}
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    shape: tuple[int, ...]
+    chunk_grid: _Named
+    chunk_key_encoding: _Named = _Named("default")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,22 +121,28 @@ def parse_grid(raw: bytes, where: str) -> ArrayGrid:
         It is no Zarr v3 array on a regular grid (code ``bad-input``); `where` is named.
     """
     try:
-        meta = json.loads(raw)  # not msgspec: attributes may hold a bare NaN
+        plain = json.loads(raw)  # not msgspec: attributes may hold a bare NaN
     except ValueError as error:
         raise _bad(f"{where}/zarr.json is no JSON: {error}") from error
-    if not isinstance(meta, dict) or meta.get("node_type") != "array":
-        kind = meta.get("node_type") if isinstance(meta, dict) else type(meta).__name__
+    kind = plain.get("node_type") if isinstance(plain, dict) else type(plain).__name__
+    if kind != "array":
         raise _bad(f"{where} is no Zarr array but {kind!r}", hint="an array input names one array, not its group")
-    grid = meta.get("chunk_grid") or {}
-    encoding = meta.get("chunk_key_encoding") or {"name": "default"}
-    if grid.get("name") != "regular" or encoding.get("name") not in ("default", "v2"):
-        raise _bad(f"{where} has chunk grid {grid.get('name')!r} with keys {encoding.get('name')!r}: not supported")
-    shape, chunks = tuple(meta["shape"]), tuple(grid["configuration"]["chunk_shape"])
-    if len(shape) != len(chunks) or not all(isinstance(n, int) and n > 0 for n in chunks):
-        raise _bad(f"{where} has shape {shape} and chunks {chunks}")
-    separator = (encoding.get("configuration") or {}).get("separator", "/" if encoding["name"] == "default" else ".")
-    counted = {name: value for name, value in meta.items() if name not in _NOT_COUNTED}
-    return ArrayGrid(shape, chunks, encoding["name"], separator, canonical_json(_finite(counted)).encode())
+    try:
+        meta = msgspec.convert(plain, _Metadata)
+        if meta.chunk_grid.name != "regular" or meta.chunk_key_encoding.name not in _SEPARATORS:
+            raise _bad(
+                f"{where} has chunk grid {meta.chunk_grid.name!r} with keys {meta.chunk_key_encoding.name!r}:"
+                " not supported"
+            )
+        chunks = msgspec.convert(meta.chunk_grid.configuration.get("chunk_shape"), tuple[int, ...])
+    except msgspec.ValidationError as error:
+        raise _bad(f"{where}/zarr.json describes no Zarr v3 array: {error}") from error
+    if len(meta.shape) != len(chunks) or min(chunks, default=1) < 1 or min(meta.shape, default=0) < 0:
+        raise _bad(f"{where} has shape {meta.shape} and chunks {chunks}")
+    encoding = meta.chunk_key_encoding
+    separator = encoding.configuration.get("separator", _SEPARATORS[encoding.name])
+    counted = {name: value for name, value in plain.items() if name not in _NOT_COUNTED}
+    return ArrayGrid(meta.shape, chunks, encoding.name, separator, canonical_json(_finite(counted)).encode())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -52,12 +52,15 @@ class TreeView(Protocol):
 
     def get(self, key: bytes) -> bytes | None:
         """Value of a path."""
+        ...
 
     def prefix(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Entries whose path begins with `prefix`, sorted."""
+        ...
 
     def list_dir(self, prefix: bytes) -> Iterator[tuple[bytes, bool, bytes | None]]:
         """(name, is folder, value) of what stands directly below `prefix`, in the order of the tree's keys."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,20 @@ def test_a_missing_commit_yields_nothing_and_an_empty_one_a_single_datum() -> No
     assert bound(shelf, both, {"r": {}, "s": None}).count() == 0
 
 
+def test_what_was_removed_never_meets_what_was_added() -> None:
+    shelf = Shelf()
+    node = Cross(inputs=(Files(repo="r", glob="/*"), Files(repo="s", glob="/*")))
+    old = bound(shelf, node, {"r": {"a": "x", "k": "x"}, "s": {"1": "x"}}, ("r", "s"))
+    new = bound(shelf, node, {"r": {"b": "x", "k": "x"}, "s": {"2": "x"}}, ("r", "s"))
+    found = [(c.key, c.old is not None, c.new is not None) for c in old.delta(new)]
+    assert found == [
+        (b"a\x001", True, False),
+        (b"b\x002", False, True),
+        (b"k\x001", True, False),
+        (b"k\x002", False, True),
+    ]
+
+
 def test_a_file_that_becomes_a_folder_is_another_datum() -> None:
     shelf = Shelf()
     node = Files(repo="r", glob="/*")

@@ -173,10 +173,11 @@ def plan_of(shelf: Shelf, node: Input, sides: Mapping[str, Listing | None], memo
 
 
 def told(plan: JobPlan) -> list[tuple[str, bytes, str, str]]:
-    return [
-        (type(item).__name__, item.key, *((item.reason.value, item.detail) if isinstance(item, Run) else ("", "")))
-        for item in plan.items()
-    ]
+    found = []
+    for item in plan.items():
+        reason, detail = (item.reason.value, item.detail) if isinstance(item, Run) else ("", "")
+        found.append((type(item).__name__, item.key, reason, detail))
+    return found
 
 
 def test_nothing_changed_reads_no_node() -> None:
@@ -251,6 +252,18 @@ def test_after_a_first_job_that_failed_only_the_failures_and_the_rest_run() -> N
         ("Hit", b"c", "", ""),
         ("Run", b"d", "first-run", ""),
     ]
+
+
+def test_results_are_found_where_one_key_begins_another() -> None:
+    # Key and fingerprint together sort otherwise than keys alone.
+    shelf = Shelf()
+    node = files("r", "/*")
+    before = {name: "1" for at in range(40) for name in (f"k{at:02}", f"k{at:02}.x", f"k{at:02}.x.y")}
+    memory = after_success(shelf, node, {"r": before})
+    moved = plan_of(shelf, node, {"r": dict.fromkeys(before, "2")}, memory)
+    memory.end(moved, list(moved.items()), set(), publish=True)
+    back = plan_of(shelf, node, {"r": before}, memory)
+    assert [kind for kind, *_ in told(back)] == ["Drop", "Hit"] * len(before)
 
 
 def test_a_forced_datum_runs_though_its_result_is_known() -> None:
