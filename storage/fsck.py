@@ -23,6 +23,7 @@ from .codetree import code_value
 from .content import OBJECT_PREFIX, Manifest, object_key
 from .digest import Digest, digest, from_hex
 from .errors import CorruptError, FormatError, NotFoundError
+from .heads import SeenHead
 from .index import INDEX_PREFIX, BlobIndex, index_key
 from .ledger import PREFIX, decode_entry, entry_key
 from .node import NODE_PREFIX, NodeStore, OverlayNodes, node_key
@@ -93,13 +94,15 @@ class Report:
         }
 
 
-def fsck(backend: Backend, *, progress: Progress | None = None) -> Report:
+def fsck(backend: Backend, *, seen: SeenHead | None = None, progress: Progress | None = None) -> Report:
     """Check everything in a store.
 
     Parameters
     ----------
     backend
         Where the store is.
+    seen
+        The last ledger entry that this machine saw: the chain alone cannot tell whether its own end is genuine.
     progress
         Hears how far the check is.
 
@@ -113,7 +116,7 @@ def fsck(backend: Backend, *, progress: Progress | None = None) -> Report:
     BackendError
         The medium failed.
     """
-    return _Check(backend, progress or _silent).run()
+    return _Check(backend, seen, progress or _silent).run()
 
 
 def _silent(what: str, count: int) -> None:
@@ -123,6 +126,7 @@ def _silent(what: str, count: int) -> None:
 @dataclass(slots=True)
 class _Check:
     backend: Backend
+    seen: SeenHead | None
     progress: Progress
     found: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Key to (kind, message)."""
@@ -195,7 +199,8 @@ class _Check:
                 data = self.backend.get(entry_key(n))
                 entry = decode_entry(data, n)
                 if entry.prev != state.chain:
-                    raise CorruptError(f"it follows {entry.prev[:12]}, but the entry before it is {state.chain[:12]}")
+                    self._broken(n, entry.prev, state.chain, digest(data).hex())
+                    break
                 self.ignored.extend(state.apply(entry, digest(data).hex()))
             except NotFoundError:
                 self._bad("ledger", entry_key(n), f"entry {n} is missing; the ledger goes on to entry {last}")
@@ -210,7 +215,24 @@ class _Check:
                 tree = tree.update(state.overlay())
                 state.rebase(ckpt.TreeBase(tree))
                 self._checkpoint(n, state.chain, tree.root)
+            if self.seen is not None and self.seen.n == n and self.seen.hash != state.chain:
+                message = f"it is {state.chain[:12]}, and this machine has seen {self.seen.hash[:12]}"
+                self._bad("ledger", entry_key(n), message)
+        if self.seen is not None and self.seen.n > last:
+            self._bad("ledger", entry_key(self.seen.n), f"this machine has seen it; the ledger ends at entry {last}")
         return state
+
+    def _broken(self, n: int, prev: str, before: str, here: str) -> None:
+        """Entry `n` does not follow the one before it: the entry after it knows which of the two is genuine."""
+        try:
+            genuine = decode_entry(self.backend.get(entry_key(n + 1)), n + 1).prev == here
+        except (NotFoundError, CorruptError, FormatError):
+            genuine = False
+        if genuine and n > 0:
+            message = f"its bytes hash to {before[:12]}, but entry {n} says {prev[:12]}"
+            self._bad("ledger", entry_key(n - 1), message)
+        else:
+            self._bad("ledger", entry_key(n), f"it follows {prev[:12]}, but the entry before it is {before[:12]}")
 
     def _checkpoint(self, n: int, chain: str, root: Digest) -> None:
         key = ckpt.checkpoint_key(n)

@@ -131,10 +131,11 @@ class Store:
         self.nodes = NodeStore(backend, tree_target=info.tree.target)
         shared = backend.properties.shared
         own = self.cache_dir / "stores" / info.repo_id
+        self._head = RememberedHead(own / "head.json") if shared else None
         self.ledger = Ledger(
             backend,
             self.nodes,
-            head=RememberedHead(own / "head.json") if shared else None,
+            head=self._head,
             actor=actor,
             read_only=read_only,
             clock=clock,
@@ -495,7 +496,7 @@ class Store:
 
     def fsck(self, *, progress: Progress | None = None) -> Report:
         """Check the whole store; see `storage.fsck`."""
-        return fsck(self.backend, progress=progress)
+        return fsck(self.backend, seen=self._head.read() if self._head is not None else None, progress=progress)
 
     def _find_content(self, prefix: str) -> tuple[CommitView, str]:
         found = next(find_content(self.archive, self.state, prefix), None)
