@@ -172,7 +172,7 @@ def up(store_url: str, slots: int, *, repo_id: str, cache_dir: Path, timeout_s: 
     down(cache_dir, repo_id)
     if state is None:
         raise ClusterError(f"the supervisor of the cluster ended at once\n{log_tail(log)}")
-    raise ClusterError(f"the cluster did not come up, and was ended\n" + "\n".join(tails))
+    raise ClusterError("the cluster did not come up, and was ended\n" + "\n".join(tails))
 
 
 def down(cache_dir: Path, repo_id: str, *, timeout_s: float = DOWN_S) -> bool:
@@ -293,8 +293,11 @@ def _control(options: argparse.Namespace) -> int:
 
     store = Store.open(options.store)
 
+    executors: list[DaskExecutor] = []
+
     def make_executor() -> DaskExecutor:
-        return DaskExecutor(options.address, lambda block: store.nodes.get(from_hex(block)))
+        executors.append(DaskExecutor(options.address, lambda block: store.nodes.get(from_hex(block))))
+        return executors[-1]
 
     # Made now: a first commit that comes later does not wait for the import of Dask, and what the workers of an
     # earlier controller had computed is stored before this one looks.
@@ -305,6 +308,9 @@ def _control(options: argparse.Namespace) -> int:
     )
 
     def end(number: int, frame: object) -> None:
+        # The supervisor ends the controller first, then the workers: they can begin to leave now.
+        for executor in executors:
+            executor.stop_workers = True
         # In a thread: `stop` takes a lock, which the interrupted code may hold.
         threading.Thread(target=controller.stop, name="dmlpipe-stop").start()
 

@@ -72,7 +72,7 @@ class DaskExecutor:
     failure
         Says why the cluster cannot go on, or "" while it can. Called about every second from any thread.
     on_close
-        Ends the cluster, if that belongs to this executor. Its workers are told to stop before.
+        Ends the cluster, if that belongs to this executor.
     connect_s
         How long the scheduler may take to start.
     drain_s
@@ -94,6 +94,8 @@ class DaskExecutor:
         self._read_block = read_block
         self._failure = failure
         self._on_close = on_close
+        self.stop_workers = on_close is not None
+        """Whether `close` also lets the workers end, which then need no signal."""
         self._connect_s = connect_s
         self._drain_s = drain_s
         self._failed: ExecutorFailed | None = None
@@ -203,9 +205,7 @@ class DaskExecutor:
         self._closed = True
         try:
             if self._failed is None and self._connected.done():
-                reply = self._await(
-                    self._request(Bye(session=self.session, stop_workers=self._on_close is not None)), 2.0
-                )
+                reply = self._await(self._request(Bye(session=self.session, stop_workers=self.stop_workers)), 2.0)
                 until = time.monotonic() + END_S
                 # Its workers end what runs and store what they computed: worth a moment.
                 while reply.jobs and time.monotonic() < until:
