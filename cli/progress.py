@@ -101,12 +101,6 @@ class Progress:
         table = self._table(rows)
         return Group(table, Text("  starting slots ...", style="dim")) if waiting else table
 
-    @property
-    def finished(self) -> int:
-        """Datums computed in jobs that have not ended: what an interruption keeps, if it is stored."""
-        with self._lock:
-            return sum(row.advanced.run for row in self._rows.values() if row.advanced and not row.ended)
-
     def _take(self, report: r.Report) -> list[Text]:
         match report:
             case r.RunBegan():
@@ -202,7 +196,8 @@ def ended_cells(report: r.JobEnded) -> tuple[Text, Text]:
         at = short(report.commit or report.head)
         return left, Text(f"{duration(report.seconds)}   {report.pipeline}@{at}")
     stays = f"{report.pipeline} stays at {short(report.head)}" if report.head else f"{report.pipeline} has no commit"
-    reason = f" ({report.reason})" if report.reason else ""
+    # A reason that is a sentence of its own does not stand in brackets.
+    reason = "" if not report.reason else f": {report.reason}" if "(" in report.reason else f" ({report.reason})"
     return left, Text(f"nothing published: {stays}{reason}")
 
 

@@ -15,7 +15,6 @@ from .files import split_words
 from .settings import parameter_options, parse_parameters
 from .submit import submit_file
 from .submitted import header, to_dict
-from .text import count
 
 if TYPE_CHECKING:
     from ..scheduler.report import Report, RunSummary
@@ -65,7 +64,7 @@ def command(
             for each in submitted:
                 app.emit({"type": "submitted", **to_dict(each)})
         elif app.verbosity >= 0:
-            click.echo(header(submitted, dag or path.stem), err=True)
+            click.echo(header(store.state, submitted, path.stem), err=True)
     return drive(app, store, slots=slots, targets=targets)
 
 
@@ -83,7 +82,7 @@ def drive(app: App, store: Store, *, slots: int | None, targets: list[str]) -> i
         _tell(app, error.summary, ())
         return FAILED
     except KeyboardInterrupt:
-        _tell_interrupted(app, observer.kept)
+        _tell_interrupted(app)
         return INTERRUPTED
     _tell(app, summary, _look(store, summary))
     return 0 if summary.ok else FAILED
@@ -120,10 +119,6 @@ class _Watch:
         elif self._shown:
             self._progress(report)
 
-    @property
-    def kept(self) -> int:
-        return self._progress.finished
-
 
 def _upstream(store: Store, name: str) -> list[str]:
     pipeline = store.state.pipeline(name)
@@ -138,17 +133,17 @@ def _tell(app: App, summary: RunSummary, look: tuple[str, ...]) -> None:
 
     if summary.ok and app.verbosity < 0:
         return
-    console = app.console(err=not summary.ok)
+    console = app.console()
     for line in summary_lines(summary, look=look):
         console.print(line, soft_wrap=True)
 
 
-def _tell_interrupted(app: App, kept: int) -> None:
+def _tell_interrupted(app: App) -> None:
+    # How many results of each job are kept, its controller has said.
     if app.json:
-        app.emit({"type": "interrupted", "kept": kept})
-        return
-    told = f"results of {count(kept, 'datum')} are kept" if kept else "nothing was finished"
-    click.echo(f"interrupted: {told}; dmlpipe run goes on from there", err=True)
+        app.emit({"type": "interrupted"})
+    else:
+        click.echo("interrupted; what is finished is kept: dmlpipe run goes on from there", err=True)
 
 
 def _look(store: Store, summary: RunSummary) -> tuple[str, ...]:

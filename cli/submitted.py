@@ -6,20 +6,40 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ..scheduler.report import Submitted
+from ..storage.state import State
 from .app import App
+from .text import count
 
 _MANY = 8
 
 
-def header(submitted: Sequence[Submitted], title: str) -> str:
-    """One line for `run FILE`: `digits  model new · predictions same   (images: 1,000 files)`."""
+def header(state: State, submitted: Sequence[Submitted], title: str) -> str:
+    """One line for `run FILE`: `digits  model new · predictions same   (images: 1,000 files)`.
+
+    Parameters
+    ----------
+    state
+        After the submit: says how large the inputs are.
+    title
+        Stands first where the pipelines belong to no DAG or to several.
+    """
     if len(submitted) > _MANY:
         tally = Counter(each.status for each in submitted)
         told = " · ".join(f"{number} {status}" for status, number in tally.items())
     else:
         told = " · ".join(f"{each.name} {each.status}" for each in submitted)
-    inputs = list(dict.fromkeys(line for each in submitted for line in each.inputs))
-    return f"{title}  {told}" + (f"   ({', '.join(inputs)})" if inputs else "")
+    pipelines = {each.name: state.pipeline(each.name) for each in submitted}
+    dags = {pipeline.dag for pipeline in pipelines.values() if pipeline is not None}
+    inputs = dict.fromkeys(repo for each in submitted for repo in each.inputs if state.pipeline(repo) is None)
+    sizes = ", ".join(f"{repo}: {_files(state, repo)}" for repo in inputs)
+    name = next(iter(dags)) if len(dags) == 1 else ""
+    return f"{name or title}  {told}" + (f"   ({sizes})" if sizes else "")
+
+
+def _files(state: State, repo: str) -> str:
+    head = state.head(repo)
+    commit = state.commit(repo, head) if head else None
+    return count(commit.files, "file") if commit else "no commit"
 
 
 def show(app: App, submitted: Sequence[Submitted]) -> None:

@@ -21,6 +21,7 @@ from rich.tree import Tree
 from ..storage.derivation import Code, Derivation, Job, PutCommit, Use
 from ..storage.refs import show_commit
 from .picture import SUFFIXES, draw
+from .select import is_glob
 from .text import count, duration, printable, short, when
 
 Read = Callable[[str, str, str], "bytes | None"]
@@ -162,7 +163,7 @@ def _shown(use: Use) -> str:
 def _about(use: Use) -> str:
     parts = []
     if use.put is not None:
-        parts.append(_put(use.put, count_files=use.path == "/"))
+        parts.append(_put(use.put, count_files=use.path == "/" or is_glob(use.path)))
     if use.made_by is not None:
         parts += [*_datum(use.made_by), *_jobs(use.made_by)]
     if use.valid_for:

@@ -37,7 +37,10 @@ def command(app: App, target: str) -> None:
         pictures=console.is_terminal and not console.no_color,
         verbose=app.verbosity > 0,
     )
-    console.print(tree, soft_wrap=True)
+    if not console.is_terminal:
+        # Nothing is cut where nobody looks at a window.
+        console.width = 10_000
+    console.print(tree)
 
 
 def _read(store: Store, repo: str, commit: str, path: str) -> bytes | None:
