@@ -7,7 +7,6 @@ does.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ..storage import records as r
 from ..storage.bodies import read_job
 from ..storage.commits import CommitView
-from ..storage.derivation import Derivation
 from ..storage.digest import from_hex
 from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
-from ..storage.provenance import CONTENT_PREFIX_MIN, find_content
-from ..storage.provenance import impact as provenance_impact
-from ..storage.provenance import why as provenance_why
 from ..storage.refs import nearest
 from ..storage.state import State
 from ..storage.store import Store as VersionedStore
@@ -34,9 +29,6 @@ from .submission import CodeWriter, Params, build, record
 if TYPE_CHECKING:
     from .dag import DAG
     from .executor import Executor
-
-
-_CONTENT = re.compile(rf"[0-9a-f]{{{CONTENT_PREFIX_MIN},64}}")
 
 
 class Store(VersionedStore):
@@ -242,37 +234,6 @@ class Store(VersionedStore):
         from . import status as module
 
         return module.store_status(self)
-
-    def why(self, target: str) -> Derivation:
-        """Say what made a file: its datum, job, code, inputs, and what made those.
-
-        Parameters
-        ----------
-        target
-            ``predictions:/0012.json``, ``predictions@master^``, or 8 or more digits of a content's hash.
-
-        Raises
-        ------
-        NotFoundError
-            There is no such file or content.
-        """
-        state = self.refresh()
-        if _CONTENT.fullmatch(target) and state.repo(target) is None:
-            found = next(find_content(self.archive, state, target), None)
-            if found is None:
-                raise NotFoundError(
-                    f"no file of any branch holds content {target}",
-                    code=ErrorCode.NO_FILE,
-                    hint="dmlpipe why REPO:/path",
-                )
-            return provenance_why(self.archive, state, *found)
-        view = self[target]
-        return provenance_why(self.archive, self.state, view, view.path or "/")
-
-    def impact(self, target: str) -> list[tuple[CommitView, r.JobState]]:
-        """List the commits that jobs made from a commit, directly or through others."""
-        view = self[target]
-        return list(provenance_impact(self.archive, self.state, view))
 
     def pipeline_spec(self, name: str, version: int | None = None) -> PipelineSpec:
         """Return a version of a pipeline; None: the present one."""
