@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import html
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,9 @@ from .runs import OUTPUT_BRANCH, why_due
 from .spec import PipelineSpec, decode_pipeline, identity
 from .summary import PlanSummary, summarize
 from .topology import topological_order
+
+_JOBS_TIMED = 8
+"""Recent jobs that an estimate looks at."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -244,17 +248,18 @@ def _previous(
 
 
 def _estimate(state: State, recorded: PipelineState | None, datums: int) -> float | None:
-    """Seconds by the rate of the last job that computed something."""
+    """Seconds by the rate of the recent job that computed most: a job of ten datums is mostly start-up."""
     if recorded is None or not recorded.last_job or not datums:
         return None
     last = state.job(recorded.last_job)
     if last is None:
         return None
-    for _, job in state.jobs(last.pipeline):
-        if job.end.counters.run and job.ended:
-            took = _moment(job.ended) - _moment(job.started)
-            return took.total_seconds() / job.end.counters.run * datums
-    return None
+    recent = [job for _, job in itertools.islice(state.jobs(last.pipeline), _JOBS_TIMED)]
+    timed = max((job for job in recent if job.ended), key=lambda job: job.end.counters.run, default=None)
+    if timed is None or not timed.end.counters.run:
+        return None
+    took = _moment(timed.ended) - _moment(timed.started)
+    return took.total_seconds() / timed.end.counters.run * datums
 
 
 def _moment(text: str) -> datetime.datetime:
