@@ -118,8 +118,8 @@ class Stage:
         self._steps = 0
         self._width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if self._out.isatty() else WIDTH
         self.claims: list[str] = []
-        self.seconds: dict[str, float] = {}
-        """How long each command took; the last one of equal ones."""
+        self.seconds: list[tuple[str, float]] = []
+        """How long each command took."""
 
     # --- telling --------------------------------------------------------------------------------------------------
 
@@ -185,7 +185,7 @@ class Stage:
         began = time.monotonic()
         with self._streams(seen, listed, hide_listing=bool(head)):
             code = self._main(words[1:])
-        self.seconds[line] = time.monotonic() - began
+        self.seconds.append((line, time.monotonic() - began))
         if code == 130:
             raise KeyboardInterrupt
         lines = listed.lines()
@@ -277,6 +277,6 @@ def write_picture(path: Path, line: str, rows: Sequence[str]) -> None:
     console = Console(record=True, file=io.StringIO(), width=WIDTH, color_system="truecolor", force_terminal=True)
     console.print(Text.assemble(("$ ", "dim"), (line, "bold")), highlight=False)
     for row in rows:
-        console.print(Text.from_ansi(row), highlight=False, no_wrap=True, overflow="ellipsis")
+        console.print(Text.from_ansi(row), highlight=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(console.export_svg(title="dmlpipe", unique_id=f"dmlpipe-{path.stem}"), encoding="utf-8")

@@ -56,7 +56,7 @@ def report(predictions: Path, labels: Path, out: Path) -> None:
     names = sorted(found)
     right = sum(truth[name] == found[name] for name in names)
     score = {"accuracy": round(right / len(names), 4), "right": right, "scans": len(names)}
-    (out / "accuracy.json").write_text(json.dumps(score))
+    (out / "accuracy.json").write_text(json.dumps(score) + "\n")
     counts = confusion_matrix([truth[name] for name in names], [found[name] for name in names], labels=range(10))
     figure = Figure(figsize=(5, 5), layout="tight")
     ConfusionMatrixDisplay(counts).plot(ax=figure.subplots(), colorbar=False, cmap="Blues")
