@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 FRAME_TARGET_S = 0.05
 """Work in one frame to the child."""
 FRAME_MAX_UNITS = 64
+_FRAMES_OUT_MAX = 2
 _VERIFY_S = 0.2
 _LOADING_MIN_S = 600.0
 """With a timeout set: what importing and loading a model may take at least."""
@@ -223,6 +224,7 @@ class _LeaseRun:
         self._lease = lease
         self._report = report
         self._sent: deque[_Sent] = deque()
+        self._frames_out = 0
         self._frames = UserFrames((job.code,) if job.code else ())
         self._held: list[_Held] = []
         self._verified_at = slot.now()
@@ -278,11 +280,9 @@ class _LeaseRun:
                 return
             child = self._slot.child_for(self._job)
             assert child is not None
-        if not self._stopping and sum(sent.last_in_frame for sent in self._sent) < 2 and self._attempts.waiting:
-            # The first frame goes out whatever has arrived; a second only if the first is not done yet.
+        if not self._stopping and self._frames_out < _FRAMES_OUT_MAX and self._attempts.waiting:
             self._fill(child)
-            if sum(sent.last_in_frame for sent in self._sent) < 2 and self._attempts.waiting:
-                return
+            return
         if not self._sent:
             return
         message = child.receive(self._patience())
@@ -355,6 +355,7 @@ class _LeaseRun:
         if not ready:
             return
         ready[-1].last_in_frame = True
+        self._frames_out += 1
         if not self._sent:
             self._began = self._slot.now()
         self._sent.extend(ready)
@@ -450,6 +451,7 @@ class _LeaseRun:
 
     def _on_ended(self, ended: Ended) -> None:
         sent = self._sent.popleft()
+        self._frames_out -= sent.last_in_frame
         if ended.unit != sent.unit.number:
             raise RuntimeError(f"the slot's child ended unit {ended.unit}, expected {sent.unit.number}")
         self._began = ended.at
@@ -508,6 +510,7 @@ class _LeaseRun:
             self._attempts.put_back(sent.call)
             self._remove(sent)
         self._sent.clear()
+        self._frames_out = 0
         self._loading = False
         seconds = max(0.0, self._slot.now() - self._began)
         if len(first.call.indexes) > 1:
@@ -526,6 +529,7 @@ class _LeaseRun:
             self._attempts.put_back(sent.call)
             self._remove(sent)
         self._sent.clear()
+        self._frames_out = 0
 
     @staticmethod
     def _remove(sent: _Sent) -> None:

@@ -14,7 +14,7 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -23,11 +23,12 @@ import msgspec
 from ..storage.cache import FileCache
 from ..storage.codetree import read_code
 from ..storage.digest import Digest, digest, from_hex
-from ..storage.errors import ErrorCode, NotFoundError
+from ..storage.errors import DmlpipeError, ErrorCode, NotFoundError
 from ..storage.objects import Objects
 from ..storage.prolly import Tree
 from ..storage.value import Inline, Value, decode_value
 from .arrays import METADATA_FILE, Grid, output_metadata, parse_grid
+from .berths import Berth, Berths
 from .environment import parameter_text
 from .job import Datum, Item, JobInput, JobSpec, PythonTransform, Region
 from .namespace import PFS
@@ -150,12 +151,6 @@ class Files:
             for (target, value), content in zip(entries, contents, strict=True):
                 self.place(value, target, content)
 
-    def remove(self) -> None:
-        """Unlink the files (not their folders)."""
-        for placed in self._placed:
-            with contextlib.suppress(OSError):
-                os.unlink(placed.path)
-
 
 def _below(tree: Tree, path: str) -> Iterator[tuple[str, Value]]:
     """Files of a commit at or below `path`, relative to the commit's root."""
@@ -271,30 +266,30 @@ class JobInputs:
 
 
 class Prepared:
-    """One datum laid out for one try."""
+    """One datum laid out for one try.
 
-    def __init__(self, payload: Payload, files: Files, folders: Sequence[str]) -> None:
+    Parameters
+    ----------
+    done
+        Takes its folder back.
+    """
+
+    def __init__(self, payload: Payload, files: Files, base: str, done: Callable[[], None] | None) -> None:
         self.payload = payload
         self._files = files
-        self._folders = folders
+        self._base = base
+        self._done = done
 
     def changed(self) -> str | None:
         """Return the path in its input of a file that user code wrote to; None if there is none."""
         path = self._files.changed()
-        return None if path is None else os.path.relpath(path, self._folders[-1])
+        return None if path is None else os.path.relpath(path, self._base).removeprefix("pfs/")
 
     def remove(self) -> None:
-        """Delete everything that was laid out or put out."""
-        if not self._folders:
-            return
-        self._files.remove()
-        for folder in self._folders:
-            try:
-                os.rmdir(folder)
-            except OSError:
-                # Outputs, or what user code put beside them.
-                shutil.rmtree(self._folders[-1], ignore_errors=True)
-                return
+        """Delete everything that was laid out or put out. Idempotent."""
+        done, self._done = self._done, None
+        if done is not None:
+            done()
 
 
 class Materializer:
@@ -308,8 +303,7 @@ class Materializer:
 
     def __init__(self, store: ContentStore, folder: Path) -> None:
         self._store = store
-        self._folder = folder
-        self._number = 0
+        self._berths = Berths(str(folder))
 
     def prepare(self, job: JobInputs, datums: Sequence[tuple[Datum, int]]) -> list[Prepared]:
         """Lay out datums (each with its try's number); what is small is read together.
@@ -317,14 +311,18 @@ class Materializer:
         Raises
         ------
         DmlpipeError
-            The store does not give an input's content.
+            The store does not give an input's content. Nothing is left laid out.
         """
         contents = self._read_small(job, [datum for datum, _ in datums])
-        return [_Layout(self._store, job, datum, attempt, self._next, contents).make() for datum, attempt in datums]
-
-    def _next(self) -> str:
-        self._number += 1
-        return os.path.join(self._folder, str(self._number))
+        made: list[Prepared] = []
+        try:
+            for datum, attempt in datums:
+                made.append(_Layout(self._store, self._berths, job, datum, attempt, contents).make())
+        except DmlpipeError:
+            for prepared in made:
+                prepared.remove()
+            raise
+        return made
 
     def _read_small(self, job: JobInputs, datums: Sequence[Datum]) -> dict[bytes, bytes]:
         wanted: dict[bytes, Value] = {}
@@ -343,38 +341,43 @@ class _Layout:
     def __init__(
         self,
         store: ContentStore,
+        berths: Berths,
         job: JobInputs,
         datum: Datum,
         attempt: int,
-        next_folder: object,
         contents: Mapping[bytes, bytes],
     ) -> None:
         self._store = store
+        self._berths = berths
         self._job = job
         self._datum = datum
         self._attempt = attempt
-        self._next = next_folder
         self._contents = contents
         self._files = Files(store)
-        self._folders: list[str] = []
-        self._base = ""
+        self._berth: Berth | None = None
+        transform = job.spec.transform
+        # Threads of Python code may outlive their datum; what they write late must not be another's output.
+        self._fresh = isinstance(transform, PythonTransform) and transform.result == "out"
 
     def make(self) -> Prepared:
         """Lay out."""
         transform = self._job.spec.transform
-        payload = self._python(transform) if isinstance(transform, PythonTransform) else self._command()
-        return Prepared(payload, self._files, self._folders)
+        try:
+            payload = self._python(transform) if isinstance(transform, PythonTransform) else self._command()
+        except DmlpipeError:
+            if self._berth is not None:
+                self._berth.remove()
+            raise
+        berth = self._berth
+        if berth is None:
+            return Prepared(payload, self._files, "", None)
+        job, fresh = self._job, self._fresh
+        return Prepared(payload, self._files, berth.path, lambda: self._berths.give_back(berth, job, fresh=fresh))
 
-    def _make_folder(self, path: str) -> str:
-        os.mkdir(path)
-        self._folders.insert(0, path)
-        return path
-
-    def _root(self) -> str:
-        if not self._base:
-            assert callable(self._next)
-            self._base = self._make_folder(self._next())
-        return self._base
+    def _root(self) -> Berth:
+        if self._berth is None:
+            self._berth = self._berths.take(self._job, fresh=self._fresh)
+        return self._berth
 
     def _captures(self) -> dict[str, str]:
         captures: dict[str, str] = {}
@@ -388,7 +391,7 @@ class _Layout:
             declared.name: self._given(declared, item, forms.get(declared.name, ""))
             for declared, item in zip(self._job.varying, self._datum.items, strict=True)
         }
-        out = self._make_folder(f"{self._root()}/out") if transform.result == "out" else ""
+        out = self._root().keep(self._root().path, "out") if transform.result == "out" else ""
         return Payload(
             id=self._datum.fingerprint.hex(),
             given=given,
@@ -418,30 +421,28 @@ class _Layout:
                     content = self._store.objects.read(value)
                 if content is not None:
                     return Given("bytes", data=content)
-                return Given("path", path=self._file(declared.name, item, self._root()))
+                return Given("path", path=self._file(declared.name, item, self._root().path))
             case "f":
                 # Nobody asks for it (only its captures are wanted): it need not be there.
-                return Given("path", path=self._file(declared.name, item, self._root()) if form else "")
+                return Given("path", path=self._file(declared.name, item, self._root().path) if form else "")
             case "d":
-                return Given("path", path=self._tree(declared.name, item, self._root()) if form else "")
+                return Given("path", path=self._tree(declared.name, item, self._root().path) if form else "")
             case "a":
-                return self._region(declared.name, item, self._root())
+                return self._region(declared.name, item, self._root().path)
             case other:
                 raise ValueError(f"unknown kind of item {other!r}")
 
     def _file(self, name: str, item: Item, root: str) -> str:
-        folder = self._make_folder(f"{root}/{name}")
+        folder = self._root().keep(root, name)
         path = item.path.strip("/")
         target = f"{folder}/{path}"
-        at = path.find("/")
-        while at > 0:
-            self._make_folder(f"{folder}/{path[:at]}")
-            at = path.find("/", at + 1)
+        if "/" in path:
+            os.makedirs(os.path.dirname(target))
         self._files.place(decode_value(item.value), target, self._contents.get(item.value))
         return target
 
     def _tree(self, name: str, item: Item, root: str) -> str:
-        folder = self._make_folder(f"{root}/{name}")
+        folder = self._root().keep(root, name)
         path = item.path.strip("/")
         files = _below(self._store.tree(Digest(item.value)), path)
         self._files.place_all((f"{folder}/{found}", value) for found, value in files)
@@ -452,7 +453,7 @@ class _Layout:
     def _region(self, name: str, item: Item, root: str) -> Given:
         region = _region_decoder.decode(item.value)
         grid, metadata = self._job.grid(region)
-        folder = self._make_folder(f"{root}/{name}")
+        folder = self._root().keep(root, name)
         tree = self._store.tree(Digest(region.tree))
         array = region.array.strip("/")
         keys = [grid.key(index) for index in grid.covering(region.read)]
@@ -467,8 +468,8 @@ class _Layout:
         return Given("array", path=folder, box=Box(region.core, region.read))
 
     def _command(self) -> Payload:
-        base = self._root()
-        pfs = self._make_folder(f"{base}/pfs")
+        berth = self._root()
+        pfs = berth.keep(berth.path, "pfs")
         variables = {"out": f"{PFS}/out"}
         for declared, item in zip(self._job.varying, self._datum.items, strict=True):
             match item.kind:
@@ -484,11 +485,11 @@ class _Layout:
             path = "" if item.kind == "a" else item.path.strip("/")
             variables[declared.name] = f"{PFS}/{declared.name}/{path}".rstrip("/")
         for name, given in self._job.constants.items():
-            self._make_folder(f"{pfs}/{name}")
+            berth.keep(pfs, name)
             inside = os.path.relpath(given.path, given.root)
             variables[name] = f"{PFS}/{name}" if inside == "." else f"{PFS}/{name}/{inside}"
         variables |= {name: value for name, value in self._captures().items() if name not in variables}
-        out = self._make_folder(f"{pfs}/out")
+        out = berth.keep(pfs, "out")
         with open(f"{pfs}/.env", "w", encoding="utf-8") as file:
             file.writelines(f"{name}={value}\n" for name, value in variables.items())
         return Payload(
