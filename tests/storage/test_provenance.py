@@ -1,152 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from dmlpipe.storage.bodies import encode_body
 from dmlpipe.storage.derivation import Use
 from dmlpipe.storage.errors import NotFoundError
-from dmlpipe.storage.records import (
-    Commit,
-    CommitMade,
-    Context,
-    ControllerTake,
-    Counters,
-    InputBinding,
-    JobDone,
-    JobEnd,
-    JobRecord,
-    JobStart,
-    PipelineSet,
-    RefSet,
-    RepoCreate,
-    RunDone,
-    RunStart,
-)
 from dmlpipe.storage.store import Store
-from dmlpipe.storage.value import Whole, encode_value
+from dmlpipe.storage.value import Whole
 
-Leaf = dict[str, object]
-
-
-class Engine:
-    """Records what the layers above would, without them."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        store.publish([ControllerTake(epoch=1, host="h", boot="b", pid=1, started="")])
-
-    def pipeline(self, name: str, inputs: list[Leaf], parameters: Mapping[str, object]) -> None:
-        spec = self.store.nodes.put(
-            msgspec.msgpack.encode({"name": name, "input": {"type": "cross", "inputs": inputs}, "source": "dag.py:7"})
-        )
-        repos = tuple((str(leaf["repo"]), "master") for leaf in inputs if "repo" in leaf)
-        self.store.publish(
-            [
-                RepoCreate(repo=name, pipeline=name),
-                PipelineSet(name=name, version=1, spec=spec.hex(), identity="i", inputs=repos),
-            ]
-        )
-        self.specs = {**getattr(self, "specs", {}), name: (spec.hex(), dict(parameters))}
-
-    def job(
-        self,
-        pipeline: str,
-        number: int,
-        roles: Mapping[str, str],
-        order: tuple[str, ...],
-        outputs: Mapping[str, tuple[bytes, bytes, int]],
-    ) -> str:
-        """Publish a commit; outputs: path -> (datum key, content, number of the job that computed it)."""
-        store, job = self.store, f"{number:016x}"
-        run = f"{number + 1000:016x}"
-        spec, parameters = self.specs[pipeline]
-        bound = tuple(
-            InputBinding(
-                name=name,
-                repo=name.removeprefix("in_"),
-                branch="master",
-                commit=store[name.removeprefix("in_")].id,
-                tree=store[name.removeprefix("in_")].body.tree,
-                role=role,
-            )
-            for name, role in roles.items()
-        )
-        key = pipeline.encode().hex().ljust(64, "0")
-        n = store.refresh().n
-        store.publish([RunStart(run=run, epoch=1, first=n, last=n, view={}, versions={pipeline: 1})])
-        store.publish([JobStart(job=job, run=run, pipeline=pipeline, version=1, epoch=1, context=key, inputs=bound)])
-        writer = store.objects.writer()
-        values = {path: encode_value(writer.put(data)) for path, (_, data, _) in outputs.items()}
-        out = store.tree().update([(path.encode(), value) for path, value in sorted(values.items())])
-        origins = [
-            (path.encode(), msgspec.msgpack.encode((datum, bytes.fromhex(f"{origin:016x}"))))
-            for path, (datum, _, origin) in sorted(outputs.items())
-        ]
-        p = store.tree().update(origins)
-        record = JobRecord(
-            id=job,
-            run=run,
-            pipeline=pipeline,
-            version=1,
-            spec=spec,
-            code_id="c0de",
-            bundle="",
-            context=key,
-            parameters=parameters,
-            env={"python": "3.11"},
-            inputs=bound,
-            base_job="",
-            state="done",
-            counters=Counters(),
-            t="",
-            p=p.root.hex(),
-            out=out.root.hex(),
-            origins={},
-            started="s",
-            ended="e",
-            host="h",
-        )
-        head = store.state.head(pipeline)
-        body = Commit(
-            tree=out.root.hex(),
-            parents=(head,) if head else (),
-            message="",
-            author="dmlpipe",
-            time="t",
-            job=job,
-            files=len(out),
-        )
-        commit = store.nodes.put(encode_body(body)).hex()
-        written = writer.flush()
-        store.publish(
-            [
-                CommitMade(
-                    repo=pipeline,
-                    id=commit,
-                    tree=body.tree,
-                    files=len(out),
-                    size=0,
-                    job=job,
-                    packs=written.packs,
-                    index=written.index,
-                ),
-                RefSet(repo=pipeline, branch="master", old=head or "", new=commit),
-                JobDone(
-                    job=job,
-                    epoch=1,
-                    key=key,
-                    context=Context(inputs={}, order=order, p=p.root.hex(), out=out.root.hex()),
-                    commit=commit,
-                    end=JobEnd(record=store.nodes.put(encode_body(record)).hex()),
-                ),
-            ]
-        )
-        store.publish([RunDone(run=run, epoch=1)])
-        return commit
+from .engine import Engine
 
 
 @pytest.fixture
@@ -201,6 +65,7 @@ def test_a_prediction_leads_to_its_image_its_model_and_the_training_data(store: 
     assert training.put is not None
     assert (training.path, training.put.message, training.put.files) == ("/", "first batch", 2)
     assert [one.repo for one in found.walk()] == ["predictions", "model"]
+    assert (found.datum.seconds, found.datum.tries, len(found.datum.id)) == (0.25, 1, 64)
 
 
 def test_what_was_carried_over_has_two_truths(store: Store) -> None:

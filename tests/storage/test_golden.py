@@ -1,0 +1,54 @@
+"""Stores that earlier versions wrote must be read as they were, and what is written today must be named as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmlpipe.storage.checkpoint import CHECKPOINT_EVERY, read_checkpoint
+from dmlpipe.storage.store import Store
+
+from ..data.golden.generate import expected, fill
+
+GOLDEN = Path(__file__).parent.parent / "data" / "golden"
+
+
+@pytest.fixture
+def recorded() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((GOLDEN / "expected.json").read_text())
+    return found
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Store:
+    return Store.open(GOLDEN / "store", cache_dir=tmp_path / "cache", read_only=True)
+
+
+def test_the_golden_store_reads_as_it_was_written(golden: Store, recorded: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(expected(golden))) == recorded
+
+
+def test_the_golden_store_is_sound(golden: Store) -> None:
+    report = golden.fsck()
+    assert report.problems == ()
+    assert report.ignored == ()
+    assert report.orphans == 0
+
+
+def test_the_golden_store_has_every_kind_of_object(golden: Store) -> None:
+    kinds = {key.partition("/")[0] for key, _ in golden.backend.list()}
+    assert kinds == {"dmlpipe.json", "index", "ledger", "nodes", "objects", "packs", "results"}
+    assert read_checkpoint(golden.backend, CHECKPOINT_EVERY - 1) is not None
+
+
+def test_what_is_written_today_has_the_same_trees(recorded: dict[str, Any]) -> None:
+    store = Store.init("memory://golden-again")
+    fill(store)
+    now = expected(store)
+    for ref, described in recorded["refs"].items():
+        assert now["refs"][ref]["tree"] == described["tree"], ref
+        assert now["refs"][ref]["files"] == described["files"], ref
+    assert now["n"] == recorded["n"]
