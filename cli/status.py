@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,8 @@ from .text import count, printable, short, when
 from .wait import need_run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..scheduler.report import PipelineStatus, StoreStatus
 
 
@@ -47,7 +49,7 @@ def _show(app: App, status: StoreStatus) -> None:
         parts.append(f"run {short(status.run)} under way")
     app.line("   ".join(parts))
     if status.cluster:
-        app.line("cluster: " + "   ".join(f"{key} {value}" for key, value in status.cluster.items()))
+        app.line(_cluster(status.cluster))
     app.table(
         [_row(each) for each in status.pipelines],
         header=("pipeline", "", "state", "head", "files", "last job", "ended", ""),
@@ -55,6 +57,15 @@ def _show(app: App, status: StoreStatus) -> None:
     )
     if not status.pipelines:
         app.note("no pipelines yet; submit some: dmlpipe submit dag.py")
+
+
+def _cluster(cluster: Mapping[str, Any]) -> str:
+    processes = ", ".join(f"{name} {pid}" for name, pid in cluster.get("processes", {}).items())
+    since = when(str(cluster.get("since", "")))
+    return (
+        f"cluster: {count(cluster.get('slots', 0), 'slot')} at {cluster.get('address', '')} since {since}"
+        f"   processes: {processes}   logs: {cluster.get('logs', '')}"
+    )
 
 
 def _row(each: PipelineStatus) -> tuple[str, ...]:

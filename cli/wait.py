@@ -27,7 +27,7 @@ def command(app: App, target: str | None, timeout: float | None) -> int:
 
     Somebody has to do the work meanwhile: `dmlpipe up`, or a `run` in another terminal. Exit 1 if a job failed.
     """
-    store = app.data(read_only=True)
+    store = app.store(read_only=True)
     if target is not None and _RUN.fullmatch(target) and store.state.repo(target) is None:
         run = need_run(store.state, target)
         poll_until(store, lambda state: _run_done(state, run), what=f"the end of run {target}", timeout_s=timeout)
@@ -35,7 +35,11 @@ def command(app: App, target: str | None, timeout: float | None) -> int:
         assert found is not None
         jobs = [(name, job) for name in found.jobs if (job := store.state.job(name)) is not None]
     else:
-        poll_until(store, _idle, what="the end of all work", timeout_s=timeout)
+        from ..scheduler.follow import is_busy
+
+        if is_busy(store.state) and not store.status().controller.startswith(("up", "run")):
+            app.note("nobody works on this store now; elsewhere: dmlpipe up, or dmlpipe run")
+        poll_until(store, lambda state: not is_busy(state), what="the end of all work", timeout_s=timeout)
         wanted = {parse_ref(target).repo} if target is not None else {name for name, _ in store.state.pipelines()}
         jobs = []
         for name, pipeline in store.state.pipelines():
@@ -57,7 +61,3 @@ def need_run(state: State, prefix: str) -> str:
 def _run_done(state: State, run: str) -> bool:
     found = state.run(run)
     return found is None or found.done
-
-
-def _idle(state: State) -> bool:
-    return not state.causes() and state.open_run() is None
