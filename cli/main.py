@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from .. import __version__
+from ..storage.version import __version__
 from .app import App
 from .command import SETTINGS, global_options, near
 from .failure import FAILED, tell

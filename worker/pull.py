@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from .. import __version__
 from ..storage.digest import from_hex
 from ..storage.errors import DmlpipeError
 from ..storage.segment import Outcome, Row
+from ..storage.version import __version__
 from .failure import UserFrames, failure_of
 from .job import Datum, Lease, decode_block, decode_spec
 from .job_work import JobTable, JobWork, WorkerStore

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .storage.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .scheduler import testing as testing
     from .scheduler.dag import DAG as DAG
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from .scheduler.store import init as init
     from .scheduler.store import open as open
     from .storage.errors import DmlpipeError as DmlpipeError
-
-__version__ = "0.1.0"
 
 _HOME = {
     "DAG": "scheduler.dag",
