@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 import re
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def command(app: App, url: str | None, dag: bool) -> None:
     from ..storage.store import Store
 
     written = _plan_templates(Path.cwd()) if dag else {}
-    place = url or app.url or "./.dmlpipe"
+    place = url or app.url or os.environ.get("DMLPIPE_STORE") or "./.dmlpipe"
     try:
         store = Store.init(place)
     except DmlpipeError as error:

@@ -130,3 +130,9 @@ def test_a_reader_that_leaves_is_no_error(store: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert done.stderr == ""
+
+
+def test_the_manual_names_every_verb_in_its_group() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    for group, verbs in VERBS.items():
+        assert f"| {group} | {' '.join(f'`{name}`' for name in verbs)} |" in manual
