@@ -1,0 +1,286 @@
+"""Datums run in this very process: for tests of pipelines, where breakpoints shall work and nothing shall be started.
+
+The same layout of inputs, calls, checks of outputs, tries, splitting of batches and rows as in a slot. Left out on
+purpose: timeouts (nobody can end a function of one's own process), captured output (it goes where the test's output
+goes), a private `/pfs` (commands see their words rewritten).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ..storage.errors import DmlpipeError
+from ..storage.segment import Outcome, Row
+from ..storage.value import encode_value
+from .attempts import Attempts, Call, resident_key
+from .call import Loaded, load_transform
+from .child import rewritten
+from .collect import Output, collect_folder
+from .command import run_command
+from .environment import datum_environment
+from .failure import UserFrames, failure_of
+from .job import CommandTransform, Datum, JobSpec, Parameter, PythonTransform
+from .job_work import JobWork, WorkerStore
+from .lease_run import wrote_to_input
+from .materialize import Materializer, Prepared
+from .messages import Stored
+from .segments import FlushLimits, SegmentWriter, worker_host
+from .wire import Result, Setup
+
+
+class InlineWorker:
+    """A worker with one slot that is this process.
+
+    Parameters
+    ----------
+    store
+        Where inputs come from and results go; `memory://` will do.
+    folder
+        An empty or missing folder, private to this worker. On the file system of the store's cache, inputs are linked.
+    worker
+        Unique name.
+    targets
+        The user's own functions and classes by pipeline, called as they are: breakpoints in their file are hit. A
+        pipeline that is not here is loaded from its bundle.
+    environ
+        Where secrets and commands' variables come from.
+    """
+
+    def __init__(
+        self,
+        store: WorkerStore,
+        folder: Path,
+        *,
+        worker: str = "inline",
+        targets: Mapping[str, object] | None = None,
+        environ: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._folder = folder
+        self._worker = worker
+        self._targets = dict(targets or {})
+        self._environ = dict(os.environ if environ is None else environ)
+        self._clock = clock
+        self._seq = itertools.count()
+        self._number = itertools.count()
+
+    def run(
+        self,
+        spec: JobSpec,
+        datums: Sequence[Datum],
+        *,
+        fold: int = 0,
+        lease: int = 0,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> tuple[list[Row], list[Stored]]:
+        """Run datums and store their results.
+
+        Parameters
+        ----------
+        datums
+            A block; the indexes in the reports count from its start.
+        stop
+            Asked between calls; True: the rest is not begun.
+
+        Returns
+        -------
+        rows
+            One per datum that ended, in the order in which they ended.
+        stored
+            What was stored, as a worker would report it.
+
+        Raises
+        ------
+        DmlpipeError
+            The job's inputs or code are not there, or results cannot be stored.
+        """
+        writer = SegmentWriter(
+            self._store,
+            spec.job,
+            worker=self._worker,
+            host=worker_host(),
+            next_seq=self._seq.__next__,
+            limits=FlushLimits(),
+            clock=self._clock,
+        )
+        folder = self._folder / f"{spec.job}-{next(self._number)}"
+        (folder / "d").mkdir(parents=True)
+        (folder / "scratch").mkdir()
+        job = JobWork(self._store, spec, folder=folder / "job", results=writer, environ=self._environ)
+        try:
+            run = _InlineRun(self._store, job, folder, self._targets.get(spec.pipeline), self._clock)
+            rows = []
+            for index, row in run.rows(datums, stop):
+                writer.add(fold, lease, index, row)
+                rows.append(row)
+            return rows, writer.flush()
+        finally:
+            job.close()
+
+
+class _InlineRun:
+    def __init__(
+        self, store: WorkerStore, job: JobWork, folder: Path, target: object, clock: Callable[[], float]
+    ) -> None:
+        self._job = job
+        self._clock = clock
+        self._target = target
+        self._materializer = Materializer(store, folder / "d")
+        self._setup = job.setup(str(folder / "scratch"))
+        self._frames = UserFrames((job.code,) if job.code and target is None else ())
+        self._loaded: Loaded | None = None
+
+    def rows(self, datums: Sequence[Datum], stop: Callable[[], bool]) -> Iterator[tuple[int, Row]]:
+        """Yield (index, row) as datums end."""
+        spec = self._job.spec
+        names = {p.input or p.name for p in self._signature() if p.resident}
+        positions = [i for i, item in enumerate(self._job.inputs.varying) if item.name in names]
+        attempts = Attempts(
+            len(datums),
+            batch=spec.batch,
+            tries=spec.tries,
+            together=lambda a, b: resident_key(datums[a], positions) == resident_key(datums[b], positions),
+        )
+
+        def row(index: int, result: Result, outputs: list[tuple[str, bytes]], seconds: float) -> Row:
+            datum, outcome, tries = datums[index], Outcome(result.outcome), attempts.tries_of(index)
+            return Row(datum.key, datum.fingerprint, outcome, outputs, tries, seconds, b"", result.failure)
+
+        with self._surroundings():
+            while not stop() and (call := attempts.take()) is not None:
+                begin = self._clock()
+                try:
+                    results = self._call([datums[i] for i in call.indexes], call)
+                except DmlpipeError as err:
+                    # An input that is not to be had: halves are tried, until it is alone.
+                    results = [(Result(Outcome.FAILED, failure_of(err, self._frames)), [])]
+                seconds = (self._clock() - begin) / len(call.indexes)
+                if len(results) < len(call.indexes):
+                    attempts.call_failed(call)
+                    continue
+                for index, (result, outputs) in zip(call.indexes, results, strict=True):
+                    if result.outcome != Outcome.FAILED:
+                        attempts.succeeded(index)
+                    elif not attempts.failed(index):
+                        continue
+                    yield index, row(index, result, outputs, seconds)
+
+    def _signature(self) -> Sequence[Parameter]:
+        transform = self._job.spec.transform
+        return transform.signature if isinstance(transform, PythonTransform) else ()
+
+    @contextlib.contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        """Variables and module path of a slot, taken back afterwards."""
+        environ, path, bytecode = dict(os.environ), list(sys.path), sys.dont_write_bytecode
+        declared = ("DMLPIPE_", "PACH_", "PPS_")
+        own = {name: text for name, text in self._setup.env.items() if name.startswith(declared)}
+        os.environ.update(own | self._job.secrets)
+        sys.dont_write_bytecode = True
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(environ)
+            sys.path[:] = path
+            sys.dont_write_bytecode = bytecode
+
+    def _call(self, datums: Sequence[Datum], call: Call) -> list[tuple[Result, list[tuple[str, bytes]]]]:
+        """Make one call; fewer results than datums mean that it failed as a whole."""
+        prepared = self._materializer.prepare(self._job.inputs, [(datum, call.attempt) for datum in datums])
+        try:
+            os.environ.update(datum_environment(prepared[0].payload.id, call.attempt))
+            transform = self._job.spec.transform
+            if isinstance(transform, CommandTransform):
+                results = [self._command(self._setup, transform, prepared[0])]
+            else:
+                results = self._python(transform, prepared)
+            if len(results) < len(prepared):
+                return results
+            shared = self._job.inputs.changed()
+            return [self._checked(result, item, shared) for result, item in zip(results, prepared, strict=True)]
+        finally:
+            for item in prepared:
+                item.remove()
+
+    def _checked(
+        self, result: tuple[Result, list[tuple[str, bytes]]], prepared: Prepared, shared: str | None
+    ) -> tuple[Result, list[tuple[str, bytes]]]:
+        changed = prepared.changed()
+        if changed is None and shared is not None:
+            changed = os.path.relpath(shared, self._job.inputs.folder / "constants")
+        if changed is None:
+            return result
+        return Result(Outcome.FAILED, wrote_to_input(changed)), []
+
+    def _python(
+        self, transform: PythonTransform, prepared: Sequence[Prepared]
+    ) -> list[tuple[Result, list[tuple[str, bytes]]]]:
+        try:
+            made = self._load(transform).call([item.payload for item in prepared])
+        except Exception as err:
+            if type(err).__name__ == "BdbQuit":
+                raise
+            return [(Result(Outcome.FAILED, failure_of(err, self._frames)), [])]
+        results = []
+        for outputs in made:
+            if isinstance(outputs, Exception):
+                results.append((Result(Outcome.FAILED, failure_of(outputs, self._frames)), []))
+                continue
+            try:
+                results.append((Result(Outcome.OK), self._put(outputs)))
+            except DmlpipeError as err:
+                results.append((Result(Outcome.FAILED, failure_of(err, self._frames)), []))
+        return results
+
+    def _load(self, transform: PythonTransform) -> Loaded:
+        if self._loaded is None:
+            setup = self._setup
+            target = self._target
+            if target is None:
+                target = load_transform(transform, setup.code, setup.pickled)
+            self._loaded = Loaded(
+                target,
+                transform,
+                constants=setup.constants,
+                parameters=setup.parameters,
+                batch=setup.batch,
+                writes=setup.writes,
+                array=setup.array,
+            )
+        return self._loaded
+
+    def _command(
+        self, setup: Setup, transform: CommandTransform, prepared: Prepared
+    ) -> tuple[Result, list[tuple[str, bytes]]]:
+        payload = prepared.payload
+        env, places = rewritten(setup, payload)
+        environment = setup.env | env | datum_environment(payload.id, payload.attempt)
+        try:
+            outcome, failure = run_command(transform, environment, cwd=setup.scratch, places=places, tidy=lambda: None)
+            outputs = self._put(collect_folder(payload.out)) if outcome is Outcome.OK else []
+        except DmlpipeError as err:
+            return Result(Outcome.FAILED, failure_of(err, self._frames)), []
+        return Result(outcome, failure), outputs
+
+    def _put(self, outputs: Iterable[Output]) -> list[tuple[str, bytes]]:
+        """Store the files of one datum."""
+        results = self._job.results
+        found = []
+        for output in outputs:
+            if output.fd < 0:
+                value = results.put(output.data)
+            else:
+                try:
+                    value = results.put_file(output.fd)
+                finally:
+                    os.close(output.fd)
+            found.append((output.path, encode_value(value)))
+        return sorted(found)
