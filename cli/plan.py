@@ -68,7 +68,9 @@ def _lines(plans: Sequence[PipelinePlan], *, verbose: bool) -> list[str]:
     for each in plans:
         reasons = [_reason(text, number, example, of=each.run) for text, number, example in each.reasons]
         if each.if_upstream:
-            reasons.insert(0, f"{each.detail} ({each.if_upstream})" if each.detail else f"if {each.if_upstream} changes")
+            reasons.insert(
+                0, f"{each.detail} ({each.if_upstream})" if each.detail else f"if {each.if_upstream} changes"
+            )
         elif each.detail and each.detail != "nothing to do":
             reasons.insert(0, each.detail)
         time = f"≈ {duration(each.seconds)} by last rate" if each.seconds is not None and each.run else ""
