@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import datetime
 import decimal
-import enum
 import fractions
 import pathlib
 import re
@@ -175,13 +174,13 @@ def _scalar(value: Any) -> bytes | None:
         return frame(kind.__name__, bytes(value))
     if kind is range:
         return frame("range", *[_scalar(item) or b"" for item in (value.start, value.stop, value.step)])
-    if isinstance(value, pathlib.PurePath) and not isinstance(kind, enum.EnumMeta):
+    if isinstance(value, pathlib.PurePath):
         return frame("path", text(value.as_posix()))
-    if kind is re.Pattern:
+    if isinstance(value, re.Pattern):
         return frame("pattern", encode_value(value.pattern), b"%d" % value.flags)
     if kind in _BY_TEXT:
         return frame(_BY_TEXT[kind], text(str(value)))
-    if kind is datetime.timedelta:
+    if isinstance(value, datetime.timedelta):
         return frame("timedelta", b"%d %d %d" % (value.days, value.seconds, value.microseconds))
     return None
 

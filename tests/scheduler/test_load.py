@@ -49,11 +49,12 @@ def test_two_files_of_one_name_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_modules_of_the_process_are_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = types.ModuleType("features")
-    monkeypatch.setitem(sys.modules, "features", mine)
-    spec = build_one(tmp_path, {"dag.py": USES, "features.py": "def go(): return 1\n"})
-    assert sys.modules["features"] is mine
-    assert [item.name for item in spec.definitions] == ["dag.model", "features.go"]
+    mine = types.ModuleType("of_the_process")
+    monkeypatch.setitem(sys.modules, "of_the_process", mine)
+    text = USES.replace("features", "of_the_process")
+    spec = build_one(tmp_path, {"dag.py": text, "of_the_process.py": "def go(): return 1\n"})
+    assert sys.modules["of_the_process"] is mine
+    assert [item.name for item in spec.definitions] == ["dag.model", "of_the_process.go"]
 
 
 def test_functions_can_import_when_they_are_called(tmp_path: Path) -> None:
