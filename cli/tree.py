@@ -20,6 +20,7 @@ from rich.tree import Tree
 
 from ..storage.derivation import Code, Derivation, Job, PutCommit, Use
 from ..storage.refs import show_commit
+from .packages import roots
 from .picture import SUFFIXES, draw
 from .select import is_glob
 from .text import count, duration, printable, short, when
@@ -122,10 +123,11 @@ class _Drawing:
     def _facts(self, code: Code) -> str:
         parts = [" ".join(f"{name}={_value(value)}" for name, value in code.parameters.items())]
         parts.append(f"git {code.git}" if code.git else "")
-        packages = [f"{name} {version}" for name, version in sorted(code.env.items()) if name != "declared"]
-        shown = packages if self._verbose else packages[:PACKAGES_SHOWN]
+        packages = {name: f"{name} {version}" for name, version in code.env.items() if name != "declared"}
+        names = sorted(packages, key=str.lower) if self._verbose else roots(packages)[:PACKAGES_SHOWN]
+        shown = [packages[name] for name in names]
         more = len(packages) - len(shown)
-        parts.append(", ".join(shown) + (f" and {more} more" if more else ""))
+        parts.append(", ".join(shown) + (f" and {more} more" if more and shown else ""))
         if self._verbose:
             parts.append(f"code id {code.code_id}")
         return printable("   ".join(part for part in parts if part))
