@@ -54,7 +54,7 @@ class Folded:
     conflict
         Why the outputs cannot be one tree; then `context` keeps the successes in S only.
     origins
-        How many datums of this job, and of each job whose results were found, entered T.
+        By how much the number of live datums in T changed, per job that computed them.
     """
 
     context: Context
@@ -217,6 +217,7 @@ def fold_results(
             if raw is not None:
                 paths, made_by = _decode_t(raw)
                 s_edits[drop.key + drop.old_fingerprint] = _encode((made_by, outputs.drop(drop.key, paths)))
+                origins[made_by.hex()] = origins.get(made_by.hex(), 0) - 1
         for hit in hits:
             s_edits[hit.key + hit.fingerprint] = None
             outputs.add(hit.key, hit.origin, hit.outputs)
@@ -224,7 +225,7 @@ def fold_results(
         for key, row in ok:
             outputs.add(key, origin, row.outputs)
         if ok:
-            origins[job] = len(ok)
+            origins[job] = origins.get(job, 0) + len(ok)
         outputs.check_folders()
         if outputs.conflict is None:
             removed -= {hit.key for hit in hits} | {key for key, _, _ in done} | set(lost)
@@ -238,6 +239,7 @@ def fold_results(
                 p=_hex(p.update(sorted(outputs.p.items()))),
                 s=_hex(s.update(sorted(s_edits.items()))),
                 f=_hex(open_tree("").update(sorted((key, reason.encode()) for key, reason in failed.items()))),
+                job=job,
                 size=context.size + outputs.size_change,
                 metadata=_hex(open_tree("").update(sorted((k.encode(), v) for k, v in metadata.items()))),
             )

@@ -20,7 +20,7 @@ import msgspec
 
 from ..storage import records as r
 from ..storage.actor import actor_name
-from ..storage.bodies import encode_body
+from ..storage.bodies import encode_body, read_job
 from ..storage.clock import utc_now
 from ..storage.content import object_key
 from ..storage.digest import Digest
@@ -389,7 +389,7 @@ class JobRun:
         if state_name != "done":
             counters = msgspec.structs.replace(counters, skipped=min(counters.skipped, len(self._hits)))
         index, packs, rows = self._publish_rows()
-        record = self._job_record(folded, state_name, counters)
+        record = self._job_record(state, folded, state_name, counters)
         end = r.JobEnd(
             counters=counters,
             reason=reason,
@@ -486,7 +486,7 @@ class JobRun:
                         continue
         return keys
 
-    def _job_record(self, folded: Folded, state_name: str, counters: r.Counters) -> r.JobRecord:
+    def _job_record(self, state: State, folded: Folded, state_name: str, counters: r.Counters) -> r.JobRecord:
         env = dict(self._results.versions)
         if self.spec.env:
             env["declared"] = self.spec.env
@@ -502,18 +502,26 @@ class JobRun:
             parameters=self.spec.parameters,
             env=env,
             inputs=tuple(self.bindings.values()),
-            base_job="",
+            base_job=self.context.job,
             state=state_name,
             counters=counters,
             t=folded.context.t,
             p=folded.context.p,
             out=folded.context.out,
-            origins=dict(folded.origins),
+            origins=self._origins(state, folded) if state_name == "done" else {},
             started=self._started,
             ended=utc_now(),
             host=self._results.host,
             failures=tuple(_plain_group(group) for group in folded.failures),
         )
+
+    def _origins(self, state: State, folded: Folded) -> dict[str, int]:
+        """Live datums by the job that computed them: those of the context's last job, and what changed since."""
+        last = state.job(self.context.job) if self.context.job else None
+        counts = dict(read_job(self.store.nodes, last.end.record).origins) if last is not None else {}
+        for job, change in folded.origins.items():
+            counts[job] = counts.get(job, 0) + change
+        return {job: count for job, count in sorted(counts.items()) if count > 0}
 
     def _count_failed(self) -> int:
         failed = sum(1 for _, finished, _ in self._results.rows() if finished.outcome == Outcome.FAILED)

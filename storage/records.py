@@ -240,6 +240,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Datum key + fingerprint to (origin job, (path, value)...): successes that are not in `t`."""
     f: str = ""
     """Datum key to reason: to be tried again."""
+    job: str = ""
+    """The last job that was done under this context."""
     size: int = 0
     """Bytes of content in `out`."""
     metadata: str = ""

@@ -28,6 +28,7 @@ class _Job:
     offer: JobOffer
     spec: JobSpec
     blocks: collections.deque[tuple[str, int]] = dataclasses.field(default_factory=collections.deque)
+    datums: collections.deque[Datum] = dataclasses.field(default_factory=collections.deque)
     ended: bool = False
     cancelled: bool = False
     finished: bool = False
@@ -75,19 +76,21 @@ class FakeExecutor:
     def cancel(self, job: str) -> None:
         self.jobs[job].cancelled = True
         self.jobs[job].blocks.clear()
+        self.jobs[job].datums.clear()
 
     def poll(self, timeout_s: float) -> list[Event]:
         events: list[Event] = []
         for name, job in self.jobs.items():
             if job.finished:
                 continue
-            if job.blocks:
+            if job.blocks and not job.datums:
                 block, _ = job.blocks.popleft()
-                datums = decode_block(self.store.nodes.get(from_hex(block)))
-                for start in range(0, len(datums), self.per_segment):
-                    events.append(self._segment(name, job, datums[start : start + self.per_segment]))
-                    if self.die_after is not None and self.seq >= self.die_after:
-                        raise KilledError
+                job.datums.extend(decode_block(self.store.nodes.get(from_hex(block))))
+            if job.datums:
+                taken = [job.datums.popleft() for _ in range(min(self.per_segment, len(job.datums)))]
+                events.append(self._segment(name, job, taken))
+                if self.die_after is not None and self.seq >= self.die_after:
+                    raise KilledError
                 events.append(Progressed(job=name, computed=job.computed, failed=job.failed, running=0, seconds=0.001))
             elif job.ended or job.cancelled:
                 job.finished = True

@@ -7,17 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.scheduler.fake_executor import Compute, FakeExecutor, KilledError
 
+from dmlpipe.scheduler import controller as controller_module
 from dmlpipe.scheduler.controller import Controller
+from dmlpipe.scheduler.epoch import _driving
 from dmlpipe.scheduler.errors import JobFailed
 from dmlpipe.scheduler.executor import Executor
 from dmlpipe.scheduler.inputs import cross, files
 from dmlpipe.scheduler.spec import Options, PipelineSpec
 from dmlpipe.scheduler.store import Store
-from dmlpipe.storage.errors import InvalidInputError, NotFoundError
+from dmlpipe.storage.errors import HeldError, InvalidInputError, NotFoundError
 from dmlpipe.storage.value import decode_value
 from dmlpipe.worker.job import CommandTransform, Datum, JobSpec
+from tests.scheduler.fake_executor import Compute, FakeExecutor, KilledError
 
 _names = itertools.count()
 
@@ -338,3 +340,61 @@ def test_plan_tells_what_would_run_and_writes_nothing(store: Store) -> None:
     assert (plan.run, plan.skipped, plan.total) == (1, 3, 4)
     assert plan.reasons[0][2] == "images:/d"
     assert store.refresh().n == before + 1
+
+
+def test_a_job_record_counts_the_live_datums_of_each_origin(store: Store) -> None:
+    put(store, "images", a="A", b="B", c="C")
+    store.submit([make_spec("copy", files("images", "/*"))])
+    first, _ = run(store)
+    put(store, "images", a="changed", d="D")
+    second, _ = run(store)
+    record = store.job(second.jobs[0].job)[2]
+    assert record is not None
+    assert record.base_job == first.jobs[0].job
+    assert record.origins == {first.jobs[0].job: 2, second.jobs[0].job: 2}
+    put(store, "images", a="A")
+    third, _ = run(store)
+    record = store.job(third.jobs[0].job)[2]
+    assert record is not None
+    assert record.origins == {first.jobs[0].job: 3, second.jobs[0].job: 1}
+
+
+def test_a_newer_version_stops_the_running_job_and_keeps_its_results(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller_module, "_LOOK_LOCAL_S", 0.0)
+    put(store, "images", **{f"f{number}": str(number) for number in range(6)})
+    store.submit([make_spec("copy", files("images", "/*"))])
+    again: list[bytes] = []
+
+    def compute(spec: JobSpec, datum: Datum) -> dict[str, bytes]:
+        if not again:
+            # Somebody submits while the first datums are computed.
+            store.submit([make_spec("copy", files("images", "/*"), code="2")])
+        again.append(datum.key)
+        return copy_inputs(store)(spec, datum)
+
+    summary = store.run(executor=FakeExecutor(store, compute, per_segment=2), check=False)
+    assert [(job.state, job.pipeline) for job in summary.jobs] == [("stopped", "copy"), ("done", "copy")]
+    assert "version 2" in summary.jobs[0].reason
+    store.submit([make_spec("copy", files("images", "/*"), code="1")])
+    _, executor = run(store)
+    assert len(executor.calls) == 6 - again.index(b"f0", 1)
+
+
+def test_a_controller_that_lost_its_epoch_publishes_nothing(store: Store) -> None:
+    put(store, "images", a="A", b="B")
+    store.submit([make_spec("copy", files("images", "/*"))])
+    first = Controller(store, lambda: FakeExecutor(store, paused))
+    second = Controller(store, lambda: FakeExecutor(store, copy_inputs(store)))
+
+    def paused(spec: JobSpec, datum: Datum) -> dict[str, bytes]:
+        # As if this process were stopped here, and another controller took over and finished.
+        _driving.discard((store.backend.url, 1))
+        if store.refresh().head("copy") is None:
+            second.run()
+        return copy_inputs(store)(spec, datum)
+
+    with pytest.raises(HeldError, match="took over"):
+        first.run()
+    assert len(list(store.refresh().history("copy"))) == 1
