@@ -15,12 +15,13 @@ from typing import Generic, Protocol, TypeVar
 from .backend import Backend
 from .compression import compress, decompress
 from .digest import Digest, digest, short
-from .errors import CorruptError, NotFoundError
+from .errors import CorruptError, InvalidInputError, NotFoundError
 
 NODE_PREFIX = "nodes"
 TREE_TARGET = 1024
 """Entries that a tree node aims at, unless the store says otherwise."""
 
+_MIN_TREE_TARGET = 2  # with one entry in each node no level would be shorter than the one below
 _CACHE_BYTES = 32 << 20
 _DECODED_BYTES = 16 << 20
 
@@ -92,6 +93,10 @@ class NodeStore:
     """
 
     def __init__(self, backend: Backend, cache_nodes: int = 4096, *, tree_target: int = TREE_TARGET) -> None:
+        if tree_target < _MIN_TREE_TARGET:
+            raise InvalidInputError(
+                f"a tree node cannot aim at {tree_target} entries: expected {_MIN_TREE_TARGET} or more"
+            )
         self.backend = backend
         self.tree_target = tree_target
         self.reads = 0
