@@ -18,6 +18,7 @@ from typing import Any
 
 from ..storage.digest import digest
 from ..storage.errors import ErrorCode, InvalidInputError
+from ..storage.value import WHOLE_MAX_BYTES
 from ..worker.job import CommandTransform, PythonTransform
 from .identity.bundle import PICKLES, BundleFile, included_files, module_files
 from .identity.code import CodeIdentity, command_identity, python_identity
@@ -167,15 +168,31 @@ def command_spec(declared: Declared, home: Home, *, put_bundle: PutBundle) -> Pi
         name=declared.name,
         input=declared.input,
         transform=transform,
-        code_id=command_code_id(transform, secrets=declared.options.secrets),
+        code_id=command_code_id(transform, code_hash(included), secrets=declared.options.secrets),
         options=declared.options,
         definitions=command_definitions(transform, file, declared.line, included),
         source=f"{file}:{declared.line}" if file else "",
     )
 
 
-def command_code_id(transform: CommandTransform, *, secrets: Sequence[str] = ()) -> str:
-    """Code id of a command: argv, stdin, environment, working folder, accepted codes, code folder, names of secrets."""
+def code_hash(files: Mapping[str, BundleFile]) -> str:
+    """Hash of a code folder: paths, whether they are executable, bytes; hex, empty for no files."""
+    if not files:
+        return ""
+    listed = [[path, bool(mode & 0o111), digest(data).hex()] for path, (data, mode) in sorted(files.items())]
+    return json_digest(listed)
+
+
+def command_code_id(transform: CommandTransform, code: str, *, secrets: Sequence[str] = ()) -> str:
+    """Code id of a command: all that decides what it does.
+
+    Parameters
+    ----------
+    code
+        Hash of its code folder (`code_hash`); the tree's id does not count, since a plan that writes nothing has none.
+    secrets
+        Names of the secrets it gets.
+    """
     return command_identity(
         {
             "argv": transform.argv,
@@ -185,7 +202,7 @@ def command_code_id(transform: CommandTransform, *, secrets: Sequence[str] = ())
             "accept_return_code": tuple(sorted(transform.accept_return_code)),
             "err_argv": transform.err_argv,
             "err_stdin": transform.err_stdin,
-            "code": transform.code,
+            "code": code,
             "secrets": tuple(sorted(secrets)),
         }
     )
@@ -195,12 +212,12 @@ def command_definitions(
     transform: CommandTransform, file: str, line: int, included: Mapping[str, BundleFile]
 ) -> tuple[Definition, ...]:
     """What a plan compares to say where a command changed: the command, and each file of its code folder."""
-    command = msgpack_digest([transform.argv, transform.stdin, dict(sorted(transform.env.items()))])
+    command = json_digest([transform.argv, transform.stdin, dict(sorted(transform.env.items()))])
     files = [Definition(name, name, 0, digest(included[name][0]).hex()) for name in sorted(included)]
     return (Definition("command", file, line, command), *files)
 
 
-def msgpack_digest(value: Any) -> str:
+def json_digest(value: Any) -> str:
     """Hash of plain data, hex."""
     return digest(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hex()
 
@@ -300,6 +317,12 @@ def _pickle(transform: Callable[..., object], name: str) -> bytes:
             code=ErrorCode.BAD_CODE,
             hint="define it at the top level of a file, and pass what it needs as parameters or inputs",
         ) from err
+    if len(data) > WHOLE_MAX_BYTES:
+        raise InvalidInputError(
+            f"pipeline {name!r}: {transform.__qualname__} holds {len(data)} bytes; at most {WHOLE_MAX_BYTES} are sent",
+            code=ErrorCode.BAD_CODE,
+            hint="pass data as an input",
+        )
     return data
 
 

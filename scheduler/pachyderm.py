@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -17,8 +17,9 @@ import msgspec
 from ..storage.errors import ErrorCode, InvalidInputError
 from ..storage.refs import check_name
 from ..worker.job import CommandTransform
-from .declared import command_code_id, command_definitions
+from .declared import code_hash, command_code_id, command_definitions
 from .fields import Fields, shown
+from .identity.bundle import BundleFile
 from .inputs import Cross, Input, Values, cross, files, leaves
 from .quantities import parse_duration_s, parse_size_bytes
 from .spec import Definition, Options, PipelineSpec
@@ -61,7 +62,9 @@ _PFS_NOT_YET = {
 _RESOURCES = ("cpu", "memory", "disk", "gpu")
 
 
-def parse_specs(text: str, *, filename: str, code: str | None = None) -> tuple[list[PipelineSpec], list[str]]:
+def parse_specs(
+    text: str, *, filename: str, code: str | None = None, code_files: Mapping[str, BundleFile] | None = None
+) -> tuple[list[PipelineSpec], list[str]]:
     """Read all specifications of a file.
 
     Parameters
@@ -72,6 +75,8 @@ def parse_specs(text: str, *, filename: str, code: str | None = None) -> tuple[l
         For messages and `source`; decides between JSON and YAML where the text does not.
     code
         Tree (hex) of the scripts that the commands name; it appears at ``/code``.
+    code_files
+        The scripts themselves, by path in that folder: they count by content. Without them the tree's id counts.
 
     Returns
     -------
@@ -88,7 +93,7 @@ def parse_specs(text: str, *, filename: str, code: str | None = None) -> tuple[l
     notices: list[str] = []
     found: dict[str, PipelineSpec] = {}
     for data, line in _documents(text, name):
-        reader = _Reader(data, name, line, code)
+        reader = _Reader(data, name, line, code, code_files)
         spec = reader.read()
         if spec.name in found:
             raise InvalidInputError(f"{name}: two pipelines are named {spec.name!r}", code=ErrorCode.NAME_CLASH)
@@ -167,10 +172,19 @@ def _yaml_documents(text: str, filename: str) -> Iterator[tuple[object, int]]:
 
 
 class _Reader:
-    def __init__(self, data: object, filename: str, line: int, code: str | None) -> None:
+    def __init__(
+        self,
+        data: object,
+        filename: str,
+        line: int,
+        code: str | None,
+        code_files: Mapping[str, BundleFile] | None,
+    ) -> None:
         self.filename = filename
         self.line = line
         self.code = code or ""
+        self.code_files = code_files
+        self.has_code = bool(code) or bool(code_files)
         self.notices: list[str] = []
         self.fields = Fields(data, f"{filename}:{line}", (*_USED, *_WITHOUT_MEANING, *_NOT_YET))
         self.name = self._name()
@@ -202,7 +216,9 @@ class _Reader:
             name=self.name,
             input=node,
             transform=transform,
-            code_id=command_code_id(transform, secrets=secrets),
+            code_id=command_code_id(
+                transform, self.code if self.code_files is None else code_hash(self.code_files), secrets=secrets
+            ),
             salt=fields.text("salt"),
             options=self._options(secrets),
             definitions=self._definitions(transform),
@@ -221,8 +237,9 @@ class _Reader:
         return name
 
     def _definitions(self, transform: CommandTransform) -> tuple[Definition, ...]:
-        found = command_definitions(transform, self.filename, self.line, {})
-        return (*found, Definition("/code", "", 0, self.code)) if self.code else found
+        found = command_definitions(transform, self.filename, self.line, self.code_files or {})
+        opaque = self.code and self.code_files is None
+        return (*found, Definition("/code", "", 0, self.code)) if opaque else found
 
     # --- transform ---
 
@@ -244,7 +261,7 @@ class _Reader:
         if ignored:
             self.notices.append(f"{self.name}: without meaning here: {', '.join(f'transform.{x}' for x in ignored)}")
         lines = (*argv, *fields.texts("stdin"), *fields.texts("err_cmd"), *fields.texts("err_stdin"))
-        if not self.code and any("/code/" in line for line in lines):
+        if not self.has_code and any("/code/" in line for line in lines):
             self.notices.append(f"{self.name}: it names files in /code: give their folder with --code DIR")
         transform = CommandTransform(
             argv=argv,

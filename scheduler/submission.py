@@ -132,8 +132,9 @@ def _build_specs(path: Path, writer: CodeWriter, params: Params | None, code: Pa
         raise NotFoundError(f"{path}: no such file", code=ErrorCode.NO_FILE)
     if params:
         raise InvalidInputError(f"{path.name} holds commands, which take no parameters: set them in its env")
-    tree = writer.put(read_folder(code)) if code is not None else None
-    specs, notices = parse_specs(path.read_text(encoding="utf-8"), filename=path.name, code=tree)
+    files = read_folder(code) if code is not None else None
+    tree = writer.put(files) if files is not None else None
+    specs, notices = parse_specs(path.read_text(encoding="utf-8"), filename=path.name, code=tree, code_files=files)
     return Built(tuple(specs), {specs[0].name: tuple(notices)} if notices and specs else {}, ())
 
 

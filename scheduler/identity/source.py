@@ -61,12 +61,12 @@ class Project:
 
     def find_file(self, module: str) -> Path | None:
         """The user's file of a module, found without importing anything."""
+        if module.partition(".")[0] == _OWN_PACKAGE:
+            return None
         loaded = sys.modules.get(module)
         filename = getattr(loaded, "__file__", None)
         if filename and self.owns(filename):
-            return Path(filename).resolve()
-        if module.partition(".")[0] == _OWN_PACKAGE:
-            return None
+            return _resolved(filename)
         relative = Path(*module.split("."))
         for folder in self.folders:
             for candidate in (folder / relative / "__init__.py", folder / relative.with_name(relative.name + ".py")):
@@ -90,8 +90,9 @@ class Project:
 
 @functools.cache
 def _installed() -> tuple[Path, ...]:
-    # Of dmlpipe its layers, not their parent: its own repository holds examples, which are a user's code.
-    own = [Path(__file__).resolve().parents[2] / layer for layer in _LAYERS]
+    # Of dmlpipe its folders, not their parent: its own repository holds examples, which are a user's code.
+    root = Path(__file__).resolve().parents[2]
+    own = [root / layer for layer in _LAYERS] + [root / "src" / _OWN_PACKAGE]
     return (*own, *[Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")])
 
 

@@ -306,6 +306,20 @@ def test_the_code_folder_counts() -> None:
     assert len(ids) == 3
 
 
+def test_the_scripts_count_by_content_not_by_their_tree() -> None:
+    files = {"a.py": (b"1", 0o644), "b/c.py": (b"2", 0o600)}
+    first, notices = parse(IRIS, code="", code_files=files)
+    assert first.code_id == parse(IRIS, code="ab" * 32, code_files=files)[0].code_id
+    assert not any("--code" in notice for notice in notices)
+    assert [item.name for item in first.definitions] == ["command", "a.py", "b/c.py"]
+    for other in (
+        {**files, "a.py": (b"3", 0o644)},
+        {**files, "a.py": (b"1", 0o755)},
+        {"z.py": files["a.py"], "b/c.py": files["b/c.py"]},
+    ):
+        assert parse(IRIS, code_files=other)[0].code_id != first.code_id
+
+
 def test_shared_specs_of_the_example_parse() -> None:
     folder = Path(__file__).resolve().parents[2] / "examples" / "iris"
     for path in sorted(folder.glob("*.pipeline.json")):
