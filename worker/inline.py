@@ -50,6 +50,8 @@ class InlineWorker:
         pipeline that is not here is loaded from its bundle.
     environ
         Where secrets and commands' variables come from.
+    on_error
+        Is handed each exception that user code raises, with its traceback: for a debugger.
     """
 
     def __init__(
@@ -60,10 +62,12 @@ class InlineWorker:
         worker: str = "inline",
         targets: Mapping[str, object] | None = None,
         environ: Mapping[str, str] | None = None,
+        on_error: Callable[[BaseException], None] = lambda error: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._folder = folder
+        self._on_error = on_error
         self._worker = worker
         self._targets = dict(targets or {})
         self._environ = dict(os.environ if environ is None else environ)
@@ -115,7 +119,7 @@ class InlineWorker:
         (folder / "scratch").mkdir()
         job = JobWork(self._store, spec, folder=folder / "job", results=writer, environ=self._environ)
         try:
-            run = _InlineRun(self._store, job, folder, self._targets.get(spec.pipeline), self._clock)
+            run = _InlineRun(self._store, job, folder, self._targets.get(spec.pipeline), self._clock, self._on_error)
             rows = []
             for index, row in run.rows(datums, stop):
                 writer.add(fold, lease, index, row)
@@ -127,9 +131,16 @@ class InlineWorker:
 
 class _InlineRun:
     def __init__(
-        self, store: WorkerStore, job: JobWork, folder: Path, target: object, clock: Callable[[], float]
+        self,
+        store: WorkerStore,
+        job: JobWork,
+        folder: Path,
+        target: object,
+        clock: Callable[[], float],
+        on_error: Callable[[BaseException], None],
     ) -> None:
         self._job = job
+        self._on_error = on_error
         self._clock = clock
         self._target = target
         self._materializer = Materializer(store, folder / "d")
@@ -180,6 +191,7 @@ class _InlineRun:
     def _surroundings(self) -> Iterator[None]:
         """Variables and module path of a slot, taken back afterwards."""
         environ, path, bytecode = dict(os.environ), list(sys.path), sys.dont_write_bytecode
+        modules = dict(sys.modules) if self._target is None else None
         declared = ("DMLPIPE_", "PACH_", "PPS_")
         own = {name: text for name, text in self._setup.env.items() if name.startswith(declared)}
         os.environ.update(own | self._job.secrets)
@@ -190,6 +202,9 @@ class _InlineRun:
             os.environ.clear()
             os.environ.update(environ)
             sys.path[:] = path
+            if modules is not None:
+                hide_modules(self._job.code)
+                sys.modules.update({name: module for name, module in modules.items() if name not in sys.modules})
             sys.dont_write_bytecode = bytecode
 
     def _call(self, datums: Sequence[Datum], call: Call) -> list[tuple[Result, list[tuple[str, bytes]]]]:
@@ -229,9 +244,10 @@ class _InlineRun:
             if type(err).__name__ == "BdbQuit":
                 raise
             return [(Result(Outcome.FAILED, failure_of(err, self._frames)), [])]
-        results = []
+        results: list[tuple[Result, list[tuple[str, bytes]]]] = []
         for outputs in made:
             if isinstance(outputs, Exception):
+                self._on_error(outputs)
                 results.append((Result(Outcome.FAILED, failure_of(outputs, self._frames)), []))
                 continue
             try:
@@ -245,6 +261,7 @@ class _InlineRun:
             setup = self._setup
             target = self._target
             if target is None:
+                hide_modules(setup.code)
                 target = load_transform(transform, setup.code, setup.pickled)
             self._loaded = Loaded(
                 target,
@@ -284,3 +301,10 @@ class _InlineRun:
                     os.close(output.fd)
             found.append((output.path, encode_value(value)))
         return sorted(found)
+
+
+def hide_modules(code: str) -> None:
+    """Forget modules that have the name of one in the folder `code`: another pipeline's `dag` is not this one's."""
+    own = {entry.removesuffix(".py") for entry in os.listdir(code)} if code else set()
+    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+        del sys.modules[name]
