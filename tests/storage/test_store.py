@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dmlpipe.storage.backend.memory import MemoryBackend
 from dmlpipe.storage.commits import FileInfo
+from dmlpipe.storage.digest import Data
 from dmlpipe.storage.errors import (
     ConflictError,
     CorruptError,
@@ -297,3 +299,111 @@ def test_a_crash_before_the_entry_shows_nothing(images: Store, tmp_path: Path) -
     assert again["images"] == images["images"]
     assert again.fsck().ok
     assert again.fsck().orphans > 0
+
+
+class Dying(MemoryBackend):
+    """Dies at the n-th write: before it, or after it was done."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.left = -1
+        self.after = False
+
+    def put_if_absent(self, key: str, data: Data, *, durable: bool = False) -> bool:
+        self.left -= 1
+        if self.left == 0 and not self.after:
+            raise KeyboardInterrupt
+        made = super().put_if_absent(key, data, durable=durable)
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return made
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_put_that_dies_at_any_write_is_all_or_nothing(after: bool) -> None:
+    name = f"dying-{after}"
+    old = Store.init(f"memory://{name}")
+    for index in range(30):  # so that a checkpoint is among the writes
+        old.put("r", (f"old/{index}", os.urandom(200)))
+    head = old["r"].id
+    for writes in range(1, 100):
+        data = [os.urandom(300), os.urandom(1 << 20)]
+        backend = Dying(name)
+        store = Store(backend, old.info)
+        store.refresh()
+        backend.left, backend.after = writes, after
+        try:
+            store.put("r", ("new/small", data[0]), ("new/big", data[1]))
+        except KeyboardInterrupt:
+            now = Store.open(f"memory://{name}")
+            assert now.fsck().problems == ()
+            if now["r"].id != head:
+                assert now["r"].read_bytes("new/big") == data[1]
+                assert now["r"].read_bytes("new/small") == data[0]
+                with now.commit("r") as session:
+                    session.delete("new")
+                head = now["r"].id
+        else:
+            break
+    assert writes > 6
+    final = Store.open(f"memory://{name}")
+    assert final["r"].files == 32
+    assert final.fsck().ok
+
+
+_RACER = """
+import sys
+from dmlpipe.storage.store import Store
+store = Store.open(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for index in range(15):
+    store.put("r", (f"{sys.argv[2]}/{index}", sys.argv[2] * 100), create=True)
+"""
+
+
+def race(url: str, env: dict[str, str], count: int = 4) -> None:
+    args = [sys.executable, "-c", _RACER, url]
+    racers = [
+        subprocess.Popen([*args, str(number)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for number in range(count)
+    ]
+    try:
+        for racer in racers:
+            assert racer.stdout is not None
+            assert racer.stdout.readline() == "ready\n"
+        for racer in racers:
+            assert racer.stdin is not None
+            racer.stdin.write("go\n")
+            racer.stdin.flush()
+        assert [racer.wait(timeout=60) for racer in racers] == [0] * count
+    finally:
+        for racer in racers:
+            racer.kill()
+            racer.communicate()
+
+
+def test_processes_that_put_at_once_lose_nothing(store: Store, tmp_path: Path) -> None:
+    race(str(tmp_path / "store"), {**os.environ, "DMLPIPE_CACHE_DIR": str(tmp_path / "cache")})
+    assert store["r"].files == 60
+    assert store.fsck().ok
+    commits = [store["r"]]
+    while commits[-1].parents:
+        commits.append(store[f"r@{commits[-1].parents[0]}"])
+    assert [commit.files for commit in commits] == list(range(60, 0, -1))
+
+
+@pytest.mark.s3
+def test_a_store_on_s3(s3_url: str, tmp_path: Path) -> None:
+    store = Store.init(s3_url, cache_dir=tmp_path / "cache")
+    data = os.urandom(2 << 20)
+    store.put("images", *[(f"{index}.png", os.urandom(500)) for index in range(50)], ("big", data))
+    again = Store.open(s3_url, cache_dir=tmp_path / "c2")
+    assert again["images"].read_bytes("big") == data
+    assert again["images"].get("/", tmp_path / "out") == 51
+    race(s3_url, {**os.environ, "DMLPIPE_CACHE_DIR": str(tmp_path / "c3")}, count=2)
+    assert store["r"].files == 30
+    assert store.fsck().ok
+    with pytest.raises(InvalidInputError, match="there is a store"):
+        Store.init(s3_url)
+    assert list((tmp_path / "c2").rglob("*.idx"))
