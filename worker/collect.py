@@ -75,6 +75,7 @@ class Names:
                 f"output {path!r} is a file, but {self._folders[path]!r} needs a folder there",
                 code=ErrorCode.OUTPUT_CONFLICT,
             )
+        new: list[str] = []
         cut = path.rfind("/")
         while cut > 0:
             folder = path[:cut]
@@ -84,8 +85,9 @@ class Names:
                 )
             if folder in self._folders:
                 break
-            self._folders[folder] = path
+            new.append(folder)
             cut = path.rfind("/", 0, cut)
+        self._folders.update(dict.fromkeys(new, path))
         self._files[path] = str(name)
         return path
 

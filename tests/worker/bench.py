@@ -97,9 +97,7 @@ def varying(name: str, tree: Tree, repo: str = "") -> JobInput:
 
 def constant(name: str, tree: Tree, path: str = "") -> JobInput:
     """An input that is the same for all datums."""
-    return JobInput(
-        name=name, kind="files", constant=True, repo=name, commit="d" * 64, tree=tree.root.hex(), path=path
-    )
+    return JobInput(name=name, kind="files", constant=True, repo=name, commit="d" * 64, tree=tree.root.hex(), path=path)
 
 
 def spec(transform: PythonTransform | CommandTransform, *inputs: JobInput, **options: Any) -> JobSpec:
@@ -146,7 +144,7 @@ class ListSource:
         self.requests.append(request)
         for stored in request.stored:
             for part in stored.leases:
-                assert set(part.indexes) <= self.open[part.lease], "a datum was reported as stored twice, or never given"
+                assert set(part.indexes) <= self.open[part.lease], "stored twice, or never given"
                 self.open[part.lease] -= set(part.indexes)
         for given in request.giving_back:
             self.open[given.lease] -= set(range(given.start, given.stop))
@@ -183,9 +181,7 @@ class Bench:
         for start in range(0, len(datums), step):
             self.count += 1
             stop = min(start + step, len(datums))
-            found.append(
-                Lease(id=self.count, job=job.job, spec=name, block=block, start=start, stop=stop, fold=fold)
-            )
+            found.append(Lease(id=self.count, job=job.job, spec=name, block=block, start=start, stop=stop, fold=fold))
         return found
 
     def loop(self, source: ListSource, slots: int = 1, **settings: Any) -> PullLoop:
