@@ -58,7 +58,7 @@ def command(app: App, keep: Path | None, pictures: Path | None) -> int:
     try:
         with contextlib.chdir(folder), _own_store():
             told = Story(stage, folder).tell()
-    except click.ClickException:
+    except (click.ClickException, KeyboardInterrupt):
         stage.note(f"the folder is left as it is: {folder}")
         raise
     seconds = time.monotonic() - began

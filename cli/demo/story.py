@@ -126,7 +126,7 @@ class Story:
         )
         before = facts.commit("model")
         stage.type("dmlpipe put images scans/arrived-1 -m 'ten more'")
-        stage.type("dmlpipe run", picture="arrive")
+        stage.type("dmlpipe run")
         stage.claim(
             f"exactly {ARRIVING} datums and the report run, {INPUT:,} are skipped",
             {"predictions": Work("done", ARRIVING, INPUT), "report": Work("done", 1, 0)},
@@ -176,7 +176,7 @@ class Story:
             " was computed once is known: no datum runs."
         )
         good = facts.commit("model@master^")
-        stage.type("dmlpipe revert model --to 'model@master^' -m 'the second batch is mislabelled'", picture="revert")
+        stage.type("dmlpipe revert model --to 'model@master^' -m 'the second batch is mislabelled'")
         stage.type("dmlpipe run")
         stage.claim(
             f"zero datums run, {total:,} predictions and the report are reused",
@@ -194,7 +194,7 @@ class Story:
             facts.work(),
         )
         stage.claim("they were made by the held model", good, facts.inputs("predictions")["model"])
-        printed = " ".join(stage.type("dmlpipe status", picture="status"))
+        printed = " ".join(stage.type("dmlpipe status"))
         stage.claim("status says that the model is held", (good, True), (facts.held("model"), "held" in printed))
         stage.type("dmlpipe release model")
         stage.claim("the hold is over", "", facts.held("model"))

@@ -15,4 +15,4 @@ def test_what_dmlpipe_brings_is_left_out() -> None:
 
 
 def test_a_package_that_is_not_installed_here_is_shown() -> None:
-    assert roots(["torch-of-another-machine", "numpy"]) == ["numpy", "torch-of-another-machine"]
+    assert roots(["torch-of-another-machine", "scikit-learn"]) == ["scikit-learn", "torch-of-another-machine"]

@@ -89,8 +89,12 @@ def performances(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Per
 
 def test_every_job_did_what_the_demo_says(performances: tuple[Performance, Performance]) -> None:
     for played in performances:
-        jobs = [(job.pipeline, job.end.counters.run, job.end.counters.skipped) for _, job in played.store.state.jobs()]
-        assert jobs[::-1] == JOBS
+        # Jobs that compute nothing may end in one entry.
+        jobs = sorted(
+            ((job.end_n, REPOS.index(job.pipeline), job.end.counters) for _, job in played.store.state.jobs()),
+            key=lambda job: job[:2],
+        )
+        assert [(REPOS[repo], counters.run, counters.skipped) for _, repo, counters in jobs] == JOBS
         assert {job.state for _, job in played.store.state.jobs()} == {"done"}
 
 
@@ -144,11 +148,11 @@ def test_the_folder_that_it_left_goes_on_working(
 def test_the_pictures_of_the_readme_are_made(performances: tuple[Performance, Performance]) -> None:
     pictures = performances[0].folder.parent / "pictures"
     names = {path.name for path in pictures.glob("*.svg")}
-    assert {"run.svg", "why.svg", "revert.svg", "plan.svg", "status.svg"} <= names
+    assert names == {"run.svg", "why.svg", "plan.svg"}
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     for name in names:
         assert (pictures / name).read_text().startswith("<svg")
-    assert "docs/pictures/why.svg" in readme
+        assert f"docs/pictures/{name}" in readme
 
 
 def test_a_count_that_is_not_as_said_ends_it_with_exit_code_1(
