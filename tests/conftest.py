@@ -77,6 +77,8 @@ def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     (folder / "data").mkdir()
     ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
     command = [str(program), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'data'}", "-s3"]
+    # Their fixed ports would clash with another test run's.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += [f"-s3.config={config}", "-master.volumeSizeLimitMB=256", "-volume.max=30", "-master.telemetry=false"]
     endpoint = f"http://127.0.0.1:{ports['s3']}"
