@@ -243,6 +243,7 @@ class _InlineRun:
         except Exception as err:
             if type(err).__name__ == "BdbQuit":
                 raise
+            self._on_error(err)
             return [(Result(Outcome.FAILED, failure_of(err, self._frames)), [])]
         results: list[tuple[Result, list[tuple[str, bytes]]]] = []
         for outputs in made:

@@ -20,7 +20,7 @@ def letters() -> dml.DAG:
         return {"n": str(max(least, *(len(path.read_text()) for path in texts.iterdir())))}
 
     @dag.pipeline(dml.cross(text=dml.files("texts", "/{stem}.txt"), longest=dml.files("longest")), batch=2)
-    class padded:
+    class padded:  # noqa: N801 - the name is the pipeline's
         def __init__(self, longest: Path) -> None:
             self.width = int((longest / "n").read_text())
 
