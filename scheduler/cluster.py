@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from ..storage.backend import Backend
 from ..storage.errors import ErrorCode, InvalidInputError
 from ..storage.store import CACHE_VARIABLE
 from .dask_executor import DaskExecutor
@@ -202,6 +203,7 @@ def start_executor(
     *,
     folder: Path,
     cache_dir: Path | None = None,
+    backend: Backend | None = None,
 ) -> DaskExecutor:
     """Start a local cluster and return an executor that owns it: closing the executor ends the cluster.
 
@@ -209,4 +211,4 @@ def start_executor(
     `DaskExecutor`.
     """
     cluster = start_local(store_url, slots, folder=folder, cache_dir=cache_dir)
-    return DaskExecutor(cluster.address, read_block, failure=cluster.failure, on_close=cluster.close)
+    return DaskExecutor(cluster.address, read_block, backend=backend, failure=cluster.failure, on_close=cluster.close)

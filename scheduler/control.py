@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ..worker.messages import Stored
 from .executor import JobOffer
 from .pool import JobStatus, PoolEvent
 
@@ -25,6 +26,7 @@ __all__ = [
     "NumberedEvent",
     "Offer",
     "Poll",
+    "Settle",
     "Status",
     "decode_reply",
     "decode_request",
@@ -83,6 +85,15 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
     job: str
 
 
+class Settle(msgspec.Struct, frozen=True, kw_only=True, tag="settle"):
+    """What a lost worker had stored of a job without saying so: the answer to `WorkerLost`."""
+
+    session: str
+    job: str
+    worker: str
+    stored: tuple[Stored, ...]
+
+
 class Poll(msgspec.Struct, frozen=True, kw_only=True, tag="poll"):
     """Events after number `ack`; waits up to `wait_s` for one."""
 
@@ -103,7 +114,7 @@ class Bye(msgspec.Struct, frozen=True, kw_only=True, tag="bye"):
     """Let the workers store what they computed and end."""
 
 
-ControlRequest = Hello | Offer | AddBlock | EndBlocks | AdvanceFold | Cancel | Poll | Status | Bye
+ControlRequest = Hello | Offer | AddBlock | EndBlocks | AdvanceFold | Cancel | Settle | Poll | Status | Bye
 
 
 class NumberedEvent(msgspec.Struct, frozen=True, array_like=True):

@@ -295,8 +295,11 @@ def _control(options: argparse.Namespace) -> int:
 
     executors: list[DaskExecutor] = []
 
+    def read_block(block: str) -> bytes:
+        return store.nodes.get(from_hex(block))
+
     def make_executor() -> DaskExecutor:
-        executors.append(DaskExecutor(options.address, lambda block: store.nodes.get(from_hex(block))))
+        executors.append(DaskExecutor(options.address, read_block, backend=store.backend))
         return executors[-1]
 
     # Made now: a first commit that comes later does not wait for the import of Dask, and what the workers of an

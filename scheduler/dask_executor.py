@@ -21,6 +21,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from ..storage.backend import Backend
 from ..storage.errors import DmlpipeError
 from ..worker.job import decode_block
 from .control import (
@@ -35,13 +36,15 @@ from .control import (
     Hello,
     Offer,
     Poll,
+    Settle,
     Status,
     decode_reply,
     encode_request,
 )
 from .errors import ClusterError
 from .executor import DatumLost, Event, ExecutorFailed, JobOffer
-from .pool import LostDatum, PoolEvent
+from .pool import LostDatum, PoolEvent, WorkerLost
+from .unreported import find_unreported
 
 if TYPE_CHECKING:
     from .dask_seam import Connection
@@ -69,6 +72,9 @@ class DaskExecutor:
         `tcp://127.0.0.1:8786`. The scheduler may still be starting.
     read_block
         Returns the bytes of a block's node, for events that name a datum by its place.
+    backend
+        Of the store: is searched for what a lost worker stored and could not report. None: such datums are computed
+        again.
     failure
         Says why the cluster cannot go on, or "" while it can. Called about every second from any thread.
     on_close
@@ -84,6 +90,7 @@ class DaskExecutor:
         address: str,
         read_block: Callable[[str], bytes],
         *,
+        backend: Backend | None = None,
         failure: Callable[[], str] = lambda: "",
         on_close: Callable[[], None] | None = None,
         connect_s: float = 30.0,
@@ -92,6 +99,7 @@ class DaskExecutor:
         self.address = address
         self.session = secrets.token_hex(8)
         self._read_block = read_block
+        self._backend = backend
         self._failure = failure
         self._on_close = on_close
         self.stop_workers = on_close is not None
@@ -173,7 +181,10 @@ class DaskExecutor:
                 break
             if reply.events:
                 self._ack = reply.events[-1].number
-                return [self._event(numbered.event) for numbered in reply.events]
+                events = [self._event(numbered.event) for numbered in reply.events]
+                if told := [event for event in events if event is not None]:
+                    return told
+                continue
             if reply.refused and not reply.workers:
                 self._fail(reply.refused[0], "install the same dmlpipe for the workers as here")
             elif problem := self._failure():
@@ -227,7 +238,11 @@ class DaskExecutor:
 
     # -- inside, the caller's thread
 
-    def _event(self, event: PoolEvent) -> Event:
+    def _event(self, event: PoolEvent) -> Event | None:
+        if isinstance(event, WorkerLost):
+            stored = find_unreported(self._backend, self._read_block, event) if self._backend is not None else ()
+            self._post(Settle(session=self.session, job=event.job, worker=event.worker, stored=stored))
+            return None
         if isinstance(event, LostDatum):
             datum = decode_block(self._read_block(event.block))[event.index]
             return DatumLost(job=event.job, key=datum.key, fingerprint=datum.fingerprint)

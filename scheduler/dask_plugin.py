@@ -32,6 +32,7 @@ from .control import (
     NumberedEvent,
     Offer,
     Poll,
+    Settle,
     Status,
 )
 from .executor import Progressed
@@ -64,6 +65,8 @@ class LeaseService:
         self._gone: set[str] = set()
         self._refused: dict[str, str] = {}
         self._session = ""
+        self._beginning = False
+        """A session waits for the jobs of the one before to end."""
         self._stopping = False
         self._outbox: list[NumberedEvent] = []
         self._next_event = 1
@@ -86,6 +89,9 @@ class LeaseService:
         """Dask lost a worker."""
         self._gone.add(name)
         self.pool.remove_worker(name)
+        if not self._session or self._beginning:
+            # Nobody is there to look at what it had stored.
+            self.pool.settle_all()
         self._wake()
 
     # -- RPCs
@@ -184,6 +190,8 @@ class LeaseService:
                 self.pool.advance_fold(job, fold)
             case Cancel(job=job):
                 self.pool.cancel(job)
+            case Settle(job=job, worker=worker, stored=stored):
+                self.pool.settle(job, worker, stored)
             case Bye(stop_workers=stop_workers):
                 self._end_session()
                 self._stopping = stop_workers
@@ -193,6 +201,7 @@ class LeaseService:
     def _end_session(self) -> None:
         for job in self.pool.jobs():
             self.pool.cancel(job)
+        self.pool.settle_all()
         self._session = ""
 
     async def _hello(self, request: Hello) -> ControlReply:
@@ -206,6 +215,7 @@ class LeaseService:
         self._end_session()
         self._session = request.session
         self._stopping = False
+        self._beginning = True
         self._wake()
         deadline = self._clock() + request.drain_s
         while self.pool.jobs() and self._session == request.session:
@@ -216,6 +226,7 @@ class LeaseService:
         for job in self.pool.jobs():
             logger.warning("workers did not give back job %s of an earlier controller in time", job)
             self.pool.revoke(job)
+        self._beginning = False
         self.pool.events()
         self._outbox.clear()
         self._low.clear()

@@ -4,9 +4,11 @@ Rules:
 
 * A datum is in exactly one place: queued, suspect, in a lease, stored, lost, or dropped by `cancel`.
 * A lease stays with its worker until every datum of it is stored or given back. Computed is not stored.
-* What a lost worker had not stored is queued again. A lease that was not computed made its datums *suspect*: they are
-  leased one by one, so that the next loss has one cause. A datum that was alone in a lost lease is from then on
-  leased to a worker that holds no other such datum; after `LOSSES_MAX` losses it is lost.
+* A lost worker may have stored a segment that it could not report. So its leases stay out until the controller has
+  looked (`WorkerLost`, `settle`); what was not stored is then queued again.
+* A lost lease that was not computed makes its datums *suspect*: they are leased one by one, so that the next loss has
+  one cause. A datum that was alone in a lost lease is from then on leased to a worker that holds no other such datum;
+  after `LOSSES_MAX` losses it is lost.
 * Reports about leases that the pool no longer knows are ignored: each datum is counted once.
 * Jobs share by slots in use; among equals the one served longest ago is next. A lease is sized to
   `TARGET_S` of work, and to half of an even share of what is left, so that no slot has a long tail alone.
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -36,6 +39,7 @@ __all__ = [
     "LeasePool",
     "LostDatum",
     "PoolEvent",
+    "WorkerLost",
 ]
 
 TARGET_S = 0.5
@@ -56,7 +60,15 @@ class LostDatum(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
     index: int
 
 
-PoolEvent = Progressed | SegmentStored | DatumFailed | LostDatum | JobFinished | WorkersChanged
+class WorkerLost(msgspec.Struct, frozen=True, kw_only=True, tag="worker-lost"):
+    """A worker is gone with leases of a job in hand; `LeasePool.settle` must follow."""
+
+    job: str
+    worker: str
+    leases: tuple[Lease, ...]
+
+
+PoolEvent = Progressed | SegmentStored | DatumFailed | LostDatum | WorkerLost | JobFinished | WorkersChanged
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +117,8 @@ class _Out:
     stored: int = 0
     given: int = 0
     told_to_flush: bool = False
+    lost: bool = False
+    """Its worker is gone."""
 
     @property
     def size(self) -> int:
@@ -162,7 +176,7 @@ class _Job:
         return max(1, math.ceil(self.offer.cpus))
 
     def in_use(self) -> int:
-        return self.slots_needed * sum(1 for out in self.out.values() if not out.computed)
+        return self.slots_needed * sum(1 for out in self.out.values() if not (out.computed or out.lost))
 
 
 @dataclass(slots=True)
@@ -193,7 +207,8 @@ class LeasePool:
         self._jobs: dict[str, _Job] = {}
         self._finished: set[str] = set()
         self._workers: dict[str, _Worker] = {}
-        self._out: dict[int, _Out] = {}
+        self._lost: dict[str, dict[int, _Out]] = {}
+        """Leases of workers that are gone, until they are settled."""
         self._events: list[PoolEvent] = []
         self._next_lease = 1
         self._turn = 0
@@ -208,17 +223,39 @@ class LeasePool:
         self._workers_changed()
 
     def remove_worker(self, worker: str) -> None:
-        """A worker is gone: queue what it had not stored."""
+        """A worker is gone: say which leases it held. They stay out until `settle`."""
         gone = self._workers.pop(worker, None)
         if gone is None:
             return
-        jobs = {out.lease.job for out in gone.out.values()}
-        # Newest first: each is put at the head of the queue, which then stands in the order it was leased.
-        for out in sorted(gone.out.values(), key=lambda out: -out.lease.id):
-            self._revoke(out)
+        self._lost[worker] = gone.out
+        held: dict[str, list[Lease]] = {}
+        for out in gone.out.values():
+            out.lost = True
+            held.setdefault(out.lease.job, []).append(out.lease)
+        for job, leases in held.items():
+            self._events.append(WorkerLost(job=job, worker=worker, leases=tuple(leases)))
+        if not held:
+            del self._lost[worker]
         self._workers_changed()
-        for job in jobs:
-            self._finish_if_done(job)
+
+    def settle(self, job: str, worker: str, stored: Sequence[Stored] = ()) -> None:
+        """Take what a lost worker had stored of a job; queue the rest of its leases. Idempotent."""
+        outs = self._lost.get(worker)
+        if outs is None:
+            return
+        for segment in stored:
+            self._stored(outs, segment)
+        # Newest first: each is put at the head of the queue, which then stands in the order it was leased.
+        for out in sorted(outs.values(), key=lambda out: -out.lease.id):
+            if out.lease.job == job:
+                self._revoke(out)
+        self._finish_if_done(job)
+
+    def settle_all(self) -> None:
+        """Settle every lost worker, as if it had stored nothing that it did not report."""
+        for worker, outs in list(self._lost.items()):
+            for job in {out.lease.job for out in outs.values()}:
+                self.settle(job, worker)
 
     def has_worker(self, worker: str) -> bool:
         """Whether `worker` may hold leases."""
@@ -340,7 +377,7 @@ class LeasePool:
         for given in request.giving_back:
             touched |= self._given_back(request.worker, given)
         for stored in request.stored:
-            touched |= self._stored(request.worker, stored)
+            touched |= self._stored(worker.out, stored)
         for name in touched:
             self._finish_if_done(name)
 
@@ -432,7 +469,7 @@ class LeasePool:
         self._events.append(WorkersChanged(workers=len(self._workers), slots=self.slots()))
 
     def _emit_progress(self, name: str, job: _Job, now: float) -> None:
-        running = sum(max(0, out.size - out.given - out.done) for out in job.out.values())
+        running = sum(max(0, out.size - out.given - out.done) for out in job.out.values() if not out.lost)
         job.changed = False
         job.reported_at = now
         self._events.append(
@@ -508,7 +545,7 @@ class LeasePool:
         job.turn = self._turn
         job.changed = True
         out = _Out(lease, worker, slot, now, losses, bytearray(stop - start), stop - start)
-        self._out[lease.id] = job.out[lease.id] = taker.out[lease.id] = out
+        job.out[lease.id] = taker.out[lease.id] = out
         return lease
 
     @staticmethod
@@ -555,8 +592,7 @@ class LeasePool:
         self._close_if_empty(out)
         return {out.lease.job}
 
-    def _stored(self, worker: str, stored: Stored) -> set[str]:
-        outs = self._workers[worker].out
+    def _stored(self, outs: dict[int, _Out], stored: Stored) -> set[str]:
         fresh = 0
         for part in stored.leases:
             out = outs.get(part.lease)
@@ -584,11 +620,15 @@ class LeasePool:
         self._forget(out)
 
     def _forget(self, out: _Out) -> None:
-        del self._out[out.lease.id]
         del self._jobs[out.lease.job].out[out.lease.id]
         worker = self._workers.get(out.worker)
         if worker is not None:
             del worker.out[out.lease.id]
+        else:
+            lost = self._lost[out.worker]
+            del lost[out.lease.id]
+            if not lost:
+                del self._lost[out.worker]
 
     def _revoke(self, out: _Out) -> None:
         job = self._jobs[out.lease.job]

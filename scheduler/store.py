@@ -159,7 +159,12 @@ class Store(VersionedStore):
         count = slots or len(os.sched_getaffinity(0))
         folder = self.cache_dir / "stores" / self.repo_id / "run"
         return start_executor(
-            self.url, count, lambda name: self.nodes.get(from_hex(name)), folder=folder, cache_dir=self.cache_dir
+            self.url,
+            count,
+            lambda name: self.nodes.get(from_hex(name)),
+            folder=folder,
+            cache_dir=self.cache_dir,
+            backend=self.backend,
         )
 
     def _hand_over(self, state: State, observer: Observer) -> RunSummary | None:

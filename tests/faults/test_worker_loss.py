@@ -78,6 +78,7 @@ def executor_on(cluster: Cluster, store: Store) -> Watched:
     return Watched(
         cluster.address,
         lambda block: store.nodes.get(from_hex(block)),
+        backend=store.backend,
         failure=cluster.failure,
         on_close=cluster.close,
     )

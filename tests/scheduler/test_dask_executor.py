@@ -20,6 +20,7 @@ from dmlpipe.scheduler.executor import (
     ExecutorFailed,
     JobFinished,
     JobOffer,
+    Progressed,
     SegmentStored,
     WorkersChanged,
 )
@@ -152,17 +153,24 @@ def test_a_datum_that_takes_five_workers_along_is_named_by_its_key(cluster: Clus
 
     with DaskExecutor(cluster.address, read_block) as executor:
         offer(executor, 2)
+        events: list[Event] = []
+
+        def wait_for_running(count: int) -> None:
+            deadline = time.monotonic() + LIMIT_S
+            running = None
+            while running != count:
+                assert time.monotonic() < deadline
+                for event in executor.poll(0.1):
+                    events.append(event)
+                    running = event.running if isinstance(event, Progressed) else running
+
         for number in range(LOSSES_MAX * 2):
             worker = start_worker(f"w{number}", slots=1, seconds=-1)
-            deadline = time.monotonic() + LIMIT_S
-            while not executor.open_folds("j"):
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
+            wait_for_running(1)
             worker.kill()
             worker.wait(LIMIT_S)
-            while executor.slots():
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-        events = events_until(executor, JobFinished)
+            wait_for_running(0)
+        if not any(isinstance(event, JobFinished) for event in events):
+            events += events_until(executor, JobFinished)
         lost = {event.key: event.fingerprint for event in events if isinstance(event, DatumLost)}
         assert lost == {datum.key: datum.fingerprint for datum in datums}

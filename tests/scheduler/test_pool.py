@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dmlpipe.scheduler.executor import DatumFailed, JobFinished, JobOffer, Progressed, SegmentStored, WorkersChanged
-from dmlpipe.scheduler.pool import LOSSES_MAX, TARGET_S, LeasePool, LostDatum, PoolEvent
+from dmlpipe.scheduler.pool import LOSSES_MAX, TARGET_S, LeasePool, LostDatum, PoolEvent, WorkerLost
 from dmlpipe.storage.errors import NotFoundError
 from dmlpipe.storage.segment import Failure
 from dmlpipe.worker.job import Lease
@@ -76,6 +76,16 @@ def take(pool: LeasePool, worker: str = "w", slot: int = 0, now: float = 0.0) ->
     lease = pool.take(worker, slot, now)
     assert lease is not None
     return lease
+
+
+def lose(pool: LeasePool, worker: str) -> list[PoolEvent]:
+    """Lose a worker that had stored nothing it did not report; return the events."""
+    pool.remove_worker(worker)
+    before = pool.events()
+    for event in before:
+        if isinstance(event, WorkerLost):
+            pool.settle(event.job, event.worker)
+    return [*before, *pool.events()]
 
 
 def kinds(events: list[PoolEvent]) -> list[type]:
@@ -171,7 +181,7 @@ def test_a_lost_worker_returns_what_it_had_not_stored() -> None:
     pool = pool_with(10)
     first, second = take(pool), take(pool, slot=1)
     pool.report(request("w", returned=(computed(first), computed(second)), stored=(stored(first),)), 0.1)
-    pool.remove_worker("w")
+    lose(pool, "w")
     pool.add_worker("x", 1)
     rows: list[int] = []
     while (lease := pool.take("x", 0, 1.0)) is not None:
@@ -184,7 +194,7 @@ def test_a_lost_worker_returns_what_it_had_not_stored() -> None:
 def test_datums_of_a_lost_unfinished_lease_are_leased_one_by_one() -> None:
     pool = pool_with(64, slots=2, batch=16)
     assert take(pool).stop == 16
-    pool.remove_worker("w")
+    lose(pool, "w")
     pool.add_worker("x", 1)
     sizes = []
     while (lease := pool.take("x", 0, 1.0)) is not None:
@@ -195,11 +205,11 @@ def test_datums_of_a_lost_unfinished_lease_are_leased_one_by_one() -> None:
 
 def test_a_datum_that_loses_five_workers_alone_is_lost_and_the_job_ends() -> None:
     pool = pool_with(1)
+    events: list[PoolEvent] = []
     for losses in range(LOSSES_MAX):
         pool.add_worker(f"w{losses}", 1)
         assert pool.take("w" if losses == 0 else f"w{losses}", 0, 0.0) is not None
-        pool.remove_worker("w" if losses == 0 else f"w{losses}")
-    events = pool.events()
+        events += lose(pool, "w" if losses == 0 else f"w{losses}")
     assert LostDatum(job="j", block="block", index=0) in events
     assert events[-1] == JobFinished(job="j")
     assert [event.failed for event in events if isinstance(event, Progressed)] == [1]
@@ -208,6 +218,7 @@ def test_a_datum_that_loses_five_workers_alone_is_lost_and_the_job_ends() -> Non
 def test_the_neighbours_of_a_datum_that_kills_workers_are_not_blamed() -> None:
     killer = 3
     pool = pool_with(8)
+    events: list[PoolEvent] = []
     done: set[int] = set()
     for number in range(50):
         worker = f"v{number}"
@@ -216,11 +227,11 @@ def test_the_neighbours_of_a_datum_that_kills_workers_are_not_blamed() -> None:
         if not leases:
             break
         if any(lease.start <= killer < lease.stop for lease in leases):
-            pool.remove_worker(worker)
+            events += lose(pool, worker)
         else:
             pool.report(request(worker, returned=tuple(map(computed, leases)), stored=(stored(*leases),)), 0.1)
             done.update(index for lease in leases for index in range(lease.start, lease.stop))
-    lost = [event.index for event in pool.events() if isinstance(event, LostDatum)]
+    lost = [event.index for event in events if isinstance(event, LostDatum)]
     assert lost == [killer]
     assert done == set(range(8)) - {killer}
 
@@ -234,7 +245,7 @@ def test_reports_of_a_lost_worker_and_repeated_reports_count_nothing() -> None:
     pool.report(report, 0.2)
     assert pool.events() == []
     late = take(pool)
-    pool.remove_worker("w")
+    lose(pool, "w")
     pool.events()
     pool.report(request("w", stored=(stored(late),)), 0.3)
     assert pool.events() == []
@@ -343,6 +354,29 @@ def test_what_comes_for_a_finished_job_is_ignored_until_it_is_offered_again() ->
     assert pool.backlog("j") == 1
 
 
+def test_what_a_lost_worker_had_stored_is_not_queued_again() -> None:
+    pool = pool_with(12, batch=4)
+    lease, other = take(pool), take(pool, slot=1)
+    pool.remove_worker("w")
+    assert WorkerLost(job="j", worker="w", leases=(lease, other)) in pool.events()
+    assert pool.status()[0].leased == 8
+    pool.settle("j", "w", [stored(lease)])
+    assert [event.rows for event in pool.events() if isinstance(event, SegmentStored)] == [4]
+    assert (pool.status()[0].leased, pool.status()[0].queued) == (0, 8)
+    pool.settle("j", "w", [stored(other)])
+    assert pool.events() == []
+
+
+def test_a_fold_stays_open_until_a_lost_worker_is_settled() -> None:
+    pool = pool_with(10)
+    take(pool)
+    pool.advance_fold("j", 1)
+    pool.remove_worker("w")
+    assert pool.open_folds("j") == (0,)
+    pool.settle_all()
+    assert pool.open_folds("j") == ()
+
+
 @dataclass
 class _Held:
     lease: Lease
@@ -368,6 +402,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool = LeasePool()
         self.jobs: dict[str, _Model] = {}
         self.workers: dict[str, dict[int, _Held]] = {}
+        self.lost: dict[str, dict[int, _Held]] = {}
+        """Lost workers that were not settled."""
         self.old: list[LeaseRequest] = []
         self.names = itertools.count()
         self.now = 0.0
@@ -381,6 +417,9 @@ class PoolMachine(RuleBasedStateMachine):
                 model = self.jobs[event.job]
                 assert model.where[event.block, event.index] == "queued"
                 model.where[event.block, event.index] = "lost"
+            elif isinstance(event, WorkerLost):
+                held = self.lost[event.worker].values()
+                assert {lease.id for lease in event.leases} == {h.lease.id for h in held if h.lease.job == event.job}
             elif isinstance(event, JobFinished):
                 model = self.jobs[event.job]
                 assert not model.finished
@@ -448,7 +487,7 @@ class PoolMachine(RuleBasedStateMachine):
                 if place == "queued" or (force and place == "held"):
                     model.where[datum] = "dropped"
             if force:
-                for leases in self.workers.values():
+                for leases in [*self.workers.values(), *self.lost.values()]:
                     for held in [held for held in leases.values() if held.lease.job == name]:
                         del leases[held.lease.id]
         if force:
@@ -470,9 +509,27 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def lose_worker(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.workers)))
-        for held in self.workers.pop(name).values():
-            self.back(held.lease, held.open)
+        self.lost[name] = self.workers.pop(name)
         self.pool.remove_worker(name)
+        self.settle()
+
+    @precondition(lambda self: any(self.lost.values()))
+    @rule(data=st.data())
+    def settle_lost(self, data: st.DataObject) -> None:
+        """The controller looks at what a lost worker had stored: nothing, or some datums of some leases."""
+        name = data.draw(st.sampled_from(sorted(name for name, leases in self.lost.items() if leases)))
+        job = data.draw(st.sampled_from(sorted({held.lease.job for held in self.lost[name].values()})))
+        found = []
+        for held in [held for held in self.lost[name].values() if held.lease.job == job]:
+            lease = held.lease
+            rows = data.draw(st.sets(st.sampled_from(sorted(held.open))))
+            for row in rows:
+                self.jobs[job].where[lease.block, row] = "stored"
+            self.back(lease, held.open - rows)
+            del self.lost[name][lease.id]
+            part = StoredLease(lease.id, tuple(sorted(rows)))
+            found.append(Stored(job, f"s{next(self.names)}", lease.fold, (part,), len(rows), 0))
+        self.pool.settle(job, name, found)
         self.settle()
 
     @precondition(lambda self: self.workers)
@@ -555,9 +612,13 @@ class PoolMachine(RuleBasedStateMachine):
             model.ended = True
             self.pool.end_blocks(name)
         for name in list(self.workers):
-            for held in self.workers.pop(name).values():
-                self.back(held.lease, held.open)
+            self.lost[name] = self.workers.pop(name)
             self.pool.remove_worker(name)
+        self.settle()
+        for leases in self.lost.values():
+            for held in leases.values():
+                self.back(held.lease, held.open)
+        self.pool.settle_all()
         self.pool.add_worker("last", 4)
         while (lease := self.pool.take("last", 0, self.now)) is not None:
             where = self.jobs[lease.job].where
