@@ -5,7 +5,8 @@ own modules. Plain data counts by value. What names cannot show (attributes of a
 `exec`, `import *`, a name that cannot be resolved) makes the whole module count. What can neither be encoded nor
 followed is refused by name. Third-party code is named, never entered.
 
-Needs the standard library only, and hashes nothing: it yields canonical bytes.
+Needs the standard library only, and hashes nothing: it yields canonical bytes. Long for a module: following names,
+values and modules recurses through one walk and its tables.
 """
 
 from __future__ import annotations
