@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tests.scheduler.dag_files import build
 
 DAG = '''\
@@ -199,9 +200,8 @@ def test_the_plan_can_say_where_code_changed(tmp_path: Path) -> None:
 
 def test_a_copied_file_has_the_same_code_ids(tmp_path: Path, before: dict[str, str]) -> None:
     files = {("copy_of_it.py" if name == "dag.py" else name): text for name, text in FILES.items()}
-    from tests.scheduler.dag_files import Bundles, write
-
     from dmlpipe.scheduler.load import load_dags
+    from tests.scheduler.dag_files import Bundles, write
 
     write(tmp_path, files)
     (dag,) = load_dags(tmp_path / "copy_of_it.py")
