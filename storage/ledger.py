@@ -40,7 +40,7 @@ from .errors import (
     NotFoundError,
     ReadOnlyError,
 )
-from .heads import RememberedHead
+from .heads import RememberedHead, SeenHead
 from .node import NodeStore
 from .prolly import Tree
 from .records import Entry, Record
@@ -54,7 +54,7 @@ PREFIX = "ledger/"
 
 _READ_AHEAD = 32
 _REBASE_AFTER = 4 * ckpt.CHECKPOINT_EVERY
-_CREATE_TRIES = 4
+_CREATE_TRIES = 8
 _LOSSES_BEFORE_PAUSE = 3
 _NOTICES_KEPT = 100
 _PAUSE_MAX_S = 0.5
@@ -179,7 +179,9 @@ class Ledger:
             if self._loaded:
                 self._catch_up()
             else:
-                self._load(self._find_last(), check_head=True)
+                # Before the listing: a process beside this one may see, and remember, a newer entry meanwhile.
+                seen = self._head.read() if self._head is not None else None
+                self._load(self._find_last(), seen)
                 self._loaded = True
             return self._state
 
@@ -303,23 +305,27 @@ class Ledger:
             raise
 
     def _create(self, key: str, data: bytes) -> bool:
-        """Create an entry; return whether it is ours. A lost response is settled by reading back."""
-        tries = 0
-        while True:
-            tries += 1
+        """Create an entry; return whether it is ours.
+
+        A lost response is settled by reading back. An entry that is refused and not there either is another's, on its
+        way: asking again with the same bytes under the same number is safe, since at most one of all requests lands.
+        """
+        failure: BackendError | None = None
+        for attempt in range(_CREATE_TRIES):
             try:
                 if self._backend.put_if_absent(key, data, durable=True):
                     return True
-                return self._backend.get(key) == data
             except BackendError as error:
-                try:
-                    return self._backend.get(key) == data
-                except NotFoundError:
-                    # The same bytes under the same number: if the lost request lands later, one of the two is refused.
-                    if not error.retryable or tries == _CREATE_TRIES:
-                        raise error from None
-                except BackendError:
-                    raise error from None
+                failure = error
+            try:
+                return self._backend.get(key) == data
+            except NotFoundError:
+                if failure is not None and not failure.retryable:
+                    raise failure from None
+            except BackendError as error:
+                raise failure or error from None
+            time.sleep(self._rng.uniform(0, min(_PAUSE_MAX_S, 0.01 * 2**attempt)))
+        raise failure or BackendError(f"{key} can neither be created nor read in {self._backend.url}", retryable=True)
 
     def _write_checkpoint(self) -> None:
         state = self._state
@@ -349,17 +355,17 @@ class Ledger:
                 last = max(last, int(stem))
         return last
 
-    def _load(self, last: int, *, check_head: bool) -> None:
+    def _load(self, last: int, seen: SeenHead | None) -> None:
         """Read the state as of entry `last` from the newest good checkpoint."""
         base = ckpt.last_due(last)
         while base >= 0:
             found = ckpt.read_checkpoint(self._backend, base)
-            if found is not None and self._load_from(found, last, check_head=check_head):
+            if found is not None and self._load_from(found, last, seen):
                 return
             base -= ckpt.CHECKPOINT_EVERY
-        self._load_from(None, last, check_head=check_head)
+        self._load_from(None, last, seen)
 
-    def _load_from(self, start: ckpt.Checkpoint | None, last: int, *, check_head: bool) -> bool:
+    def _load_from(self, start: ckpt.Checkpoint | None, last: int, seen: SeenHead | None) -> bool:
         """Fold the entries after a checkpoint; return False if the checkpoint is not of this ledger."""
         n = start.n if start is not None else -1
         # With no entry after it, the checkpoint is checked against its own entry.
@@ -377,22 +383,20 @@ class Ledger:
             self._rebase(tree, start.n, start.chain)
         else:
             self._base, self._base_n, self._state = None, -1, State()
-        seen = self._head.read() if self._head is not None and check_head else None
         if seen is not None:
-            self._check_seen(seen.n, seen.hash, last, {entry.n: entry_hash for entry, entry_hash in links})
+            self._check_seen(seen, last, {entry.n: entry_hash for entry, entry_hash in links})
         self._take([link for link in links if link[0].n > n])
         return True
 
-    def _check_seen(self, n: int, seen: str, last: int, known: dict[int, str]) -> None:
-        if n < 0:
-            return
+    def _check_seen(self, seen: SeenHead, last: int, known: dict[int, str]) -> None:
+        """Refuse a ledger that ends before what was seen, or has something else there."""
         problem = ""
-        if n > last:
-            problem = f"it ends at entry {last}, and this machine has seen entry {n}"
-        else:
-            there = known.get(n) or digest(self._backend.get(entry_key(n))).hex()
-            if there != seen:
-                problem = f"entry {n} is {there[:12]}, and this machine has seen {seen[:12]}"
+        if seen.n > last:
+            problem = f"it ends at entry {last}, and this machine has seen entry {seen.n}"
+        elif seen.n >= 0:
+            there = known.get(seen.n) or digest(self._backend.get(entry_key(seen.n))).hex()
+            if there != seen.hash:
+                problem = f"entry {seen.n} is {there[:12]}, and this machine has seen {seen.hash[:12]}"
         if problem:
             where = self._head.file if self._head is not None else ""
             raise FormatError(
@@ -414,9 +418,7 @@ class Ledger:
         # Somebody is well ahead: one listing, then everything in parallel.
         last = self._find_last()
         if last - self._base_n > _REBASE_AFTER and ckpt.last_due(last) > self._base_n:
-            known = self._state
-            self._load(last, check_head=False)
-            self._check_seen(known.n, known.chain, last, {})
+            self._load(last, SeenHead(n=self._state.n, hash=self._state.chain))
             return True
         for first in range(self._state.n + 1, last + 1, _READ_AHEAD):
             self._take(list(self._read(first, min(first + _READ_AHEAD, last + 1))))

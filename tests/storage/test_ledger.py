@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -44,6 +45,9 @@ class Faulty(Backend):
         """Keys whose next create lands and then reports an error."""
         self.fail_create: list[str] = []
         """Keys whose next create does nothing and reports an error."""
+        self.refuse: list[str] = []
+        """Keys whose next create does nothing and says that there is such an object."""
+        self.retryable = True
         self.calls: list[tuple[str, str]] = []
 
     @property
@@ -58,7 +62,10 @@ class Faulty(Backend):
         self.calls.append(("create durable" if durable else "create", key))
         if key in self.fail_create:
             self.fail_create.remove(key)
-            raise BackendError("no answer", retryable=True)
+            raise BackendError("no answer", retryable=self.retryable)
+        if key in self.refuse:
+            self.refuse.remove(key)
+            return False
         made = self.below.put_if_absent(key, data, durable=durable)
         if key in self.lose_response:
             self.lose_response.remove(key)
@@ -197,6 +204,24 @@ def test_a_lost_response_to_a_lost_race_is_a_lost_race() -> None:
     assert repos(ledger.state) == ["mine", "other"]
 
 
+def test_an_entry_that_is_on_its_way_is_waited_for() -> None:
+    backend = Faulty(memory())
+    ledger = ledger_on(backend)
+    ledger.refresh()
+    backend.refuse = [entry_key(0)] * 2
+    assert ledger.append([RepoCreate(repo="a")]).n == 0
+
+
+def test_a_medium_that_refuses_for_ever_is_an_error() -> None:
+    backend = Faulty(memory())
+    ledger = ledger_on(backend, rng=random.Random(0))
+    backend.fail_create = [entry_key(0)] * 20
+    backend.retryable = False
+    with pytest.raises(BackendError, match="no answer"):
+        ledger.append([RepoCreate(repo="a")])
+    assert len(backend.fail_create) == 19
+
+
 def test_what_an_entry_refers_to_is_durable_before_the_entry_exists() -> None:
     backend = Faulty(memory())
     nodes = NodeStore(backend)
@@ -315,6 +340,25 @@ def test_a_rewritten_history_is_refused(tmp_path: Path, damage: str) -> None:
     assert caught.value.code == ErrorCode.HISTORY_REWRITTEN
     assert str(head.file) in (caught.value.hint or "")
     assert len(repos(ledger_on(backend).refresh())) in (2, 3)
+
+
+def test_what_a_process_beside_this_one_sees_meanwhile_is_no_rewriting(tmp_path: Path) -> None:
+    head = RememberedHead(tmp_path / "head.json")
+    below = memory()
+    other = ledger_on(below, head=head)
+    other.append([RepoCreate(repo="a")])
+
+    class Busy(Faulty):
+        def list_folders(self, prefix: str = "") -> Sequence[str]:
+            found = list(super().list_folders(prefix))
+            listed = list(super().list(f"{prefix}{found[-1]}/"))
+            self.list = lambda prefix="": iter(listed)  # type: ignore[method-assign]
+            other.append([RepoCreate(repo="b")])
+            return found
+
+    late = ledger_on(Busy(below), head=head)
+    assert repos(late.refresh()) == ["a"]
+    assert repos(late.refresh()) == ["a", "b"]
 
 
 def test_a_remembered_head_below_the_checkpoint_is_looked_up(tmp_path: Path) -> None:

@@ -365,7 +365,14 @@ for index in range(15):
 def race(url: str, env: dict[str, str], count: int = 4) -> None:
     args = [sys.executable, "-c", _RACER, url]
     racers = [
-        subprocess.Popen([*args, str(number)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*args, str(number)],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for number in range(count)
     ]
     try:
@@ -376,11 +383,15 @@ def race(url: str, env: dict[str, str], count: int = 4) -> None:
             assert racer.stdin is not None
             racer.stdin.write("go\n")
             racer.stdin.flush()
-        assert [racer.wait(timeout=60) for racer in racers] == [0] * count
+        said = [racer.communicate(timeout=100)[1] for racer in racers]
+        assert [racer.returncode for racer in racers] == [0] * count, "".join(said)
     finally:
         for racer in racers:
             racer.kill()
-            racer.communicate()
+            racer.wait(timeout=10)
+            for pipe in (racer.stdin, racer.stdout, racer.stderr):
+                if pipe is not None:
+                    pipe.close()
 
 
 def test_processes_that_put_at_once_lose_nothing(store: Store, tmp_path: Path) -> None:
