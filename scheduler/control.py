@@ -135,6 +135,8 @@ class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     jobs: tuple[JobStatus, ...] = ()
     workers: int = 0
     slots: int = 0
+    driven: bool = False
+    """A controller's session is open."""
     refused: tuple[str, ...] = ()
     """Why workers were turned away."""
 

@@ -117,7 +117,7 @@ def live_status(state: ClusterState, *, timeout_s: float = 3.0) -> ControlReply 
 
 
 def up(store_url: str, slots: int, *, repo_id: str, cache_dir: Path, timeout_s: float = 30.0) -> ClusterState:
-    """Start a detached scheduler, worker and controller for a store, and wait until a slot is there.
+    """Start a detached scheduler, worker and controller for a store, and wait until a slot and a controller are there.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def up(store_url: str, slots: int, *, repo_id: str, cache_dir: Path, timeout_s: 
         state = status(cache_dir, repo_id)
         if state is not None and len(state.processes) == 4:
             live = live_status(state, timeout_s=1.0)
-            if live is not None and live.slots:
+            if live is not None and live.slots and live.driven:
                 return state
         if state is not None and any(process.restarts >= RESTARTS_MAX for process in state.processes.values()):
             break
@@ -302,10 +302,7 @@ def _control(options: argparse.Namespace) -> int:
         executors.append(DaskExecutor(options.address, read_block, backend=store.backend))
         return executors[-1]
 
-    # Made now: a first commit that comes later does not wait for the import of Dask, and what the workers of an
-    # earlier controller had computed is stored before this one looks.
-    waiting: list[DaskExecutor] = [make_executor()]
-    waiting[0].wait_ready(READY_S)
+    waiting: list[DaskExecutor] = []
     controller = Controller(
         store, lambda: waiting.pop() if waiting else make_executor(), kind="up", observer=_log_report
     )
@@ -319,7 +316,11 @@ def _control(options: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Made now: a first commit that comes later does not wait for the import of Dask, and what the workers of an
+    # earlier controller had computed is stored before this one looks.
+    waiting.append(make_executor())
     try:
+        waiting[0].wait_ready(READY_S)
         controller.serve()
     except HeldError as err:
         logger.warning("%s", err)

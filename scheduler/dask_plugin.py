@@ -266,6 +266,7 @@ class LeaseService:
             jobs=tuple(status),
             workers=self.pool.worker_count(),
             slots=self.pool.slots(),
+            driven=bool(self._session),
             refused=tuple(self._refused.values()),
         )
 

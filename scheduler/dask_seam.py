@@ -7,14 +7,11 @@ Used of it: `Scheduler(...)`, `handlers`, `add_plugin`, `workers`, `SchedulerPlu
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import dask.config
 
-if TYPE_CHECKING:
-    from .dask_plugin import LeaseService
-
-__all__ = ["CONFIG", "Connection", "install", "run_scheduler"]
+__all__ = ["CONFIG", "Connection", "Service", "install", "run_scheduler"]
 
 CONFIG: dict[str, Any] = {
     # A frozen node is noticed in a minute; Dask's five are too long for leases of half a second.
@@ -36,7 +33,25 @@ CONFIG: dict[str, Any] = {
 """Settings of the scheduler process; EXECUTION §8 has the reasons of each."""
 
 
-def install(scheduler: Any, service: LeaseService) -> None:
+class Service(Protocol):
+    """What a scheduler serves besides its own: two RPCs, and the news of workers."""
+
+    def add_worker(self, name: str, slots: int) -> None:
+        """Dask knows a new worker."""
+
+    def remove_worker(self, name: str) -> None:
+        """Dask lost a worker."""
+
+    async def lease(self, data: bytes) -> bytes:
+        """Answer `dml_lease`."""
+        ...
+
+    async def control(self, data: bytes) -> bytes:
+        """Answer `dml_control`."""
+        ...
+
+
+def install(scheduler: Any, service: Service) -> None:
     """Serve `service` from a Dask scheduler: handlers `dml_lease`, `dml_control`, and the worker hooks."""
     from distributed.diagnostics.plugin import SchedulerPlugin
 
@@ -67,7 +82,7 @@ def install(scheduler: Any, service: LeaseService) -> None:
         service.add_worker(names[address], int(state.nthreads))
 
 
-async def run_scheduler(host: str, port: int, service: LeaseService, stop: asyncio.Event) -> None:
+async def run_scheduler(host: str, port: int, service: Service, stop: asyncio.Event) -> None:
     """Run a Dask scheduler on `host`:`port` (no dashboard; its HTTP server on `host` too) until `stop` is set."""
     with dask.config.set(CONFIG):
         from distributed.scheduler import Scheduler

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 from distributed import Worker
-from distributed.scheduler import Status
+from distributed.core import Status
 
 from dmlpipe.worker.messages import (
     PROTOCOL,
@@ -31,7 +32,8 @@ async def pull(worker: Worker, name: str, slot: int, seconds: float) -> None:
         request = LeaseRequest(
             protocol=PROTOCOL, version="0", worker=name, slot=slot, want=1, wait_s=5, returned=returned, stored=stored
         )
-        reply: LeaseReply = decode_reply(await worker.scheduler.dml_lease(request=encode_request(request)))
+        scheduler: Any = worker.scheduler
+        reply: LeaseReply = decode_reply(await scheduler.dml_lease(request=encode_request(request)))
         returned = stored = ()
         if reply.stop:
             return
