@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from .content import Content, Manifest, Piece, encode_manifest, object_key, plan_coalesced
-from .pack import Location, PackBuilder
+from .pack import PackBuilder
 from .writer import ObjectWriter, Written
 
 __all__ = [
-    "Location",
     "Manifest",
     "ObjectWriter",
     "Objects",

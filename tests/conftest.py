@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -43,7 +44,7 @@ class S3Server:
     bucket: str
 
     @property
-    def storage_options(self) -> dict[str, object]:
+    def storage_options(self) -> dict[str, Any]:
         """For `open_backend` and fsspec."""
         return {"endpoint_url": self.endpoint, "key": self.key, "secret": self.secret}
 

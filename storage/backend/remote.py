@@ -16,7 +16,6 @@ What fsspec does not give by itself, and is seen to here:
 from __future__ import annotations
 
 import asyncio
-import builtins
 import os
 import secrets
 import threading
@@ -76,7 +75,7 @@ class RemoteBackend(Backend):
         if not url.partition("://")[2].strip("/"):
             raise InvalidInputError(f"store URL {url!r} has no bucket or path")
         self._lock = threading.Lock()
-        self._fs: AsyncFileSystem | None = None
+        self._fs: Any = None  # fsspec publishes no types
         self._root = ""
         self._pid = -1
         try:
@@ -113,7 +112,7 @@ class RemoteBackend(Backend):
         """See `Backend.put_if_absent`; always durable."""
         return self.put_many_if_absent([(key, data)])[0]
 
-    def put_many_if_absent(self, items: Sequence[tuple[str, Data]]) -> builtins.list[bool]:
+    def put_many_if_absent(self, items: Sequence[tuple[str, Data]]) -> Sequence[bool]:
         """See `Backend.put_many_if_absent`."""
         self._demand_exclusive()
         for key, data in items:
@@ -129,7 +128,7 @@ class RemoteBackend(Backend):
         """See `Backend.get`."""
         return self.get_many([(key, start, end)])[0]
 
-    def get_many(self, requests: Sequence[Request]) -> builtins.list[bytes]:
+    def get_many(self, requests: Sequence[Request]) -> Sequence[bytes]:
         """See `Backend.get_many`."""
         for key, start, end in requests:
             check_key(key)
@@ -162,7 +161,7 @@ class RemoteBackend(Backend):
 
     # --- one request each; they run on fsspec's event loop ---
 
-    async def _create(self, fs: AsyncFileSystem, item: tuple[str, Data]) -> bool:
+    async def _create(self, fs: Any, item: tuple[str, Data]) -> bool:
         path, body = self._path(item[0]), bytes(item[1])
         for attempt in range(_CONFLICT_TRIES):
             try:
@@ -186,10 +185,10 @@ class RemoteBackend(Backend):
         except NotFoundError:
             return False
 
-    async def _overwrite(self, fs: AsyncFileSystem, item: tuple[str, Data]) -> None:
+    async def _overwrite(self, fs: Any, item: tuple[str, Data]) -> None:
         await fs._pipe_file(self._path(item[0]), bytes(item[1]))
 
-    async def _read(self, fs: AsyncFileSystem, request: Request) -> bytes:
+    async def _read(self, fs: Any, request: Request) -> bytes:
         key, start, end = request
         if end is not None and end <= (start or 0):
             # A range header cannot say "nothing".
@@ -207,7 +206,7 @@ class RemoteBackend(Backend):
             raise
         return data
 
-    async def _stat(self, fs: AsyncFileSystem, key: str) -> int | None:
+    async def _stat(self, fs: Any, key: str) -> int | None:
         try:
             if self._protocol in _S3:
                 # `_info` would list the key as a folder when it is no object.
@@ -219,7 +218,7 @@ class RemoteBackend(Backend):
             return None
         return int(info["size"]) if info["type"] == "file" else None
 
-    async def _find(self, fs: AsyncFileSystem, prefix: str) -> Sequence[tuple[str, int]]:
+    async def _find(self, fs: Any, prefix: str) -> Sequence[tuple[str, int]]:
         folder, _, start = prefix.rpartition("/")
         path = f"{self._root}/{folder}".rstrip("/")
         narrowed = {"prefix": start} if start and self._protocol in _S3 else {}
@@ -231,20 +230,20 @@ class RemoteBackend(Backend):
         keys = ((name[skip:], int(info["size"])) for name, info in found.items() if info["type"] == "file")
         return sorted((key, size) for key, size in keys if key.startswith(prefix))
 
-    async def _folders(self, fs: AsyncFileSystem, prefix: str) -> Sequence[str]:
+    async def _folders(self, fs: Any, prefix: str) -> Sequence[str]:
         try:
             found = await fs._ls(f"{self._root}/{prefix}".rstrip("/"), detail=True)
         except FileNotFoundError:
             return []
         return sorted(info["name"].rstrip("/").rpartition("/")[2] for info in found if info["type"] == "directory")
 
-    async def _delete(self, fs: AsyncFileSystem, key: str) -> None:
+    async def _delete(self, fs: Any, key: str) -> None:
         try:
             await fs._rm_file(self._path(key))
         except FileNotFoundError:
             pass
 
-    async def _delete_batch(self, fs: AsyncFileSystem, keys: Sequence[str]) -> None:
+    async def _delete_batch(self, fs: Any, keys: Sequence[str]) -> None:
         await fs._bulk_delete([self._path(key) for key in keys])
 
     # --- connection ---
@@ -260,7 +259,7 @@ class RemoteBackend(Backend):
                 hint="use a local folder, s3://, gs:// or az://",
             )
 
-    def _connect(self) -> AsyncFileSystem:
+    def _connect(self) -> Any:
         with self._lock:
             if self._fs is None or self._pid != os.getpid():
                 if self._fs is not None:
@@ -278,7 +277,7 @@ class RemoteBackend(Backend):
                 self._fs, self._root, self._pid = fs, str(root).rstrip("/"), os.getpid()
             return self._fs
 
-    def _run(self, what: str, call: Callable[[AsyncFileSystem, T], Awaitable[U]], items: Sequence[T]) -> Sequence[U]:
+    def _run(self, what: str, call: Callable[[Any, T], Awaitable[U]], items: Sequence[T]) -> Sequence[U]:
         """Await `call` for each item, some at a time; raise the first error when all have ended."""
         fs = self._connect()
 
@@ -291,11 +290,14 @@ class RemoteBackend(Backend):
 
             return await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
 
-        results: Sequence[U | BaseException] = sync(fs.loop, all_of_them)
+        results: Any = sync(fs.loop, all_of_them)
         done = []
         for result in results:
             if isinstance(result, BaseException):
-                raise self._translate(result, what) from result
+                translated = self._translate(result, what)
+                if translated is result:
+                    raise result
+                raise translated from result
             done.append(result)
         return done
 
@@ -321,7 +323,7 @@ class RemoteBackend(Backend):
         )
 
 
-_inherited: list[AsyncFileSystem] = []
+_inherited: list[Any] = []
 _live: weakref.WeakSet[RemoteBackend] = weakref.WeakSet()
 
 

@@ -235,10 +235,11 @@ class BackendTests:
             return backend.put_if_absent(key, bodies[me])
 
         interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
+        if not backend.properties.remote:  # there the requests race, and the event loop would starve
+            sys.setswitchinterval(1e-6)
         try:
             with ThreadPoolExecutor(RACERS) as pool:
-                for number in range(_ROUNDS):
+                for number in range(_rounds(backend)):
                     key = f"race/{number}"
                     won = list(pool.map(race, [key] * RACERS, range(RACERS)))
                     assert won.count(True) == 1
@@ -252,7 +253,7 @@ class BackendTests:
         with ExitStack() as ends:
             racers = [_start(ends, backend, _RACER, str(me), str(_BODY_BYTES)) for me in range(RACERS)]
             assert [_answer(racer) for racer in racers] == ["ready"] * RACERS
-            for number in range(_ROUNDS):
+            for number in range(_rounds(backend)):
                 key = f"race/{number}"
                 for racer in racers:
                     _tell(racer, key)
@@ -295,6 +296,11 @@ class BackendTests:
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         assert backend.get("after") == b"child"
+
+
+def _rounds(backend: Backend) -> int:
+    # Servers make losers wait for seconds; one round tells as much there as many on a disk.
+    return 2 if backend.properties.remote else _ROUNDS
 
 
 def _need_shared(backend: Backend) -> None:
