@@ -44,7 +44,7 @@ def command(app: App, run: str | None) -> None:
 
 
 def _show(app: App, status: StoreStatus) -> None:
-    parts = [f"store {status.url}", count(status.entries, "entry"), f"controller: {status.controller}"]
+    parts = [f"store {status.url}", count(status.entries, "entry"), f"controller: {_controller(status)}"]
     if status.run:
         parts.append(f"run {short(status.run)} under way")
     app.line("   ".join(parts))
@@ -57,6 +57,11 @@ def _show(app: App, status: StoreStatus) -> None:
     )
     if not status.pipelines:
         app.note("no pipelines yet; submit some: dmlpipe submit dag.py")
+
+
+def _controller(status: StoreStatus) -> str:
+    # An `up` that found nothing to do yet has not taken the store.
+    return "up, idle" if status.cluster and status.controller == "none" else status.controller
 
 
 def _cluster(cluster: Mapping[str, Any]) -> str:

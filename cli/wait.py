@@ -37,7 +37,8 @@ def command(app: App, target: str | None, timeout: float | None) -> int:
     else:
         from ..scheduler.follow import is_busy
 
-        if is_busy(store.state) and not store.status().controller.startswith(("up", "run")):
+        status = store.status()
+        if is_busy(store.state) and not status.cluster and status.controller.startswith("none"):
             app.note("nobody works on this store now; elsewhere: dmlpipe up, or dmlpipe run")
         poll_until(store, lambda state: not is_busy(state), what="the end of all work", timeout_s=timeout)
         wanted = {parse_ref(target).repo} if target is not None else {name for name, _ in store.state.pipelines()}

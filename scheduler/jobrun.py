@@ -191,7 +191,7 @@ class JobRun:
         if self._offered:
             return
         self._offered = True
-        raw = encode_spec(self._job_spec())
+        raw = encode_spec(self.job_spec())
         executor.offer(
             JobOffer(
                 job=self.job,
@@ -255,7 +255,8 @@ class JobRun:
         self._blocks.append((name.hex(), len(self._block)))
         self._block = []
 
-    def _job_spec(self) -> JobSpec:
+    def job_spec(self) -> JobSpec:
+        """Return the job as its workers see it."""
         options = self.spec.options
         return JobSpec(
             job=self.job,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -320,3 +321,47 @@ def test_ctrl_c_says_how_many_results_are_kept(work: Path) -> None:
     records = [json.loads(line) for line in out.splitlines()]
     assert records[-1] == {"type": "interrupted"}
     assert any("2 of 3 results are kept" in record.get("text", "") for record in records)
+
+
+def test_try_runs_present_code_and_commits_nothing(cli: Cli, work: Path) -> None:
+    (work / "dag.py").write_text(DAG.replace("* factor)", "* factor * 100)"))
+    answer = cli("try", "dag.py", "counts", "--datum", "texts:/b.txt", "--set", "factor=2", "--keep", "out")
+    assert answer.code == 0
+    assert answer.lines[0] == "counting b"
+    assert re.fullmatch(r"✔ texts:/b\.txt   [\d.]+ m?s   /b\.json \(4 B\)", answer.lines[1])
+    assert answer.lines[2] == "1 of 3 datums, 0 failed; output in out; nothing was committed"
+    assert (work / "out" / "b.json").read_text() == "2000"
+    assert cli("cat", "counts:/b.json").out == "10"
+
+
+def test_try_with_pdb_stops_where_it_fails(
+    cli: Cli, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "dag.py").write_text(
+        DAG.replace("    return {f", "    hidden = stem * 3\n    assert not hidden\n    return {f")
+    )
+    monkeypatch.setattr("sys.stdin", io.StringIO("p hidden\nq\n"))
+    answer = cli("try", "dag.py", "counts", "--datum", "counts:/b.json", "--pdb")
+    assert answer.code == 1
+    assert "'bbb'" in answer.out
+    assert "AssertionError" in answer.out
+    assert re.search(r"dag\.py:\d+ in counts    assert not hidden", answer.out)
+
+
+def test_up_serves_a_put_and_down_ends_it(work: Path) -> None:
+    assert _run(work, "up", "-j", "1").returncode == 0
+    try:
+        status = _run(work, "status").stdout
+        assert re.search(r"controller: up\b", status)
+        assert re.search(r"cluster: 1 slot at tcp://127\.0\.0\.1:\d+", status)
+        assert _run(work, "up").returncode == 4
+        (work / "texts" / "d.txt").write_text("d")
+        assert _run(work, "put", "texts", "texts").returncode == 0
+        assert _run(work, "wait", "--timeout", "60").returncode == 0
+        assert _run(work, "cat", "total:/total.txt").stdout == "31"
+        assert _run(work, "run").stdout == "nothing to do: everything is up to date\n"
+    finally:
+        down = _run(work, "down")
+    assert down.stdout == "down\n"
+    assert _run(work, "down").stdout == "nothing was up\n"
+    assert "cluster" not in _run(work, "status").stdout

@@ -1,0 +1,283 @@
+"""Trying a pipeline out: present code on real inputs, in this process; nothing is committed.
+
+The store is opened as a layer (`storage.backend.layered`): what the trial writes stays in memory, and goes with it.
+Left out on purpose: timeouts, `max_failures`, the check that no two datums write one path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..storage.backend.layered import LayeredBackend
+from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
+from ..storage.refs import nearest
+from ..storage.segment import Failure, Outcome, Row
+from ..storage.state import State
+from ..storage.value import decode_value
+from ..worker.inline import InlineWorker
+from ..worker.job import Datum
+from .datums import SEPARATOR
+from .inputs import Array, Files, leaves
+from .jobrun import JobRun, bind_inputs, is_single
+from .plan import Run
+from .rows import find_datum
+from .spec import PipelineSpec
+from .store import Store
+from .summary import describe_key
+
+__all__ = ["Trial", "TrialResult", "Tried"]
+
+_NO_JOB = "0" * 16
+_ID = re.compile(r"[0-9a-f]{4,64}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of one datum."""
+
+    id: str
+    shown: str
+    """Its inputs as people write them; empty if the pipeline has a single datum."""
+    outcome: str
+    outputs: tuple[tuple[str, int], ...]
+    """(path, bytes), in the folder."""
+    seconds: float
+    failure: Failure | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data with stable keys."""
+        plain: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain["outputs"] = [{"path": path, "size": size} for path, size in self.outputs]
+        plain["failure"] = (
+            dict(zip(Failure.__struct_fields__, msgspec.structs.astuple(self.failure), strict=True))
+            if (self.failure)
+            else None
+        )
+        return plain
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrialResult:
+    """What a trial did."""
+
+    pipeline: str
+    total: int
+    """Datums that the pipeline has on these inputs."""
+    datums: tuple[Tried, ...]
+    folder: str
+    """Holds what they wrote."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether none failed."""
+        return all(each.outcome != "failed" for each in self.datums)
+
+
+class Trial:
+    """A layer over a store, in which one pipeline can be run.
+
+    Parameters
+    ----------
+    store
+        Is read only.
+    file
+        A DAG or spec file whose present code is tried; None: what is recorded.
+    params
+        Pipeline to parameter to value.
+    code
+        Folder of the scripts of a spec file.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        file: Path | None = None,
+        *,
+        params: Mapping[str, Mapping[str, Any]] | None = None,
+        code: Path | None = None,
+    ) -> None:
+        self._below = store
+        self._store = Store(LayeredBackend(store.backend), store.info, cache_dir=store.cache_dir)
+        self._params = dict(params or {})
+        self._targets: dict[str, object] = {}
+        self.notices: tuple[str, ...] = ()
+        if file is None:
+            return
+        if file.suffix == ".py":
+            from .load import load_dags
+
+            dags = load_dags(file)
+            submitted = self._store.submit(dags, params=params)
+            # Called as they stand in the file, so that breakpoints in it are hit.
+            self._targets = {name: each.transform for dag in dags for name, each in dag.pipelines.items()}
+        else:
+            submitted = self._store.submit(file, params=params, code=code)
+        self._params = {}
+        self.notices = tuple(dict.fromkeys(notice for each in submitted for notice in each.notices))
+
+    def run(
+        self,
+        pipeline: str,
+        *,
+        datum: str | None = None,
+        sample: int = 1,
+        keep: Path | None = None,
+        on_error: Callable[[BaseException], None] = lambda _error: None,
+    ) -> TrialResult:
+        """Run one pipeline's datums on the heads of its inputs.
+
+        Parameters
+        ----------
+        datum
+            Only this one: the first digits of its id, an input ``images:/a.png`` or an output ``predictions:/a.json``.
+        sample
+            Without `datum`: how many, drawn evenly from all.
+        keep
+            An empty or missing folder for what they write; None: a new temporary one.
+        on_error
+            Is handed each exception of user code with its traceback, while its frames are alive.
+
+        Raises
+        ------
+        NotFoundError
+            No such pipeline, parameter or datum, or an input has no commit.
+        """
+        folder = _folder(keep)
+        job = self._job(self._spec(pipeline))
+        wanted = self._datums(job, pipeline, datum, sample)
+        scratch = Path(tempfile.mkdtemp(prefix="dmlpipe-try-work-"))
+        try:
+            worker = InlineWorker(self._store, scratch, worker="try", targets=self._targets, on_error=on_error)
+            rows, _ = worker.run(job.job_spec(), wanted)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return TrialResult(
+            pipeline=pipeline,
+            total=job.plan.total,
+            datums=tuple(self._keep(row, job, folder) for row in rows),
+            folder=str(folder),
+        )
+
+    def _spec(self, pipeline: str) -> PipelineSpec:
+        spec = self._store.pipeline_spec(pipeline)
+        given = self._params.get(pipeline, {})
+        for name in given:
+            if name not in spec.parameters:
+                near = nearest(name, spec.parameters)
+                raise NotFoundError(
+                    f"pipeline {pipeline!r} has no parameter {name!r}",
+                    code=ErrorCode.NOT_FOUND,
+                    hint=f"did you mean {near}?" if near else f"it has: {', '.join(spec.parameters) or 'none'}",
+                )
+        return msgspec.structs.replace(spec, parameters={**spec.parameters, **given})
+
+    def _job(self, spec: PipelineSpec) -> JobRun:
+        state = self._store.refresh()
+        heads: dict[str, str] = {}
+        for leaf in leaves(spec.input):
+            if isinstance(leaf, Files | Array):
+                head = state.head(leaf.repo, leaf.branch)
+                if head is None:
+                    made = state.pipeline(leaf.repo) is not None
+                    raise NotFoundError(
+                        f"{spec.name} reads {leaf.repo}@{leaf.branch}, which has no commit",
+                        code=ErrorCode.NO_COMMIT,
+                        hint=f"first: dmlpipe run {leaf.repo}" if made else f"first: dmlpipe put {leaf.repo} FILE...",
+                    )
+                heads[f"{leaf.repo}@{leaf.branch}"] = head
+        single = {name: is_single(self._store.pipeline_spec(name)) for name, _ in state.pipelines()}
+        # Nothing is remembered of this job: every datum of its inputs is there to be tried.
+        return JobRun(
+            self._store,
+            job=_NO_JOB,
+            run=_NO_JOB,
+            spec=spec,
+            version=0,
+            spec_node="",
+            bindings=bind_inputs(state, spec, heads, single),
+            state=State(),
+        )
+
+    def _datums(self, job: JobRun, pipeline: str, name: str | None, sample: int) -> list[Datum]:
+        everything = (item.datum for item in job.plan.items() if isinstance(item, Run))
+        if name is None:
+            return _sample(everything, job.plan.total, sample)
+        parts = self._parts(pipeline, name)
+        found = [
+            datum
+            for datum in everything
+            if datum.fingerprint.hex().startswith(name)
+            or (parts is not None and sorted(datum.key.split(SEPARATOR)) == parts)
+            or name in describe_key(datum.key, job.plan.job_inputs()).split(" ")
+        ]
+        if not found:
+            raise NotFoundError(
+                f"pipeline {pipeline!r} has no datum {name!r} on the present inputs",
+                code=ErrorCode.NO_DATUM,
+                hint=f"list: dmlpipe datum list {pipeline}",
+            )
+        return found
+
+    def _parts(self, pipeline: str, name: str) -> list[bytes] | None:
+        """The parts of the key of a datum of an earlier job: its id changed with the code, its key did not."""
+        if not _ID.fullmatch(name) and not name.startswith((f"{pipeline}:", f"{pipeline}@")):
+            return None
+        try:
+            row = find_datum(self._below, name)
+        except NotFoundError as error:
+            if error.code != ErrorCode.NO_DATUM:
+                raise
+            return None
+        return sorted(part.encode() for part in row.key) if row.pipeline == pipeline else None
+
+    def _keep(self, row: Row, job: JobRun, folder: Path) -> Tried:
+        outputs = []
+        for path, raw in row.outputs:
+            value = decode_value(raw)
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._store.objects.copy_to(value, target)
+            outputs.append((path, value.size))
+        return Tried(
+            id=row.fingerprint.hex(),
+            shown=describe_key(row.key, job.plan.job_inputs()),
+            outcome=Outcome(row.outcome).name.lower(),
+            outputs=tuple(outputs),
+            seconds=row.seconds,
+            failure=row.failure,
+        )
+
+
+def _folder(keep: Path | None) -> Path:
+    if keep is None:
+        return Path(tempfile.mkdtemp(prefix="dmlpipe-try-"))
+    if keep.exists() and (not keep.is_dir() or next(keep.iterdir(), None) is not None):
+        raise InvalidInputError(
+            f"{keep} is not an empty folder", code=ErrorCode.EXISTS, hint="name a new or an empty one"
+        )
+    keep.mkdir(parents=True, exist_ok=True)
+    return keep
+
+
+def _sample(datums: Iterator[Datum], total: int, count: int) -> list[Datum]:
+    """Draw `count` datums; the same ones each time, the first among them."""
+    if count >= total:
+        return list(datums)
+    places = {0, *random.Random(0).sample(range(1, total), count - 1)}
+    last = max(places)
+    found = []
+    for place, datum in enumerate(datums):
+        if place in places:
+            found.append(datum)
+        if place == last:
+            break
+    return found
