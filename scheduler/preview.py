@@ -162,7 +162,7 @@ def _change(spec: PipelineSpec, recorded: PipelineState | None, old: PipelineSpe
         return "new"
     if identity(spec) != recorded.identity:
         return "changed"
-    return "" if spec.bundle in ("", old.bundle) and spec.options == old.options else "cosmetic"
+    return "" if spec.bundle == old.bundle and spec.options == old.options else "cosmetic"
 
 
 def _plan_one(

@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 
 from ..storage import records as r
-from ..storage.codetree import write_code
+from ..storage.codetree import ValuesOnly, write_code
 from ..storage.digest import from_hex
 from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
+from ..storage.node import OverlayNodes
+from ..storage.prolly import Tree
 from ..storage.refs import nearest
 from ..storage.state import State
 from ..storage.store import Store
@@ -59,9 +61,9 @@ class CodeWriter:
         self._writer: ObjectWriter | None = None if dry else store.objects.writer()
 
     def put(self, files: Mapping[str, tuple[bytes, int]]) -> str:
-        """Store files as a code tree; return its root in hex (empty where nothing is written)."""
+        """Store files as a code tree, or only name it; return its root in hex."""
         if self._writer is None:
-            return ""
+            return write_code(ValuesOnly(), Tree(OverlayNodes(self._store.nodes)), files).hex()
         return write_code(self._writer, self._store.tree(""), files).hex()
 
     def flush(self) -> tuple[tuple[str, ...], str, list[str]]:

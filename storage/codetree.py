@@ -7,14 +7,23 @@ A code tree is a prolly tree like a commit's, whose values are msgpack ``[mode, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import msgspec
 
-from .content import Content
-from .digest import Digest
+from .content import Content, Piece, encode_manifest
+from .digest import Digest, digest
 from .prolly import Tree, build
-from .value import decode_value, encode_value
-from .writer import ObjectWriter
+from .value import (
+    INLINE_MAX_BYTES,
+    WHOLE_MAX_BYTES,
+    Inline,
+    Pieces,
+    Value,
+    Whole,
+    decode_value,
+    encode_value,
+)
 
 CODE_MODES = (0o644, 0o755)
 
@@ -22,7 +31,28 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[int, bytes]).decode
 
 
-def write_code(writer: ObjectWriter, tree: Tree, files: Mapping[str, tuple[bytes, int]]) -> Digest:
+class Puts(Protocol):
+    """What takes contents: an `ObjectWriter`, or `ValuesOnly`."""
+
+    def put(self, data: bytes) -> Value:
+        """Return the value of `data`."""
+        ...
+
+
+class ValuesOnly:
+    """Says what values contents would have, and stores nothing."""
+
+    def put(self, data: bytes) -> Value:
+        """Return the value that a store would give `data`."""
+        if len(data) <= INLINE_MAX_BYTES:
+            return Inline(data)
+        if len(data) <= WHOLE_MAX_BYTES:
+            return Whole(len(data), digest(data))
+        parts = [data[start : start + WHOLE_MAX_BYTES] for start in range(0, len(data), WHOLE_MAX_BYTES)]
+        return Pieces(len(data), digest(encode_manifest([Piece(digest(part), len(part)) for part in parts])))
+
+
+def write_code(writer: Puts, tree: Tree, files: Mapping[str, tuple[bytes, int]]) -> Digest:
     """Store files and their tree; return its root.
 
     Parameters
