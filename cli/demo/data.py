@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 SEED = 28
 TRAINING = 697
@@ -51,7 +52,7 @@ def write_scans(folder: Path) -> None:
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     labels = [int(label) for label in digits.target]
     # 16 grey values, spread over the 256 of a PNG.
     pixels = np.asarray(digits.images * 15, dtype=np.uint8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from importlib import resources
 from pathlib import Path
 
 from .data import ARRIVING, INPUT, MISLABELLED, TRAINING, write_scans
@@ -246,7 +245,7 @@ class Story:
 
 def dag_text() -> str:
     """The DAG of `examples/digits`, which ships with the package."""
-    return resources.files(__package__).joinpath("dag.txt").read_text(encoding="utf-8")
+    return Path(__file__).with_name("dag.txt").read_text(encoding="utf-8")
 
 
 def _rewrite(path: Path, text: str) -> None:
