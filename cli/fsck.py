@@ -18,10 +18,7 @@ def command(app: App) -> int:
     The ledger's chain, that everything it refers to is there, and that all bytes are what they are named. Repairs
     nothing. Exit 1 if something is wrong.
     """
-    from ..storage.fsck import fsck
-
-    store = app.data(read_only=True)
-    report = fsck(store.backend)
+    report = app.data(read_only=True).fsck()
     if app.json:
         app.emit(report.to_dict())
         return 0 if report.ok else FAILED

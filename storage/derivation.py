@@ -191,7 +191,7 @@ class Derivation:
     def walk(self) -> Iterator[Derivation]:
         """Yield this derivation and all above it, each once."""
         seen: set[tuple[str, str, str]] = set()
-        open_ = [self]
+        open_: list[Derivation] = [self]
         while open_:
             one = open_.pop(0)
             if (one.repo, one.commit, one.path) in seen:

@@ -326,6 +326,7 @@ def test_a_put_that_dies_at_any_write_is_all_or_nothing(after: bool) -> None:
     for index in range(30):  # so that a checkpoint is among the writes
         old.put("r", (f"old/{index}", os.urandom(200)))
     head = old["r"].id
+    writes = 0
     for writes in range(1, 100):
         data = [os.urandom(300), os.urandom(1 << 20)]
         backend = Dying(name)
