@@ -147,18 +147,21 @@ def _tell_interrupted(app: App) -> None:
 
 
 def _look(store: Store, summary: RunSummary) -> tuple[str, ...]:
-    """Commands worth typing next: a picture to get, a result to explain."""
-    made = [job for job in summary.jobs if job.commit and job.counters.total]
-    commands: dict[str, str] = {}
-    for job in reversed(made):
-        for path in _first_paths(store, job.pipeline, job.commit):
-            verb = "get" if path.lower().endswith(_PICTURES) else "why"
-            target = " ." if verb == "get" else ""
-            commands.setdefault(verb, f"dmlpipe {verb} {job.pipeline}:/{path}{target}")
-    return tuple(commands[verb] for verb in ("get", "why") if verb in commands)
+    """Commands worth typing next: a picture to get, a result of the pipeline with most datums to explain."""
+    made = {job.pipeline: job for job in summary.jobs if job.commit and job.counters.total}
+    files = {name: _first_paths(store, job.commit) for name, job in made.items()}
+    commands = []
+    pictures = [(name, path) for name in reversed(files) for path in files[name] if path.lower().endswith(_PICTURES)]
+    if pictures:
+        commands.append(f"dmlpipe get {pictures[0][0]}:/{pictures[0][1]} .")
+    # Of equally many the last, which is downstream of the others: `max` takes the first that it meets.
+    most = max((name for name in reversed(made) if files[name]), key=lambda name: made[name].counters.total, default="")
+    if most:
+        commands.append(f"dmlpipe why {most}:/{files[most][0]}")
+    return tuple(commands)
 
 
-def _first_paths(store: Store, repo: str, commit: str) -> list[str]:
+def _first_paths(store: Store, commit: str) -> list[str]:
     found: list[str] = []
     for path, _value in store.tree(store.body(commit).tree).scan():
         found.append(path.decode())

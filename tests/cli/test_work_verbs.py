@@ -108,7 +108,7 @@ def test_a_run_tells_what_it_does_and_where_to_look(filled: Path) -> None:
         "  total  ✔ 1 run   SECONDS   total@ID",
     ]
     last = (filled / "run.out").read_text()
-    assert re.fullmatch(r"done in [\d.]+ m?s · 4 datums run, 0 skipped · look: dmlpipe why total:/total\.txt\n", last)
+    assert re.fullmatch(r"done in [\d.]+ m?s · 4 datums run, 0 skipped · look: dmlpipe why counts:/a\.json\n", last)
 
 
 def test_why_leads_to_the_texts_and_the_code(cli: Cli, work: Path) -> None:
