@@ -13,7 +13,7 @@ TRAINED = Job("11aa22bb", "3e", "done", "2026-11-23T18:01:00Z", "", "a")
 MODEL = Derivation(
     "model", "7d02b1ff", "/model.joblib", 4096, "c0",
     job=TRAINED, computed_by=TRAINED, code=Code("model", 3, "ab", "dag.py:11", parameters={"C": 1.0, "seed": 0}),
-    inputs=(Use("training", "training", "e41f07ff", "/", put=PutCommit("training", "e4", "ada", "first batch", "", 7)),),
+    inputs=(Use("training", "training", "e41f07ff", "/", put=PutCommit("training", "e", "ada", "first batch", "", 7)),),
 )  # fmt: skip
 
 
