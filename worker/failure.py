@@ -17,7 +17,6 @@ from ..storage.segment import Failure
 MESSAGE_MAX_CHARS = 4000
 TRACEBACK_MAX_FRAMES = 40
 _PACKAGE = str(Path(__file__).parent.parent)
-_PACKAGE_REAL = str(Path(__file__).resolve().parent.parent)
 _FAULT_LINE = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
 
 
@@ -50,7 +49,7 @@ class UserFrames:
         if file.startswith("<") and not file.startswith("<ipython"):
             return None
         real = os.path.realpath(file)
-        inside = (_PACKAGE, _PACKAGE_REAL, *self._foreign)
+        inside = (_PACKAGE, *self._foreign)
         # src/dmlpipe/worker is a link: the real path of our own files lies outside src/dmlpipe.
         if any(real.startswith(p + os.sep) or file.startswith(p + os.sep) for p in inside) or _is_own(real):
             return None

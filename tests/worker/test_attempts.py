@@ -7,7 +7,9 @@ from dmlpipe.worker.attempts import Attempts
 
 
 def run(attempts: Attempts, bad: set[int]) -> tuple[list[int], list[int], int]:
-    good, failed, calls = [], [], 0
+    good: list[int] = []
+    failed: list[int] = []
+    calls = 0
     while (call := attempts.take()) is not None:
         calls += 1
         if bad & set(call.indexes):
