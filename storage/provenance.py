@@ -140,8 +140,8 @@ class _Why:
 
     def _put(self, commit: CommitView, path: bytes) -> PutCommit:
         """The commit in which people gave the file its content: the oldest of an unbroken line that has it."""
-        if path:
-            value = commit.tree.get(path)
+        value = commit.tree.get(path) if path else None
+        if value is not None:
             for _ in range(_HISTORY_SEARCHED):
                 above = [CommitView(self.archive, commit.repo, parent) for parent in commit.parents[:1]]
                 if not above or above[0].tree.get(path) != value:
@@ -229,7 +229,9 @@ def _used_path(tree: Tree, item: bytes | None, leaf: dict[str, Any]) -> bytes:
         return item.strip(b"/")
     folder = str(leaf.get("glob", "/")).strip("/").encode()
     if folder:
-        return folder
+        # A pattern names no folder: then the datum is not known, and the input is the whole commit.
+        there = tree.get(folder) is not None or next(tree.prefix(folder + b"/"), None) is not None
+        return folder if there else b""
     first = tree.first()
     return first[0] if first is not None and len(tree) == 1 else b""
 

@@ -83,7 +83,10 @@ def test_what_was_carried_over_has_two_truths(store: Store) -> None:
 def test_why_of_a_commit_and_of_what_people_put(store: Store) -> None:
     whole = store.why("predictions")
     assert (whole.path, whole.datum, whole.size) == ("/", None, None)
-    assert {use.name for use in whole.inputs} == {"in_images", "model"}
+    images = whole.use("in_images")
+    assert images.put is not None
+    assert (images.path, images.put.message) == ("/", "week 36")
+    assert whole.use("model").path == "/model.joblib"
     put = store.why("images@master^:/1.png")
     assert put.put is not None
     assert (put.put.message, put.code, put.inputs) == ("week 34", None, ())
