@@ -42,7 +42,7 @@ from .control import (
     encode_request,
 )
 from .errors import ClusterError
-from .executor import DatumLost, Event, ExecutorFailed, JobOffer
+from .executor import DatumLost, Event, ExecutorFailed, JobOffer, WorkersChanged
 from .pool import LostDatum, PoolEvent, WorkerLost
 from .unreported import find_unreported
 
@@ -109,6 +109,8 @@ class DaskExecutor:
         self._failed: ExecutorFailed | None = None
         self._closed = False
         self._ack = 0
+        self._found: WorkersChanged | None = None
+        """Workers that were there before this session, whose coming is no event of it."""
         self._waiting_blocks: dict[str, int] = {}
         """Blocks added before the scheduler was there."""
         self._connected = concurrent.futures.Future[None]()
@@ -171,6 +173,9 @@ class DaskExecutor:
                 if not self._connected.done():
                     return []
                 continue
+            if self._found is not None:
+                found, self._found = self._found, None
+                return [found]
             # Short steps, so that a cluster that fails silently is noticed.
             wait_s = min(left, 1.0)
             try:
@@ -340,6 +345,8 @@ class DaskExecutor:
         reply = decode_reply(data)
         if reply.error:
             raise ClusterError(f"scheduler {self.address} refuses this controller: {reply.error}")
+        if reply.workers:
+            self._found = WorkersChanged(workers=reply.workers, slots=reply.slots)
 
     async def _request(self, request: ControlRequest) -> ControlReply:
         if self._failed is not None or self._connection is None:

@@ -91,6 +91,13 @@ def test_everything_offered_before_the_scheduler_is_up_is_computed(cluster: Clus
         assert executor.poll(0.0) == []
 
 
+def test_a_later_session_hears_of_the_workers_that_are_there(cluster: Cluster, start_worker: Workers) -> None:
+    start_worker("w", slots=2)
+    for _ in range(2):
+        with DaskExecutor(cluster.address, no_blocks, failure=cluster.failure) as executor:
+            assert events_until(executor, WorkersChanged)[-1] == WorkersChanged(workers=1, slots=2)
+
+
 def test_questions_see_the_commands_before_them(cluster: Cluster, start_worker: Workers) -> None:
     with DaskExecutor(cluster.address, no_blocks, failure=cluster.failure) as executor:
         offer(executor, 5, 5, 5)
