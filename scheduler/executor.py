@@ -91,30 +91,40 @@ class Executor(Protocol):
 
     def offer(self, job: JobOffer) -> None:
         """Announce a job. Idempotent."""
+        ...
 
     def add_block(self, job: str, block: str, count: int) -> None:
         """Add the datums of the node `block` (hex) to the job's queue."""
+        ...
 
     def end_blocks(self, job: str) -> None:
         """Say that no more blocks come. `JobFinished` follows, at once if nothing is open."""
+        ...
 
     def backlog(self, job: str) -> int:
         """Blocks of the job that no slot has begun. The controller keeps this at 16 or fewer."""
+        ...
 
     def advance_fold(self, job: str, fold: int) -> None:
         """Leases given from now on carry `fold`."""
+        ...
 
     def open_folds(self, job: str) -> Sequence[int]:
         """Folds of leases that are still out: segments of these may still arrive."""
+        ...
 
     def cancel(self, job: str) -> None:
         """Drop what no slot has begun, end what runs, flush what is computed; then `JobFinished`. Idempotent."""
+        ...
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Return what happened since the last call; wait up to `timeout_s` for something."""
+        ...
 
     def slots(self) -> int:
         """Slots that can take leases now."""
+        ...
 
     def close(self) -> None:
         """End everything this executor started. Idempotent."""
+        ...

@@ -5,7 +5,8 @@ Rules
 1. A datum is finished iff its row is in a stored segment. What is finished in a job is not computed again in it.
 2. Every `fold_segments` segments the controller writes ``results/<job>/fold-<k>``: the segments covered, the rows so
    far as a tree, the oldest fold that segments may still arrive for. Leases carry the current fold.
-3. Resuming costs one LIST, the last fold object, one LIST per open fold and its segments: constant in the job's size.
+3. Resuming costs one LIST, at most two tries for the last fold object, one LIST per open fold and its segments:
+   constant in the job's size.
 4. Segments are folded in order of (fold, name). Of two rows for one datum a success wins over a failure, else the
    first.
 """
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from ..storage.errors import NotFoundError
 from ..storage.pack import Footer, read_footer
 from ..storage.prolly import Tree
 from ..storage.segment import SEGMENT_PREFIX, Failure, Outcome, Row, SegmentMeta, decode_rows, fold_key
@@ -85,17 +87,18 @@ class Results:
         """Find what an interrupted controller's workers left."""
         results = cls(store, job, fold_segments=fold_segments)
         prefix = f"{SEGMENT_PREFIX}/{job}/"
-        names = [name.strip("/") for name in store.backend.list_folders(prefix)]
-        closed = sorted(int(name.removeprefix("fold-")) for name in names if name.startswith("fold-"))
-        folds = sorted(int(name) for name in names if name.isdigit())
+        folds = sorted(int(name) for name in store.backend.list_folders(prefix) if name.isdigit())
         first = 0
-        if closed:
-            fold = _decode_fold(store.backend.get(fold_key(job, closed[-1])))
-            results._done = store.tree(fold.done)
-            results._covered = list(fold.segments)
-            results.segments = list(fold.segments)
-            results.fold = closed[-1] + 1
-            first = fold.open
+        for number in [folds[-1], folds[-1] - 1] if folds else []:
+            # Leases carry a fold's number only after the object that closes the one before is stored.
+            raw = _read_fold(store, job, number)
+            if raw is not None:
+                results._done = store.tree(raw.done)
+                results._covered = list(raw.segments)
+                results.segments = list(raw.segments)
+                results.fold = number + 1
+                first = raw.open
+                break
         known = set(results._covered)
         for number in folds:
             if number >= first:
@@ -199,6 +202,15 @@ class Results:
                 yield key, old
         for key in keys[position:]:
             yield key, fresh[key]
+
+
+def _read_fold(store: Store, job: str, number: int) -> FoldObject | None:
+    if number < 0:
+        return None
+    try:
+        return _decode_fold(store.backend.get(fold_key(job, number)))
+    except NotFoundError:
+        return None
 
 
 def _finished(row: Row, segment: int, position: int) -> Finished:

@@ -31,7 +31,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", omit_def
 # --- ledger records: data ---------------------------------------------------------------------------------------
 
 
-class RepoCreate(_Record, tag="repo.create"):
+class RepoCreate(_Record, frozen=True, tag="repo.create"):
     """A repo begins. `pipeline` is set if it is the output of one."""
 
     repo: str
@@ -39,13 +39,13 @@ class RepoCreate(_Record, tag="repo.create"):
     pipeline: str = ""
 
 
-class RepoDelete(_Record, tag="repo.delete"):
+class RepoDelete(_Record, frozen=True, tag="repo.delete"):
     """A repo ends; its history stays in the ledger."""
 
     repo: str
 
 
-class CommitMade(_Record, tag="commit"):
+class CommitMade(_Record, frozen=True, tag="commit"):
     """A commit exists in a repo. Nothing shows it until a `RefSet` names it."""
 
     repo: str
@@ -60,7 +60,7 @@ class CommitMade(_Record, tag="commit"):
     """Key of the index object that maps hashes to places in `packs`; empty if nothing was packed."""
 
 
-class RefSet(_Record, tag="ref.set"):
+class RefSet(_Record, frozen=True, tag="ref.set"):
     """A branch moves. Valid only where the folded state has `old`; `new` empty deletes the branch."""
 
     repo: str
@@ -69,7 +69,7 @@ class RefSet(_Record, tag="ref.set"):
     new: str
 
 
-class TagSet(_Record, tag="tag.set"):
+class TagSet(_Record, frozen=True, tag="tag.set"):
     """A tag is made; `commit` empty removes it."""
 
     repo: str
@@ -80,7 +80,7 @@ class TagSet(_Record, tag="tag.set"):
 # --- ledger records: pipelines and work -------------------------------------------------------------------------
 
 
-class PipelineSet(_Record, tag="pipeline.set"):
+class PipelineSet(_Record, frozen=True, tag="pipeline.set"):
     """A new version of a pipeline. `spec` names the node of its `PipelineSpec`."""
 
     name: str
@@ -95,25 +95,25 @@ class PipelineSet(_Record, tag="pipeline.set"):
     index: str = ""
 
 
-class PipelineDelete(_Record, tag="pipeline.delete"):
+class PipelineDelete(_Record, frozen=True, tag="pipeline.delete"):
     """A pipeline ends; its output repo stays unless a `RepoDelete` follows."""
 
     name: str
 
 
-class PipelineStop(_Record, tag="pipeline.stop"):
+class PipelineStop(_Record, frozen=True, tag="pipeline.stop"):
     """No new jobs until `PipelineStart`."""
 
     name: str
 
 
-class PipelineStart(_Record, tag="pipeline.start"):
+class PipelineStart(_Record, frozen=True, tag="pipeline.start"):
     """Jobs again, with the heads as they then are."""
 
     name: str
 
 
-class Hold(_Record, tag="hold"):
+class Hold(_Record, frozen=True, tag="hold"):
     """`revert`: the pipeline publishes nothing until released."""
 
     pipeline: str
@@ -122,19 +122,19 @@ class Hold(_Record, tag="hold"):
     why: str = ""
 
 
-class Release(_Record, tag="release"):
+class Release(_Record, frozen=True, tag="release"):
     """Ends a `Hold`."""
 
     pipeline: str
 
 
-class Retry(_Record, tag="retry"):
+class Retry(_Record, frozen=True, tag="retry"):
     """Pipelines to be considered again though nothing changed."""
 
     pipelines: tuple[str, ...]
 
 
-class Tick(_Record, tag="tick"):
+class Tick(_Record, frozen=True, tag="tick"):
     """A cron input's tick, keyed by (input, scheduled time); the fold drops a duplicate. Reserved."""
 
     pipeline: str
@@ -142,7 +142,7 @@ class Tick(_Record, tag="tick"):
     time: str
 
 
-class ControllerTake(_Record, tag="controller.take"):
+class ControllerTake(_Record, frozen=True, tag="controller.take"):
     """A controller begins an epoch. Smaller epochs' records are ignored from here on."""
 
     epoch: int
@@ -154,13 +154,13 @@ class ControllerTake(_Record, tag="controller.take"):
     """`run` (ends when idle) or `up`."""
 
 
-class ControllerEnd(_Record, tag="controller.end"):
+class ControllerEnd(_Record, frozen=True, tag="controller.end"):
     """The controller of `epoch` ended in order."""
 
     epoch: int
 
 
-class RunStart(_Record, tag="run.start"):
+class RunStart(_Record, frozen=True, tag="run.start"):
     """A run takes all causes up to entry `last`; `view` pins what it sees of source branches."""
 
     run: str
@@ -173,7 +173,7 @@ class RunStart(_Record, tag="run.start"):
     """Pipeline to version."""
 
 
-class RunDone(_Record, tag="run.done"):
+class RunDone(_Record, frozen=True, tag="run.done"):
     """Nothing of the run is left to do."""
 
     run: str
@@ -193,7 +193,7 @@ class InputBinding(msgspec.Struct, frozen=True, kw_only=True):
     """`data` (a repo that people write), `model` (one-datum output that others read) or `intermediate`."""
 
 
-class JobStart(_Record, tag="job.start"):
+class JobStart(_Record, frozen=True, tag="job.start"):
     """A job begins."""
 
     job: str
@@ -261,7 +261,7 @@ class JobEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Root of the tree datum key to (segment key, row): where seconds and logs are."""
 
 
-class JobDone(_Record, tag="job.done"):
+class JobDone(_Record, frozen=True, tag="job.done"):
     """The job made a commit; the same entry holds its `CommitMade` and `RefSet`."""
 
     job: str
@@ -273,7 +273,7 @@ class JobDone(_Record, tag="job.done"):
     end: JobEnd
 
 
-class JobFailed(_Record, tag="job.failed"):
+class JobFailed(_Record, frozen=True, tag="job.failed"):
     """No commit; the successes are in the context's S."""
 
     job: str
@@ -283,7 +283,7 @@ class JobFailed(_Record, tag="job.failed"):
     end: JobEnd
 
 
-class JobStopped(_Record, tag="job.stopped"):
+class JobStopped(_Record, frozen=True, tag="job.stopped"):
     """Somebody ended it, or a newer version of its pipeline did; the successes are in the context's S."""
 
     job: str
@@ -293,7 +293,7 @@ class JobStopped(_Record, tag="job.stopped"):
     end: JobEnd
 
 
-class JobUnrunnable(_Record, tag="job.unrunnable"):
+class JobUnrunnable(_Record, frozen=True, tag="job.unrunnable"):
     """An upstream job of the same run failed."""
 
     job: str
@@ -306,7 +306,7 @@ class JobUnrunnable(_Record, tag="job.unrunnable"):
     """Job that failed."""
 
 
-class JobStop(_Record, tag="job.stop"):
+class JobStop(_Record, frozen=True, tag="job.stop"):
     """Somebody asks that a running job be stopped."""
 
     job: str
@@ -316,32 +316,32 @@ class JobStop(_Record, tag="job.stop"):
 # --- ledger records: reserved for gc, repair, purge (their place is fixed now) ------------------------------------
 
 
-class GcSweep(_Record, tag="gc.sweep"):
+class GcSweep(_Record, frozen=True, tag="gc.sweep"):
     """Objects named in `list` die. Reserved."""
 
     list: str
     commits: tuple[str, ...] = ()
 
 
-class GcDone(_Record, tag="gc.done"):
+class GcDone(_Record, frozen=True, tag="gc.done"):
     """Closes a sweep. Reserved."""
 
     sweep: int
 
 
-class Damage(_Record, tag="damage"):
+class Damage(_Record, frozen=True, tag="damage"):
     """Something was found damaged. Reserved."""
 
     objects: tuple[str, ...]
 
 
-class Repair(_Record, tag="repair"):
+class Repair(_Record, frozen=True, tag="repair"):
     """Something was mended. Reserved."""
 
     objects: tuple[str, ...]
 
 
-class Redact(_Record, tag="redact"):
+class Redact(_Record, frozen=True, tag="redact"):
     """Reads of node `old` see node `new`. Reserved."""
 
     old: str

@@ -34,9 +34,11 @@ class Base(Protocol):
 
     def get(self, key: bytes) -> bytes | None:
         """Value of `key`."""
+        ...
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Pairs whose key begins with `prefix`, sorted."""
+        ...
 
 
 def _up(n: int) -> str:
