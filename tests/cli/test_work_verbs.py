@@ -116,7 +116,8 @@ def test_why_leads_to_the_texts_and_the_code(cli: Cli, work: Path) -> None:
     assert lines[0] == "total@ID:/total.txt   30   datum ID  SECONDS   job ID (TIME, host HOST)"
     assert lines[1].startswith("├─ code   total  v1  dag.py:")
     assert lines[2] == "└─ counts   counts@ID:/   job ID (TIME, host HOST)"
-    assert 'put by USER, "week 34"' in lines[3]
+    assert lines[-1].startswith("   └─ texts   texts@ID:/   ")
+    assert lines[-1].endswith('3 files, put by USER, "week 34"')
     one = cli("why", "counts:/b.json").out
     assert re.search(r"texts +texts@[0-9a-f]{6}:/b.txt +put by \w+, \"week 34\"", one)
     assert re.search(r"code +counts  v1  dag.py:\d+ +factor=1", one)
