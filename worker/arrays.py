@@ -60,7 +60,7 @@ def parse_grid(metadata: bytes, where: str) -> Grid:
         meta = json.loads(metadata)
         if meta["zarr_format"] != 3 or meta["node_type"] != "array" or meta["chunk_grid"]["name"] != "regular":
             raise ValueError("not an array of Zarr format 3 with a regular grid")
-        encoding = meta.get("chunk_key_encoding") or {"name": "default"}
+        encoding: dict[str, Any] = meta.get("chunk_key_encoding") or {"name": "default"}
         own = encoding["name"] == "default"
         if not own and encoding["name"] != "v2":
             raise ValueError(f"chunk key encoding {encoding['name']!r}; expected 'default' or 'v2'")

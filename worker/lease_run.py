@@ -513,12 +513,13 @@ class _LeaseRun:
         self._frames_out = 0
         self._loading = False
         seconds = max(0.0, self._slot.now() - self._began)
-        if len(first.call.indexes) > 1:
+        if len(first.call.indexes) != 1:
             self._attempts.call_failed(first.call)
         else:
             changed = first.prepared[0].changed()
             known = wrote_to_input(changed) if changed is not None else failure
-            self._failed(first.call.indexes[0], known, seconds, self._job.put_log(log))
+            (index,) = first.call.indexes
+            self._failed(index, known, seconds, self._job.put_log(log))
         self._remove(first)
 
     def _abandon(self) -> None:

@@ -16,6 +16,7 @@ from dmlpipe.storage.codetree import write_code
 from dmlpipe.storage.digest import digest, from_hex
 from dmlpipe.storage.pack import read_footer
 from dmlpipe.storage.prolly import Tree
+from dmlpipe.storage.records import PipelineSet, RepoCreate
 from dmlpipe.storage.segment import Row, SegmentMeta, decode_rows
 from dmlpipe.storage.store import Store
 from dmlpipe.storage.value import decode_value
@@ -76,10 +77,26 @@ def python(
 
 
 def code_tree(store: Store, files: Mapping[str, tuple[bytes, int]]) -> str:
-    """Store code as loose objects and return its tree."""
+    """Store code, publish where it is as `submit` does, and return its tree."""
     writer = store.objects.writer()
     tree = write_code(writer, store.tree(""), files).hex()
-    writer.flush()
+    written = writer.flush()
+    if written.index:
+        name = f"p{os.urandom(4).hex()}"
+        store.publish(
+            [
+                RepoCreate(repo=name, pipeline=name),
+                PipelineSet(
+                    name=name,
+                    version=1,
+                    spec=tree,
+                    identity=tree,
+                    inputs=(),
+                    packs=written.packs,
+                    index=written.index,
+                ),
+            ]
+        )
     return tree
 
 

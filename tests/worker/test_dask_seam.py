@@ -121,13 +121,12 @@ async def gone(pids: list[int]) -> None:
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
 async def test_a_worker_that_is_ended_leaves_nothing_running(bench: Bench, tmp_path: Path, how: str) -> None:
-    source, job = gated(bench, tmp_path)
+    source, _ = gated(bench, tmp_path)
     gates = tmp_path / "gates"
     body = GATED.replace("    open(f", "    open(f\"{folder}/pid-{os.getpid()}\", 'w').close()\n    open(f", 1)
     tree = put(bench.store, "in2", {str(i): b"" for i in range(4)})
     replaced = spec(python(bench.store, body, "f", parameter("x")), varying("x", tree))
     source.leases = bench.leases(replaced, file_datums(tree))
-    del job
     async with asyncio.timeout(WAIT_S), scheduler(source) as dask_scheduler:
         async with worker_process(bench, dask_scheduler.address) as process:
             (gates / "open-0").touch()
