@@ -13,7 +13,7 @@ import msgspec
 
 from ..storage.errors import ErrorCode, InvalidInputError
 from ..storage.glob import compile_glob
-from ..storage.paths import normalize_path
+from ..storage.paths import normalize_folder
 from ..storage.refs import DEFAULT_BRANCH, check_name
 
 __all__ = [
@@ -116,14 +116,15 @@ def files(repo: str, glob: str = "/", *, name: str | None = None, branch: str = 
 
 
 def array(
-    repo: str, path: str, *, name: str | None = None, branch: str = DEFAULT_BRANCH, halo: int | Sequence[int] = 0
+    repo: str, path: str = "/", *, name: str | None = None, branch: str = DEFAULT_BRANCH, halo: int | Sequence[int] = 0
 ) -> Array:
     """Return the chunks of a Zarr v3 array: one datum per chunk.
 
     Parameters
     ----------
     path
-        Of the array in the repo: the folder that holds its ``zarr.json``.
+        Of the array in the repo: the folder that holds its ``zarr.json``. An array that a pipeline writes is its
+        whole output, ``"/"``.
     halo
         Cells beyond the chunk that come along on each side, one number for all dimensions or one for each.
     """
@@ -136,7 +137,7 @@ def array(
         widths = ()
     return Array(
         repo=repo,
-        path="/" + normalize_path(path).decode(),
+        path="/" + normalize_folder(path).decode(),
         name=_name(name, repo),
         branch=branch,
         halo=widths,

@@ -177,11 +177,12 @@ class ArraySource:
         path = path.strip("/")
         if tree is None:
             return cls(name, path, None, None, halo)
-        value = tree.get(f"{path}/zarr.json".encode())
+        folder = f"{path}/" if path else ""
+        value = tree.get(f"{folder}zarr.json".encode())
         if value is None:
             raise _bad(
-                f"input {name!r} has no array at /{path}: there is no /{path}/zarr.json",
-                hint="Zarr format 3 is needed" if tree.get(f"{path}/.zarray".encode()) is not None else None,
+                f"input {name!r} has no array at /{path}: there is no /{folder}zarr.json",
+                hint="Zarr format 3 is needed" if tree.get(f"{folder}.zarray".encode()) is not None else None,
             )
         grid = parse_grid(read(value), f"/{path}")
         widths = halo or (0,)

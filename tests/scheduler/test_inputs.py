@@ -33,6 +33,7 @@ def test_constructors_make_plain_structs() -> None:
     assert files("images", name="im", branch="dev") == Files(repo="images", glob="/", name="im", branch="dev")
     assert array("scenes", "ndvi/", halo=8) == Array(repo="scenes", path="/ndvi", halo=(8,))
     assert array("scenes", "/ndvi", halo=(0, 0)).halo == ()
+    assert array("segments") == array("segments", "/") == Array(repo="segments", path="/")
     assert values(C=[1, 2]) == Values(name="C", values=(1, 2))
     assert values(C=range(2), D=["a"]) == Cross(
         inputs=(Values(name="C", values=(0, 1)), Values(name="D", values=("a",)))
@@ -81,7 +82,7 @@ def test_canonical_json_tells_numbers_apart() -> None:
         (lambda: files("a", "/{x"), ErrorCode.BAD_GLOB, "is not closed"),
         (lambda: files("a", name="x/y"), ErrorCode.BAD_INPUT, "cannot be named 'x/y'"),
         (lambda: files("a", name=""), ErrorCode.BAD_INPUT, "cannot be named ''"),
-        (lambda: array("a", "/"), ErrorCode.BAD_PATH, "the path is empty"),
+        (lambda: array("a", "/../b"), ErrorCode.BAD_PATH, "'..'"),
         (lambda: array("a", "/p", halo=-1), ErrorCode.BAD_INPUT, "a halo is a count of cells"),
         (lambda: values(), ErrorCode.BAD_INPUT, "at least one list"),
         (lambda: values(C=[]), ErrorCode.BAD_INPUT, r"values\(C=\[\]\) is empty"),
