@@ -10,10 +10,18 @@ from dmlpipe.worker.environment import clean_environment, read_secrets, redact
 
 @pytest.mark.parametrize(
     "name",
-    (
-        "AWS_ACCESS_KEY_ID GOOGLE_APPLICATION_CREDENTIALS AZURE_STORAGE_KEY DASK_X__TLS__KEY DMLPIPE_STORE "
-        "POSTGRES_PASSWORD GITHUB_TOKEN KUBECONFIG SSH_AUTH_SOCK my_api_key"
-    ).split(),
+    [
+        "AWS_ACCESS_KEY_ID",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "AZURE_STORAGE_KEY",
+        "DASK_X__TLS__KEY",
+        "DMLPIPE_STORE",
+        "POSTGRES_PASSWORD",
+        "GITHUB_TOKEN",
+        "KUBECONFIG",
+        "SSH_AUTH_SOCK",
+        "my_api_key",
+    ],
 )
 def test_what_children_must_not_see_is_dropped(name: str) -> None:
     assert clean_environment({name: "x", "PATH": "p", "LANG": "C", "CUDA_VISIBLE_DEVICES": "0"}) == {
