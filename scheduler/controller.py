@@ -161,6 +161,7 @@ class Controller:
             Another controller drives the store, or took over.
         """
         try:
+            self._take_up()
             while not self._stop.is_set():
                 try:
                     self._settle()
@@ -176,6 +177,18 @@ class Controller:
                     self._stop.wait(1.0)
         finally:
             self._close()
+
+    def _take_up(self) -> None:
+        """Take the epoch though nothing is due yet, so that a `run` finds that somebody serves the store."""
+        while self._epoch is None and not self._stop.is_set():
+            state = self.store.refresh()
+            self._may_take(state)
+            draft = _Draft(state)
+            draft.add(take(state.controller(), self._kind))
+            try:
+                self._append(draft, ())
+            except ConflictError:
+                continue
 
     def stop(self) -> None:
         """Let `serve` return soon. May be called from a signal handler or another thread."""
@@ -431,7 +444,9 @@ class Controller:
         who = f"pid {holder.pid} on {holder.host}" if holder is not None else "another process"
         raise HeldError(
             f"{self.store.url} is driven by {'dmlpipe ' + holder.kind if holder else 'a controller'} ({who})",
-            hint="wait for it (dmlpipe wait), or end it: dmlpipe down",
+            hint="wait for it: dmlpipe wait"
+            if holder is None or holder.kind != "up"
+            else "wait for it: dmlpipe wait, or end it: dmlpipe down",
         )
 
     def _check_epoch(self, state: State) -> None:

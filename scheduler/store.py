@@ -68,7 +68,7 @@ class Store(VersionedStore):
         InvalidInputError, NotFoundError, UserCodeError
             What is wrong; then nothing was written.
         """
-        writer = CodeWriter(self, dry=dry_run)
+        writer = CodeWriter(self)
         built = build(what, writer, params=params, code=code)
         return record(self, built, writer, prune=prune, dry_run=dry_run, reprocess=reprocess)
 
@@ -89,8 +89,7 @@ class Store(VersionedStore):
         pipelines
             Names to report; empty: all.
         """
-        writer = CodeWriter(self, dry=True)
-        built = build(what, writer, params=params, code=code) if what is not None else None
+        built = build(what, CodeWriter(self), params=params, code=code) if what is not None else None
         state = self.refresh()
         specs = built.specs if built is not None else ()
         known = {name for name, _ in state.pipelines()} | {spec.name for spec in specs}

@@ -22,7 +22,7 @@ from ..storage.prolly import Tree
 from ..storage.refs import nearest
 from ..storage.state import State
 from ..storage.store import Store
-from ..storage.writer import ObjectWriter
+from ..storage.writer import Written
 from .dag import DAG
 from .inputs import Array, Files, leaves
 from .reasons import explain
@@ -54,24 +54,24 @@ class Built:
 
 
 class CodeWriter:
-    """Stores bundles; or only names them, where nothing may be written."""
+    """Names bundles at once and stores them when everything was found right: a refused submission writes nothing."""
 
-    def __init__(self, store: Store, *, dry: bool = False) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._writer: ObjectWriter | None = None if dry else store.objects.writer()
+        self._bundles: dict[str, Mapping[str, tuple[bytes, int]]] = {}
 
     def put(self, files: Mapping[str, tuple[bytes, int]]) -> str:
-        """Store files as a code tree, or only name it; return its root in hex."""
-        if self._writer is None:
-            return write_code(ValuesOnly(), Tree(OverlayNodes(self._store.nodes)), files).hex()
-        return write_code(self._writer, self._store.tree(""), files).hex()
+        """Return the root of the code tree that holds `files`, in hex."""
+        root = write_code(ValuesOnly(), Tree(OverlayNodes(self._store.nodes)), files).hex()
+        self._bundles[root] = files
+        return root
 
-    def flush(self) -> tuple[tuple[str, ...], str, list[str]]:
-        """Finish; return (packs, index, keys to sync)."""
-        if self._writer is None:
-            return (), "", []
-        written = self._writer.flush()
-        return written.packs, written.index, self._writer.take_keys()
+    def flush(self) -> tuple[Written, list[str]]:
+        """Store what was named; return its packs and the keys to sync."""
+        writer = self._store.objects.writer()
+        for files in self._bundles.values():
+            write_code(writer, self._store.tree(""), files)
+        return writer.flush(), writer.take_keys()
 
 
 def build(
@@ -171,7 +171,8 @@ def record(
     NotFoundError
         An input repo exists neither in the store nor in the submission.
     """
-    packs, index, keys = writer.flush()
+    _check(store.refresh(), built)
+    written, keys = (Written(), list[str]()) if dry_run else writer.flush()
     salt = secrets.token_hex(8) if reprocess else ""
     outcome: list[Submitted] = []
 
@@ -189,6 +190,7 @@ def record(
                 version = next((number for number, _ in state.versions(spec.name)), 0) + 1
                 if state.repo(spec.name) is None:
                     records.append(r.RepoCreate(repo=spec.name, description=spec.description, pipeline=spec.name))
+                published = any(isinstance(record, r.PipelineSet) for record in records)
                 records.append(
                     r.PipelineSet(
                         name=spec.name,
@@ -197,8 +199,8 @@ def record(
                         identity=identity(spec),
                         inputs=_branches(spec),
                         dag=spec.dag,
-                        packs=packs if not any(isinstance(x, r.PipelineSet) for x in records) else (),
-                        index=index if not any(isinstance(x, r.PipelineSet) for x in records) else "",
+                        packs=() if published else written.packs,
+                        index="" if published else written.index,
                     )
                 )
             outcome.append(
