@@ -10,7 +10,6 @@ A `JobRun` talks to an executor and to the store's objects; the ledger is its co
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from ..storage.state import State
 from ..storage.store import Store
 from ..storage.value import PACK_BELOW_BYTES, Pieces, Whole, decode_value, encode_value
 from ..storage.writer import Written
+from ..worker.arrays import output_metadata
 from ..worker.job import BLOCK_MAX_DATUMS, ArrayWrites, Datum, JobSpec, encode_block, encode_spec
 from .executor import Executor, JobOffer
 from .fold import Conflict, Folded, fold_results
@@ -283,7 +283,6 @@ class JobRun:
             like=self.spec.writes.input,
             dtype=self.spec.writes.dtype,
             fill_value=self.spec.writes.fill_value,
-            metadata=self._array_metadata().decode(),
         )
 
     # --- events -----------------------------------------------------------------------------------------
@@ -564,35 +563,17 @@ class JobRun:
 
     def _array_metadata(self) -> bytes:
         """zarr.json of the output array: the input's grid with another type."""
-        writes = self.spec.writes
-        if writes is None:
-            raise CorruptError(f"pipeline {self.spec.name} writes no array")
-        leaf = next(leaf for leaf in leaves(self.spec.input) if leaf.name == writes.input)
-        if not isinstance(leaf, Array):
-            raise CorruptError(f"input {writes.input} of {self.spec.name} is no array")
-        tree = self.store.tree(self.bindings[leaf.name].tree)
+        writes = self._writes()
+        leaf = next((leaf for leaf in leaves(self.spec.input) if writes is not None and leaf.name == writes.like), None)
+        if writes is None or not isinstance(leaf, Array):
+            raise CorruptError(f"pipeline {self.spec.name} writes an array like an input that is none")
         folder = leaf.path.strip("/")
-        raw = tree.get((f"{folder}/zarr.json" if folder else "zarr.json").encode())
+        raw = self.store.tree(self.bindings[leaf.name].tree).get(
+            (f"{folder}/zarr.json" if folder else "zarr.json").encode()
+        )
         if raw is None:
             raise CorruptError(f"{leaf.repo}:/{folder} holds no zarr.json")
-        like = json.loads(self.store.objects.read(decode_value(raw)))
-        one_byte = writes.dtype in {"bool", "int8", "uint8"}
-        out = {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": like["shape"],
-            "data_type": writes.dtype,
-            "chunk_grid": like["chunk_grid"],
-            "chunk_key_encoding": like["chunk_key_encoding"],
-            "fill_value": writes.fill_value,
-            "codecs": [
-                {"name": "bytes"} if one_byte else {"name": "bytes", "configuration": {"endian": "little"}},
-                {"name": "zstd", "configuration": {"level": 1, "checksum": False}},
-            ],
-            "attributes": {},
-            **({"dimension_names": like["dimension_names"]} if like.get("dimension_names") else {}),
-        }
-        return json.dumps(out, sort_keys=True, separators=(",", ":")).encode()
+        return output_metadata(self._read(raw), writes)
 
     def _metadata_values(self) -> tuple[dict[str, bytes], Written]:
         """Store the output array's metadata: it is the job's own, no datum's."""

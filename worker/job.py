@@ -38,8 +38,6 @@ class ArrayWrites(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     path: str = ""
     """Where the output array stands in the output commit; empty: at its root."""
     fill_value: Any = 0
-    metadata: str = ""
-    """The output array's zarr.json: how a worker encodes its chunk. The file itself is written by the controller."""
 
 
 class PythonTransform(msgspec.Struct, frozen=True, kw_only=True, tag="python", omit_defaults=True):

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.faults.killed_run import POINTS
 
 from dmlpipe.scheduler.store import Store
 from dmlpipe.storage.pack import read_rows
 from dmlpipe.storage.segment import decode_rows
+from tests.faults.killed_run import POINTS
 
 ROOT = Path(__file__).parents[2]
 DATUMS = 24

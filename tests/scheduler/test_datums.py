@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.scheduler.planning import Listing, Shelf, edited, expressions, full_listing, listings, values_lists
 
 from dmlpipe.scheduler.datums import Bound, Combination, bind, rebind
 from dmlpipe.scheduler.inputs import Cross, Files, Input, Values, is_constant, leaves, values
 from dmlpipe.storage.prolly import Tree
+from tests.scheduler.planning import Listing, Shelf, edited, expressions, full_listing, listings, values_lists
 
 K = b"k" * 32
 

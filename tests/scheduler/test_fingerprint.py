@@ -6,10 +6,10 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.scheduler.planning import pipeline
 
 from dmlpipe.scheduler.fingerprint import context_key, datum_fingerprint
 from dmlpipe.scheduler.inputs import cross, files, like, values
+from tests.scheduler.planning import pipeline
 
 _inputs: st.SearchStrategy[Any] = st.lists(
     st.tuples(st.sampled_from("ab"), st.lists(st.tuples(st.binary(max_size=2), st.binary(max_size=2)), max_size=2)),

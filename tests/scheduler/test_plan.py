@@ -7,7 +7,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.scheduler.planning import Listing, Shelf, binding, edited, expressions, full_listing, listings, pipeline
 
 from dmlpipe.scheduler.fingerprint import context_key
 from dmlpipe.scheduler.inputs import Files, Input, array, cross, files, is_constant, leaves, values
@@ -17,6 +16,7 @@ from dmlpipe.scheduler.spec import PipelineSpec
 from dmlpipe.storage.errors import InvalidInputError
 from dmlpipe.storage.prolly import Tree
 from dmlpipe.storage.records import Context, InputBinding
+from tests.scheduler.planning import Listing, Shelf, binding, edited, expressions, full_listing, listings, pipeline
 
 ORIGIN = b"origin00"
 

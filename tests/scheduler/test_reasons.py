@@ -4,12 +4,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.scheduler.planning import binding, pipeline
 
 from dmlpipe.scheduler.inputs import cross, files, like, values
 from dmlpipe.scheduler.reasons import Reason, Why, explain
 from dmlpipe.scheduler.spec import Definition
 from dmlpipe.storage.records import InputBinding
+from tests.scheduler.planning import binding, pipeline
 
 SPEC = pipeline(
     cross(files("images", "/*"), m=files("model"), C=values(C=[1])),

@@ -11,7 +11,6 @@ import pytest
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.scheduler.planning import Shelf, binding, pipeline
 
 from dmlpipe.scheduler.inputs import Array, cross, files
 from dmlpipe.scheduler.plan import Run, plan_job
@@ -19,6 +18,7 @@ from dmlpipe.scheduler.regions import ArraySource, parse_grid
 from dmlpipe.storage.errors import ErrorCode, InvalidInputError
 from dmlpipe.storage.records import Context
 from dmlpipe.worker.job import Region
+from tests.scheduler.planning import Shelf, binding, pipeline
 
 
 def metadata(shape: tuple[int, ...], chunks: tuple[int, ...], **changes: Any) -> str:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 
 import msgspec
-from tests.scheduler.planning import Listing, Shelf, binding, pipeline
 
 from dmlpipe.scheduler.inputs import cross, files
 from dmlpipe.scheduler.plan import plan_job
@@ -11,6 +10,7 @@ from dmlpipe.scheduler.reasons import Reason, Why
 from dmlpipe.scheduler.summary import PlanSummary, ReasonCount, describe_key, summarize
 from dmlpipe.storage.records import Context
 from dmlpipe.worker.job import JobInput
+from tests.scheduler.planning import Listing, Shelf, binding, pipeline
 
 NODE = cross(files("images", "/*.png"), files("model"))
 
