@@ -1,0 +1,1 @@
+"""What dmlpipe costs beside honest alternatives; README.md states the question of each benchmark."""

@@ -1,0 +1,68 @@
+"""The plot of an inference result: `python -m benchmarks.chart RESULT.json PLOT.svg` draws one again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contender import DMLPIPE
+
+
+def draw(result: Mapping[str, Any], target: Path) -> None:
+    """Draw items a second of each contender, from the first lease and of the whole process.
+
+    Parameters
+    ----------
+    target
+        Its suffix says the format: .svg, .png.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    # Without a seed the ids in an SVG differ from run to run.
+    matplotlib.rcParams["svg.hashsalt"] = "dmlpipe"
+    rows = list(reversed(result["contenders"]))
+    places = list(range(len(rows)))
+    figure = Figure(figsize=(8, 0.5 * len(rows) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    for offset, key, shade, label in (
+        (0.2, "items_per_s", 1.0, "from the first file handed out"),
+        (-0.2, "items_per_s_whole", 0.45, "whole process"),
+    ):
+        axes.barh(
+            [place + offset for place in places],
+            [row[key]["median"] for row in rows],
+            xerr=[
+                [row[key]["median"] - row[key]["low"] for row in rows],
+                [row[key]["high"] - row[key]["median"] for row in rows],
+            ],
+            height=0.38,
+            color=["tab:orange" if row["contender"] == DMLPIPE else "tab:blue" for row in rows],
+            alpha=shade,
+            ecolor="black",
+            error_kw={"linewidth": 0.8},
+        )
+        axes.barh([0], [0], color="gray", alpha=shade, label=label)
+    axes.set_yticks(places, [f"{row['contender']}, {row['slots']} slot{'s'[: row['slots'] > 1]}" for row in rows])
+    axes.set_xlabel(f"items a second; median and range of {result['rounds']} rounds")
+    axes.set_title(
+        f"Resident random forest, {result['workload']['files']:,} files of {result['workload']['items']} scans, "
+        f"{result['machine']['cores']} cores",
+        fontsize="medium",
+    )
+    axes.legend(loc="lower right", fontsize="small")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
+
+
+def main() -> None:
+    """Draw a stored result."""
+    source, target = map(Path, sys.argv[1:])
+    draw(json.loads(source.read_text()), target)
+
+
+if __name__ == "__main__":
+    main()

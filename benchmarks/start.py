@@ -1,0 +1,172 @@
+"""What it costs to start: `python -m benchmarks.start`.
+
+Each command is a process of its own, timed from its start to its end, in turn with the others. `--help` is compared
+with the import of click, which no command line made with click can be quicker than.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import dmlpipe as dml
+from benchmarks.machine import commit, describe, versions
+from benchmarks.rounds import Spread, interleaved, ratios
+
+HELP_LIMIT = 3.0
+"""`dmlpipe --help` may take so many times what the import of click takes."""
+
+DAG = """\
+import dmlpipe as dml
+
+dag = dml.DAG("sizes")
+
+
+@dag.pipeline(dml.files("texts", "/*.txt"))
+def sizes(texts: bytes) -> dml.Files:
+    return {"size.txt": str(len(texts))}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A process to be timed."""
+
+    name: str
+    argv: tuple[str, ...]
+    heavy: bool = False
+    """Seconds, not tenths: left out of most rounds."""
+    before: Callable[[int], None] | None = None
+    """Makes it due; gets the round; not timed."""
+
+
+def commands(folder: Path) -> list[Command]:
+    """Describe the commands, in a store with one pipeline that is up to date."""
+    store = dml.init(folder / ".dmlpipe", cache_dir=folder / "cache")
+    dag = folder / "dag.py"
+    dag.write_text(DAG)
+    store.put("texts", ("a.txt", b"first"))
+    store.submit(dag)
+    store.run(slots=1)
+
+    def put_one(number: int) -> None:
+        # One file in place of the last: one datum, whose output has the same path.
+        store.put("texts", ("a.txt", b"x" * (number + 10)))
+
+    python = sys.executable
+    dmlpipe = str(Path(python).with_name("dmlpipe"))
+    return [
+        Command("python -c pass", (python, "-c", "pass")),
+        Command("python -c 'import click'", (python, "-c", "import click")),
+        Command("dmlpipe --help", (dmlpipe, "--help")),
+        Command("dmlpipe ls", (dmlpipe, "ls")),
+        Command("dmlpipe ls REPO", (dmlpipe, "ls", "texts")),
+        Command("dmlpipe run, nothing to do", (dmlpipe, "run")),
+        Command("dmlpipe run, one datum", (dmlpipe, "run", "-j", "1"), heavy=True, before=put_one),
+    ]
+
+
+def measure(command: Command, folder: Path, number: int) -> float:
+    """Run a command once and return its seconds.
+
+    Raises
+    ------
+    RuntimeError
+        It did not succeed.
+    """
+    if command.before is not None:
+        command.before(number)
+    env = os.environ | {"DMLPIPE_CACHE_DIR": str(folder / "cache"), "NO_COLOR": "1"}
+    env.pop("DMLPIPE_STORE", None)
+    began = time.perf_counter()
+    done = subprocess.run(
+        command.argv, cwd=folder, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise RuntimeError(f"{command.name} failed with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
+    return seconds
+
+
+def run_rounds(folder: Path, rounds: int, heavy_rounds: int) -> dict[str, list[float]]:
+    """Time every command, after one untimed round that warms the page cache and the bytecode."""
+    known = commands(folder)
+    seconds: dict[str, list[float]] = {command.name: [] for command in known}
+    for command in known:
+        measure(command, folder, -1)
+    for number, command in interleaved(known, rounds):
+        if not command.heavy or number < heavy_rounds:
+            seconds[command.name].append(measure(command, folder, number))
+    return seconds
+
+
+def report(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Figures of every command; ratios to click's import of the same round."""
+    base = seconds["python -c 'import click'"]
+    rows = []
+    for name, values in seconds.items():
+        to_click = Spread.of(ratios(values, base[: len(values)]))
+        rows.append(
+            {
+                "command": name,
+                "seconds": {key: round(value, 4) for key, value in dataclasses.asdict(Spread.of(values)).items()},
+                "to_click": {key: round(value, 2) for key, value in dataclasses.asdict(to_click).items()},
+                "rounds": len(values),
+            }
+        )
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark and print its table; exit with 1 if `--help` is over its limit."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
+    parser.add_argument("--heavy-rounds", type=int, default=5, help="of commands that start a cluster: %(default)s")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    given = parser.parse_args(arguments)
+    if given.rounds < 1 or not 1 <= given.heavy_rounds <= given.rounds:
+        parser.error("--rounds and --heavy-rounds take numbers above 0, the second no larger than the first")
+    machine = describe()
+    with tempfile.TemporaryDirectory(prefix="dmlpipe-bench-") as folder:
+        rows = report(run_rounds(Path(folder), given.rounds, given.heavy_rounds))
+    table = Table(title="whole process; median (range), rounds in turn", title_justify="left")
+    for name in ("command", "ms", "times import click", "rounds"):
+        table.add_column(name, justify="left" if name == "command" else "right")
+    for row in rows:
+        milliseconds = Spread(**{key: value * 1000 for key, value in row["seconds"].items()})
+        table.add_row(row["command"], f"{milliseconds:.0f}", f"{Spread(**row['to_click']):.1f}", str(row["rounds"]))
+    console = Console()
+    console.print(table)
+    if given.out:
+        result = {
+            "benchmark": "start",
+            "taken": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": commit(),
+            "machine": dataclasses.asdict(machine),
+            "versions": versions(("dmlpipe", "click", "distributed")),
+            "commands": rows,
+        }
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(json.dumps(result, indent=1) + "\n")
+    times = next(row["to_click"]["median"] for row in rows if row["command"] == "dmlpipe --help")
+    if times > HELP_LIMIT:
+        console.print(f"dmlpipe --help takes {times:.1f} times what the import of click takes, over {HELP_LIMIT:g}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
