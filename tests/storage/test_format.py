@@ -214,6 +214,6 @@ def test_the_checkpoint_names_its_entry_and_a_tree_of_state() -> None:
 def test_the_page_names_every_record_type() -> None:
     page = (ROOT / "docs" / "format.md").read_text()
     source = (ROOT / "storage" / "records.py").read_text()
-    tags = re.findall(r'class \w+\(_Record, tag="([a-z.]+)"\)', source)
+    tags = re.findall(r'class \w+\(_Record, frozen=True, tag="([a-z.]+)"\)', source)
     assert len(tags) > 20
     assert [tag for tag in tags if f"`{tag}`" not in page] == []
