@@ -158,7 +158,7 @@ class Progress:
         if row.advanced is not None:
             return _advanced_cells(row.advanced, bar=self._bar(row.advanced))
         if row.planned is not None:
-            return Text("planning" if row.planned.total < 0 else _datums(row.planned), style="dim"), Text()
+            return Text(_datums(row.planned), style="dim"), Text()
         above = [name for name in self._upstream(row.name) if name in self._rows and self._rows[name].ended is None]
         return Text(f"waits for {', '.join(above)}" if above else "waits", style="dim"), Text()
 
@@ -230,7 +230,7 @@ def _planned(report: r.JobPlanned) -> Text:
 
 def _datums(report: r.JobPlanned) -> str:
     resumed = f", {report.resumed:,} kept from before" if report.resumed else ""
-    return f"{count(max(report.total, 0), 'datum')}{resumed}"
+    return f"{count(report.total, 'datum')}{resumed}" if report.total >= 0 else "under way"
 
 
 def _joined(name: str, left: Text, right: Text) -> Text:

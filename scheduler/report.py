@@ -33,6 +33,7 @@ class JobPlanned(msgspec.Struct, frozen=True, kw_only=True, tag="job-planned"):
     pipeline: str
     version: int
     total: int
+    """Datums of its inputs; -1: not known to who only watches."""
     resumed: int = 0
     """Datums found finished in the segments of an interrupted controller."""
     why: tuple[str, ...] = ()
