@@ -87,10 +87,10 @@ class _Drawing:
         names = max((len(name) for name, *_ in rows), default=0)
         things = max((len(shown) for _, shown, about, _ in rows if about), default=0)
         for name, shown, about, use in rows:
-            label = Text(name.ljust(names), style="cyan").append(
-                f"   {shown.ljust(things if about else 0)}", style="default"
-            )
-            label.append(f"   {about}" if about else "", style="bright_black")
+            # Gaps stand behind words: some viewers of the pictures drop what leads.
+            label = Text(f"{name.ljust(names)}   ", style="cyan")
+            label.append(f"{shown.ljust(things)}   " if about else shown, style="default")
+            label.append(about, style="bright_black")
             made = use.made_by if use is not None else None
             if use is not None and made is None and use.repo:
                 tree.add(self._pictured(label, use.repo, use.commit, use.path))
