@@ -286,11 +286,13 @@ class _LeaseRun:
         if not self._sent:
             return
         message = child.receive(self._patience())
-        self._slot.drain_wake()
         if message is not None:
             self._on_message(message)
-        elif self._is_late():
-            self._on_timeout()
+        else:
+            # Only here: a system call per message lets the other slots' threads take turns at each.
+            self._slot.drain_wake()
+            if self._is_late():
+                self._on_timeout()
         if self._slot.now() - self._verified_at >= _VERIFY_S:
             self._settle()
 
