@@ -77,6 +77,8 @@ class Results:
         self._done: Tree = store.tree("")
         self._covered: list[str] = []
         self._pending: dict[str, Footer] = {}
+        self._decoded: dict[bytes, Finished] | None = None
+        """Rows of `_pending`, once somebody asked: the end of a job reads them four times."""
         self._versions: dict[str, str] = {}
         self._hosts: list[str] = []
         self.fold = 0
@@ -114,6 +116,7 @@ class Results:
             return
         footer = read_footer(self._store.backend, key)
         self._pending[key] = footer
+        self._decoded = None
         self.segments.append(key)
         if footer.meta is not None:
             meta = msgspec.convert(footer.meta, SegmentMeta)
@@ -150,8 +153,9 @@ class Results:
 
     def rows(self) -> Iterator[tuple[bytes, Finished, str]]:
         """(datum key, result, segment key), sorted by datum key."""
+        order = self._order()
         for key, finished in self._merged():
-            yield key, finished, self._order()[finished.segment]
+            yield key, finished, order[finished.segment]
 
     def footers(self) -> Iterator[tuple[str, Footer]]:
         """Every segment with its footer, in fold order; those of earlier folds are read again."""
@@ -163,6 +167,8 @@ class Results:
         return [*self._covered, *sorted(self._pending)]
 
     def _fresh(self) -> dict[bytes, Finished]:
+        if self._decoded is not None:
+            return self._decoded
         fresh: dict[bytes, Finished] = {}
         for number, key in enumerate(sorted(self._pending), len(self._covered)):
             for position, row in enumerate(decode_rows(self._pending[key].rows or [])):
@@ -170,6 +176,7 @@ class Results:
                 old = fresh.get(row.key)
                 if old is None or (old.outcome != Outcome.OK and new.outcome == Outcome.OK):
                     fresh[row.key] = new
+        self._decoded = fresh
         return fresh
 
     def _absorb(self) -> None:
@@ -184,6 +191,7 @@ class Results:
         self._done = self._done.update(edits)
         self._covered.extend(sorted(self._pending))
         self._pending.clear()
+        self._decoded = None
 
     def _merged(self) -> Iterator[tuple[bytes, Finished]]:
         fresh = self._fresh()
