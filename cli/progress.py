@@ -8,6 +8,7 @@ drawn from rich's: rows are replaced whole, never changed in place.
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ _MARKS = {
     "stopped": ("■", "yellow"),
     "unrunnable": ("–", "yellow"),
 }
+
+
+_BOUND = re.compile(r"max_failures=[^), ]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,11 +147,15 @@ class Progress:
             self._console.print(self._table(shown))
 
     def _table(self, rows: Sequence[_Row]) -> Table:
+        cells = [(Text(f"  {row.name}"), *self._cells(row)) for row in rows]
         table = Table.grid(padding=(0, 3, 0, 0))
-        for _ in range(3):
-            table.add_column(no_wrap=True)
-        for row in rows:
-            table.add_row(Text(f"  {row.name}"), *self._cells(row))
+        # In a narrow window the remarks are cut, never a name or a count.
+        for column in range(2):
+            table.add_column(no_wrap=True, min_width=max(row[column].cell_len for row in cells))
+        table.add_column()
+        for name, left, right in cells:
+            right.no_wrap, right.overflow = True, "ellipsis"
+            table.add_row(name, left, right)
         return table
 
     def _cells(self, row: _Row) -> tuple[Text, Text]:
@@ -196,6 +204,10 @@ def ended_cells(report: r.JobEnded) -> tuple[Text, Text]:
         at = short(report.commit or report.head)
         return left, Text(f"{duration(report.seconds)}   {report.pipeline}@{at}")
     stays = f"{report.pipeline} stays at {short(report.head)}" if report.head else f"{report.pipeline} has no commit"
+    if report.failures:
+        # The failures are listed below, by cause.
+        bound = _BOUND.search(report.reason)
+        return left, Text(f"nothing published: {stays}{f' ({bound[0]})' if bound else ''}")
     # A reason that is a sentence of its own does not stand in brackets.
     reason = "" if not report.reason else f": {report.reason}" if "(" in report.reason else f" ({report.reason})"
     return left, Text(f"nothing published: {stays}{reason}")

@@ -176,3 +176,22 @@ def test_nothing_to_do_and_who_waits() -> None:
         "report waits: no data in labels@master",
         "nothing to do",
     ]
+
+
+def test_a_narrow_window_cuts_remarks_and_never_names_or_counts() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=60, force_terminal=False, color_system=None)
+    failed = r.JobEnded(
+        job="j",
+        run="r",
+        pipeline="predictions",
+        state="failed",
+        counters=Counters(total=300, run=299, failed=1),
+        seconds=1.0,
+        reason="1 of 300 datums failed (max_failures=0), first: texts:/n7",
+    )
+    progress = Progress(console, live=False)
+    progress(failed)
+    console.print(progress._table([*progress._rows.values()]))
+    assert "  predictions   ✘ 299 run  0 skipped  1 failed   nothing" in out.getvalue()
+    assert "…" in out.getvalue()
