@@ -6,13 +6,18 @@ changed meanwhile is a conflict. A name is a file or a folder, never both: `coll
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from .errors import ConflictError, ErrorCode, InvalidInputError
+from .folders import after_prefix
 from .paths import folders_of, show_path
 from .prolly import Tree
 from .value import decode_value
+
+_INSERT_UP_TO = 16
+"""Fewer new paths are put in their places one by one; more are sorted in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class Edits:
         self.base = base
         self._log: list[Edit] = []
         self._changes: dict[bytes, bytes | None] = {}
+        # The paths of the changes, sorted when first needed; a new list takes its place, so that scans may go on.
+        self._sorted: list[bytes] = []
 
     # --- looking --------------------------------------------------------------------------------------------------
 
@@ -81,25 +88,45 @@ class Edits:
 
     def entries(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Yield (path, encoded value) of what begins with `prefix`, sorted by path."""
-        mine = sorted(path for path in self._changes if path.startswith(prefix))
-        position = 0
-        for path, value in self.base.prefix(prefix):
-            while position < len(mine) and mine[position] < path:
+        return self.scan(prefix, after_prefix(prefix))
+
+    def scan(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (path, encoded value) for start <= path < stop, sorted by path."""
+        mine = self._sorted_changes()
+        position = bisect_left(mine, start)
+        end = len(mine) if stop is None else bisect_left(mine, stop)
+        for path, value in self.base.scan(start, stop):
+            while position < end and mine[position] < path:
                 new = self._changes[mine[position]]
                 if new is not None:
                     yield mine[position], new
                 position += 1
-            if position < len(mine) and mine[position] == path:
+            if position < end and mine[position] == path:
                 position += 1
                 new = self._changes[path]
                 if new is not None:
                     yield path, new
             else:
                 yield path, value
-        for path in mine[position:]:
-            new = self._changes[path]
+        for number in range(position, end):
+            new = self._changes[mine[number]]
             if new is not None:
-                yield path, new
+                yield mine[number], new
+
+    def _sorted_changes(self) -> list[bytes]:
+        have, want = len(self._sorted), len(self._changes)
+        if have < want:
+            # Changes are never taken back, so the new ones are the last of the dictionary.
+            new = [path for path, _ in zip(reversed(self._changes), range(want - have), strict=False)]
+            merged = list(self._sorted)
+            if len(new) < _INSERT_UP_TO:
+                for path in new:
+                    insort(merged, path)
+            else:
+                merged += new
+                merged.sort()
+            self._sorted = merged
+        return self._sorted
 
     # --- editing --------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from .clock import utc_now
 from .commits import CommitView
 from .edits import Edits
 from .errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError, ReadOnlyError
+from .folders import list_folder
 from .ledger import Ledger
 from .paths import join_path, normalize_folder, normalize_path, show_path
 from .prolly import Tree
@@ -33,6 +34,7 @@ from .writer import ObjectWriter
 
 if TYPE_CHECKING:
     from .array import ArrayStore
+    from .filesystem import SessionFileSystem
 
 _COPY_BYTES = 1 << 20
 
@@ -269,6 +271,38 @@ class Session:
             found = list(self._edits.entries(prefix))
         for path, raw in found:
             yield path, decode_value(raw)
+
+    def list_folder(self, folder: bytes, starting: bytes = b"") -> list[tuple[bytes, Value | None]]:
+        """Return (name, value; None for a folder) of what is right in a folder, edits included; see `list_folder`."""
+        with self._lock:
+            found = list(list_folder(self._edits.scan, folder, starting))
+        return [(name, decode_value(raw) if raw is not None else None) for name, raw in found]
+
+    def is_folder(self, path: bytes) -> bool:
+        """Whether something stands below a tree path, edits included."""
+        with self._lock:
+            return self._edits.is_folder(path)
+
+    @property
+    def target(self) -> Target:
+        """Where it publishes."""
+        return self._target
+
+    @property
+    def archive(self) -> Archive:
+        """The store's immutable side."""
+        return self._archive
+
+    @property
+    def fs(self) -> SessionFileSystem:
+        """The edits as an fsspec file system, to read and to write: ``/path`` in it, or ``dml://repo@branch/path``."""
+        from .filesystem import SessionFileSystem
+
+        return SessionFileSystem(self)
+
+    def open_commit(self, name: str) -> CommitView:
+        """Return the commit that ``repo@ref`` means now."""
+        return self._open_commit(name)
 
     def zarr(self, path: str = "/") -> ArrayStore:
         """Return the edits below `path` as a writable Zarr store."""
