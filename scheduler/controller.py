@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 from ..storage import records as r
 from ..storage.digest import from_hex
-from ..storage.errors import ConflictError, DmlpipeError, HeldError
+from ..storage.errors import ConflictError, DmlpipeError, HeldError, InvalidInputError, NotFoundError
 from ..storage.state import State
 from ..storage.store import Store
 from .epoch import Heartbeat, is_alive, take
@@ -34,6 +34,7 @@ from .executor import (
     WorkersChanged,
 )
 from .jobrun import Ending, JobRun, bind_inputs, is_single
+from .plan import job_context
 from .reasons import explain
 from .report import (
     ClusterChanged,
@@ -288,7 +289,14 @@ class Controller:
             step = next_step(draft.state, run, pinned, pipelines, targets=self._targets)
             self._record_skips(draft, run, step, pipelines, endings)
             for start in step.start:
-                job = self._prepare(draft, run, start, pipelines)
+                try:
+                    job = self._prepare(draft, run, start, pipelines)
+                except (InvalidInputError, NotFoundError) as error:
+                    # Its inputs are not what it declares (no array where one should be): its fault, not the run's.
+                    ending = self._refuse(draft, run, start, pipelines, error)
+                    self._record_end(draft, ending)
+                    endings.append(ending)
+                    continue
                 draft.add(job.start_record(self._epoch_of(draft), draft.state.head(start.pipeline) or ""))
                 draft.reports.append(job.planned())
                 if job.needs_executor:
@@ -385,6 +393,49 @@ class Controller:
             due=start.why,
             reasons=explain(spec, bindings, self._previous(draft.state, start.pipeline)),
         )
+
+    def _refuse(
+        self,
+        draft: _Draft,
+        run: str,
+        start: StartJob,
+        pipelines: dict[str, r.PipelineState],
+        error: DmlpipeError,
+    ) -> Ending:
+        """End a job that cannot be planned as failed."""
+        spec = self._spec(draft.state, start.pipeline, start.version)
+        bindings = bind_inputs(draft.state, spec, start.heads, self._single(draft.state, pipelines))
+        key = job_context(spec, bindings).hex()
+        head = draft.state.head(start.pipeline) or ""
+        epoch = self._epoch_of(draft)
+        begun = r.JobStart(
+            job=start.job,
+            run=run,
+            pipeline=start.pipeline,
+            version=start.version,
+            epoch=epoch,
+            context=key,
+            inputs=tuple(bindings.values()),
+            base=head,
+        )
+        failed = r.JobFailed(
+            job=start.job,
+            epoch=epoch,
+            key=key,
+            context=draft.state.context(key) or r.Context(inputs={}, order=()),
+            end=r.JobEnd(reason=error.message),
+        )
+        report = JobEnded(
+            job=start.job,
+            run=run,
+            pipeline=start.pipeline,
+            state="failed",
+            counters=r.Counters(),
+            seconds=0.0,
+            head=head,
+            reason=error.message,
+        )
+        return Ending((begun, failed), report)
 
     def _resume(self, draft: _Draft, name: str, pipelines: dict[str, r.PipelineState]) -> JobRun:
         known = draft.state.job(name)

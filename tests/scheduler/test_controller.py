@@ -13,7 +13,7 @@ from dmlpipe.scheduler.controller import Controller
 from dmlpipe.scheduler.epoch import _driving
 from dmlpipe.scheduler.errors import JobFailed
 from dmlpipe.scheduler.executor import Executor
-from dmlpipe.scheduler.inputs import cross, files
+from dmlpipe.scheduler.inputs import array, cross, files
 from dmlpipe.scheduler.spec import Options, PipelineSpec
 from dmlpipe.scheduler.store import Store
 from dmlpipe.storage.errors import HeldError, InvalidInputError, NotFoundError
@@ -398,3 +398,23 @@ def test_a_controller_that_lost_its_epoch_publishes_nothing(store: Store) -> Non
     with pytest.raises(HeldError, match="took over"):
         first.run()
     assert len(list(store.refresh().history("copy"))) == 1
+
+
+def test_a_job_whose_inputs_are_not_what_it_declares_fails_alone(store: Store) -> None:
+    put(store, "images", a="A")
+    store.submit(
+        [
+            make_spec("chunks", array("images", "/missing")),
+            make_spec("copy", files("images", "/*")),
+            make_spec("after", files("chunks", "/*")),
+        ]
+    )
+    summary, executor = run(store)
+    states = {job.pipeline: job.state for job in summary.jobs}
+    assert states == {"chunks": "failed", "copy": "done", "after": "unrunnable"}
+    reason = next(job.reason for job in summary.jobs if job.pipeline == "chunks")
+    assert "missing" in reason
+    assert executor.calls == [("copy", b"a")]
+    # It is tried again, and fails again, without disturbing the others.
+    summary, executor = run(store)
+    assert [(job.pipeline, job.state) for job in summary.jobs] == [("chunks", "failed"), ("after", "unrunnable")]
