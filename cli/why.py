@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 @click.command("why", cls=Verb)
-@click.argument("target", metavar="REF[:/path] | HASH")
+@click.argument("target", metavar="REF[:/path] | HASH | DATUM")
 @click.pass_obj
 def command(app: App, target: str) -> None:
     """Say what made a result.
 
     A file leads to its datum, the code with its parameters, the job, and through its inputs to everything above: the
-    model, what that was trained on, who put it. HASH is 8 or more digits of a content id.
+    model, what that was trained on, who put it. HASH is 8 or more digits of a content id, DATUM 4 or more of a
+    datum's id.
     """
     store = app.data(read_only=True)
     derivation = store.why(target)

@@ -7,6 +7,7 @@ does.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from ..storage import records as r
 from ..storage.bodies import read_job
 from ..storage.commits import CommitView
+from ..storage.derivation import Derivation
 from ..storage.digest import from_hex
 from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
-from ..storage.refs import nearest
+from ..storage.provenance import CONTENT_PREFIX_MIN
+from ..storage.refs import Ref, nearest
 from ..storage.state import State
 from ..storage.store import Store as VersionedStore
 from .errors import JobFailed
@@ -29,6 +32,9 @@ from .submission import CodeWriter, Params, build, record
 if TYPE_CHECKING:
     from .dag import DAG
     from .executor import Executor
+
+
+_DIGITS = re.compile(r"[0-9a-f]{4,64}")
 
 
 class Store(VersionedStore):
@@ -238,6 +244,33 @@ class Store(VersionedStore):
         from . import status as module
 
         return module.store_status(self)
+
+    def why(self, target: str | Ref) -> Derivation:
+        """Say what made a file, a commit, the content of a hash, or a datum (4 or more digits of its id).
+
+        Raises
+        ------
+        NotFoundError
+            There is no such thing, or the datum made no file.
+        """
+        if not isinstance(target, str) or not _DIGITS.fullmatch(target) or self.refresh().repo(target) is not None:
+            return super().why(target)
+        if len(target) >= CONTENT_PREFIX_MIN:
+            try:
+                return super().why(target)
+            except NotFoundError:
+                pass  # a datum's id looks the same
+        from .rows import find_datum
+
+        row = find_datum(self, target)
+        commit = (job.commit if (job := self.state.job(row.job)) is not None else "") or "master"
+        if not row.outputs or not self.state.head(row.pipeline):
+            raise NotFoundError(
+                f"datum {target} of {row.pipeline} made no file: {row.outcome}",
+                code=ErrorCode.NO_FILE,
+                hint=f"dmlpipe datum inspect {target}",
+            )
+        return super().why(f"{row.pipeline}@{commit}:/{row.outputs[0].lstrip('/')}")
 
     def pipeline_spec(self, name: str, version: int | None = None) -> PipelineSpec:
         """Return a version of a pipeline; None: the present one."""

@@ -418,3 +418,15 @@ def test_a_job_whose_inputs_are_not_what_it_declares_fails_alone(store: Store) -
     # It is tried again, and fails again, without disturbing the others.
     summary, executor = run(store)
     assert [(job.pipeline, job.state) for job in summary.jobs] == [("chunks", "failed"), ("after", "unrunnable")]
+
+
+def test_why_takes_a_datum_by_its_id(store: Store) -> None:
+    put(store, "images", a="A", b="bad")
+    store.submit([make_spec("copy", files("images", "/*"), max_failures="1")])
+    run(store)
+    by_path = store.why("copy:/a.out")
+    assert by_path.datum is not None
+    assert store.why(by_path.datum.id[:6]).path == "/a.out"
+    assert store.why(by_path.datum.id).path == "/a.out"
+    with pytest.raises(NotFoundError, match="no datum"):
+        store.why("0123abcd")
