@@ -15,6 +15,8 @@ from ..storage.errors import UserCodeError
 from ..storage.segment import Failure
 
 MESSAGE_MAX_CHARS = 4000
+_LAST_WORDS_BYTES = 4096
+_LAST_WORDS_CHARS = 300
 TRACEBACK_MAX_FRAMES = 40
 _PACKAGE = str(Path(__file__).parent.parent)
 _FAULT_LINE = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
@@ -150,6 +152,15 @@ def exit_failure(status: int, *, what: str = "the process") -> Failure:
 def timeout_failure(limit_s: float) -> Failure:
     """Describe a datum that was ended because it took too long."""
     return Failure(kind="timeout", message=f"no result after {limit_s:g} s (timeout)")
+
+
+def said(failure: Failure, log: bytes) -> Failure:
+    """Add the last line that a process printed, where nothing else tells why it ended as it did."""
+    if failure.line or failure.where or failure.kind not in ("exit", "signal"):
+        return failure
+    lines = log[-_LAST_WORDS_BYTES:].decode(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return Failure(failure.kind, failure.message, "", last[:_LAST_WORDS_CHARS], failure.traceback)
 
 
 def located(failure: Failure, log: bytes, frames: UserFrames) -> Failure:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ..storage.digest import from_hex
 from ..storage.node import NodeStore
+from ..storage.segment import Failure
 from .child import third_party
 from .environment import clean_environment, job_environment, read_secrets, redact
 from .job import JobSpec, PythonTransform
@@ -92,6 +93,16 @@ class JobWork:
     def put_log(self, log: bytes) -> bytes:
         """Store what a datum printed, without secrets."""
         return self.results.put_log(redact(log, self.secrets)) if log else b""
+
+    def redacted(self, failure: Failure) -> Failure:
+        """Return a failure without secrets: messages and lines tell what user code held."""
+        if not self.secrets:
+            return failure
+        texts = (failure.message, failure.line, failure.traceback)
+        message, line, traceback = (
+            redact(text.encode(errors="backslashreplace"), self.secrets).decode(errors="replace") for text in texts
+        )
+        return Failure(failure.kind, message, failure.where, line, traceback)
 
     def note_modules(self, modules: Iterable[str]) -> None:
         """Remember the versions of packages that user code imported."""

@@ -25,7 +25,7 @@ from ..storage.errors import BackendError, DmlpipeError
 from ..storage.segment import Failure, Outcome, Row
 from ..storage.value import encode_value
 from .attempts import Attempts, Call, resident_key
-from .failure import UserFrames, exit_failure, failure_of, located, timeout_failure
+from .failure import UserFrames, exit_failure, failure_of, located, said, timeout_failure
 from .job import CommandTransform, Datum, PythonTransform
 from .job_work import JobWork, WorkerStore, scratch_folder
 from .materialize import Materializer, Prepared
@@ -471,7 +471,7 @@ class _LeaseRun:
             self._attempts.call_failed(sent.call)
             return
         for place, (index, result) in enumerate(zip(sent.call.indexes, ended.results, strict=True)):
-            failure = result.failure
+            failure = said(result.failure, ended.log) if result.failure else None
             outcome = Outcome(result.outcome)
             if sent.broken.get(place) is not None:
                 outcome, failure = Outcome.FAILED, sent.broken[place]
@@ -503,7 +503,7 @@ class _LeaseRun:
 
     def _death_failure(self, died: ChildDiedError, doing: str) -> Failure:
         what = f"the process ({doing})" if doing else "the process"
-        return located(exit_failure(died.exit.status, what=what), died.log, self._frames)
+        return said(located(exit_failure(died.exit.status, what=what), died.log, self._frames), died.log)
 
     def _blame(self, failure: Failure, log: bytes) -> None:
         """The first unit made the child end: it fails, those behind it are made again."""
@@ -554,6 +554,7 @@ class _LeaseRun:
     ) -> None:
         datum = self._datums[index]
         used = self._attempts.tries_of(index) if tries is None else tries
+        failure = self._job.redacted(failure) if failure else None
         row = Row(datum.key, datum.fingerprint, outcome, outputs, used, seconds, log, failure)
         self._held.append(_Held(index, row))
 
