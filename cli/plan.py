@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,11 +13,11 @@ from .command import Verb
 from .failure import DIFFERS
 from .files import split_words
 from .settings import parameter_options, parse_parameters
+from .submit import pick_dag
 from .text import columns, duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from ..scheduler.preview import PipelinePlan
 
@@ -26,11 +27,22 @@ SHOWN = 4
 
 @click.command("plan", cls=Verb)
 @click.argument("words", nargs=-1, metavar="[FILE] [PIPELINE...]")
+@click.option(
+    "--code",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Scripts of a spec FILE, as for submit.",
+)
 @click.option("--exit-code", is_flag=True, help="Exit 3 if something would run.")
 @parameter_options
 @click.pass_obj
 def command(
-    app: App, words: tuple[str, ...], exit_code: bool, settings: tuple[str, ...], params_file: Path | None
+    app: App,
+    words: tuple[str, ...],
+    code: Path | None,
+    exit_code: bool,
+    settings: tuple[str, ...],
+    params_file: Path | None,
 ) -> int:
     """Say what would run, and why.
 
@@ -40,15 +52,15 @@ def command(
     if len(files) > 1:
         raise InvalidInputError("plan takes one FILE", code=ErrorCode.INVALID)
     params = parse_parameters(settings, params_file)
+    if not files and (params or code):
+        option = "--code" if code else "--set" if settings else "--params"
+        raise click.UsageError(f"{option} needs a FILE to compare", click.get_current_context())
     store = app.store(read_only=True)
     what: Any = None
     if files:
-        what, name = files[0]
-        if name is not None:
-            from ..scheduler.load import load_dags
-
-            what = next((dag for dag in load_dags(what) if dag.name == name), what)
-    plans = store.plan(what, pipelines, params=params)
+        path, name = files[0]
+        what = path if name is None else pick_dag(path, name)
+    plans = store.plan(what, pipelines, params=params, code=code)
     if app.json:
         for each in plans.to_dict()["pipelines"]:
             app.emit(each)

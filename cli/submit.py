@@ -15,6 +15,7 @@ from .settings import Parameters, parameter_options, parse_parameters
 from .submitted import show
 
 if TYPE_CHECKING:
+    from ..scheduler.dag import DAG
     from ..scheduler.report import Submitted
     from ..scheduler.store import Store
 
@@ -32,17 +33,22 @@ def submit_file(
     """Submit a file, or the one DAG of it that is named."""
     if dag is None:
         return store.submit(path, params=params, code=code, prune=prune, dry_run=dry_run)
+    return store.submit([pick_dag(path, dag)], params=params, prune=prune, dry_run=dry_run)
+
+
+def pick_dag(path: Path, name: str) -> DAG:
+    """Return the DAG of a file that ``FILE:NAME`` names."""
     from ..scheduler.load import load_dags
 
     dags = {each.name: each for each in load_dags(path)}
-    if dag not in dags:
-        meant = near(dag, dags)
+    if name not in dags:
+        meant = near(name, dags)
         raise NotFoundError(
-            f"{path}: no DAG {dag!r} in this file",
+            f"{path}: no DAG {name!r} in this file",
             code=ErrorCode.NOT_FOUND,
             hint=f"did you mean {path}:{meant}?" if meant else f"there are: {', '.join(dags)}",
         )
-    return store.submit([dags[dag]], params=params, prune=prune, dry_run=dry_run)
+    return dags[name]
 
 
 @click.command("submit", cls=Verb)

@@ -177,6 +177,19 @@ def test_plan_of_changed_code_says_where(cli: Cli, work: Path) -> None:
     )
 
 
+def test_plan_compares_nothing_but_what_was_named(cli: Cli, work: Path) -> None:
+    other = cli("plan", "dag.py:wrods")
+    assert (other.code, other.err) == (
+        1,
+        "error: dag.py: no DAG 'wrods' in this file\n  did you mean dag.py:words?\n",
+    )
+    assert cli("plan", "dag.py:words").lines[-1] == "nothing to do"
+    for words in (("--set", "counts.factor=3"), ("--code", ".")):
+        lost = cli("plan", *words)
+        assert lost.code == 2
+        assert f"{words[0]} needs a FILE to compare" in lost.err
+
+
 def test_submit_tells_verdicts_and_check_writes_nothing(cli: Cli, work: Path) -> None:
     assert [line.split() for line in cli("submit", "dag.py").lines] == [
         ["counts", "same", "v1"],
