@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dmlpipe.scheduler.store import Store
@@ -33,12 +33,14 @@ class Terminal:
 
     folder: Path
     cache: Path
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """More of the environment."""
 
     @property
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not _NOT_INHERITED.fullmatch(name)}
         settings = {"DMLPIPE_CACHE_DIR": str(self.cache), "DMLPIPE_FSYNC": "never", "DMLPIPE_FLUSH_S": "0.2"}
-        return kept | settings
+        return kept | settings | dict(self.variables)
 
     def type(self, *words: str | Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run a `dmlpipe` command to its end, and expect an exit code (None: any)."""
