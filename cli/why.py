@@ -11,7 +11,7 @@ from .command import Verb
 from .picture import MAX_BYTES
 
 if TYPE_CHECKING:
-    from ..storage.store import Store
+    from ..scheduler.store import Store
 
 
 @click.command("why", cls=Verb)
@@ -24,7 +24,7 @@ def command(app: App, target: str) -> None:
     model, what that was trained on, who put it. HASH is 8 or more digits of a content id, DATUM 4 or more of a
     datum's id.
     """
-    store = app.data(read_only=True)
+    store = app.store(read_only=True)
     derivation = store.why(target)
     if app.json:
         app.emit(derivation.to_dict())
