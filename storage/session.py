@@ -6,55 +6,24 @@ meanwhile, the edits are replayed on its new head.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryFile
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import Self
 
-from .actor import user_name
 from .archive import Archive
-from .bodies import encode_body
 from .clock import utc_now
 from .commits import CommitView
-from .edits import Edits
-from .errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError, ReadOnlyError
-from .folders import list_folder
+from .editing import Editing, Target
+from .errors import InvalidInputError
 from .ledger import Ledger
-from .paths import join_path, normalize_folder, normalize_path, show_path
-from .prolly import Tree
-from .records import Commit, CommitMade, Record, RefSet, RepoCreate
-from .refs import DEFAULT_BRANCH, check_name, nearest, parse_ref, show_commit
-from .sources import Source, SourceFile, plan_sources
+from .publish import head_to_follow, plan_commit, plan_repo
+from .records import Record
+from .refs import check_name
 from .state import State
-from .value import Value, decode_value, encode_value
-from .writer import ObjectWriter
-
-if TYPE_CHECKING:
-    from .array import ArrayStore
-    from .filesystem import SessionFileSystem
-
-_COPY_BYTES = 1 << 20
+from .writer import Written
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a session publishes, and how."""
-
-    repo: str
-    branch: str = DEFAULT_BRANCH
-    message: str = ""
-    author: str = ""
-    """Empty: the user."""
-    create: bool | None = None
-    """Make a missing repo: True always, False never, None unless a repo has nearly that name."""
-    if_head: str | None = None
-    """Publish only if the branch is at this commit (hex; empty: has none)."""
-
-
-class Session:
+class Session(Editing):
     """Edits to one branch. Safe for use by many threads; a context manager that commits, or aborts on an exception.
 
     Parameters
@@ -67,6 +36,8 @@ class Session:
         Resolves ``repo@ref`` for `copy`.
     clock
         Returns the time that the commit carries.
+    owned
+        A transaction publishes it, not its own `commit`.
 
     Raises
     ------
@@ -84,233 +55,24 @@ class Session:
         *,
         open_commit: Callable[[str], CommitView],
         clock: Callable[[], str] = utc_now,
+        owned: bool = False,
     ) -> None:
-        self._archive = archive
-        self._ledger = ledger
-        self._target = target
-        self._open_commit = open_commit
-        self._clock = clock
-        self._lock = threading.RLock()
-        self._ended = False
         check_name(target.repo, "repo")
         check_name(target.branch, "branch")
         state = ledger.refresh()
-        self.creates_repo = _plan_repo(state, target)
+        creates_repo = plan_repo(state, target)
+        super().__init__(archive, target, state.head(target.repo, target.branch), open_commit=open_commit)
+        self._ledger = ledger
+        self._clock = clock
+        self._owned = owned
+        self.creates_repo = creates_repo
         """Whether the commit makes the repo too."""
-        self._head = state.head(target.repo, target.branch)
-        self._edits = Edits(self._tree_of(self._head))
-        self._writer = archive.objects.writer()
-        self._planned: tuple[str, int] | None = None
+        self._written = Written()
+        self._planned = ""
         self.result: CommitView | None = None
         """The commit that was made, or the head if nothing changed; None before `commit`."""
         self.made = False
         """Whether `commit` made a commit."""
-
-    # --- editing --------------------------------------------------------------------------------------------------
-
-    def put(
-        self,
-        source: Source | list[Source],
-        dest: str = "/",
-        *,
-        append: bool = False,
-        mirror: bool = False,
-        exclude: Sequence[str] = (),
-        skip: Path | None = None,
-    ) -> int:
-        """Put files and folders below the folder `dest`; return how many files were put.
-
-        Parameters
-        ----------
-        source
-            A local path, an fsspec URL, (name, content), or a list of these. A folder's contents land at `dest`.
-        dest
-            Folder in the commit.
-        append
-            Add each file's content to the end of what stands there.
-        mirror
-            Delete what stands below `dest` and is in none of the sources.
-        exclude
-            Globs of what to leave out; a mirror keeps nothing of it either.
-        skip
-            A local folder to pass over (the store itself).
-
-        Raises
-        ------
-        InvalidInputError
-            A name, a kind of file or a collision that cannot be stored. Checked before anything is written.
-        NotFoundError
-            A source does not exist.
-        """
-        folder = normalize_folder(dest)
-        sources = source if isinstance(source, list) else [source]
-        if append and mirror:
-            raise InvalidInputError("a put cannot both append and mirror")
-        own = self._archive.backend.properties.path
-        planned = plan_sources(sources, folder, exclude=exclude, skip=skip or own)
-        paths = {item.path for item in planned}
-        with self._lock:
-            self._open()
-            if mirror:
-                self._edits.mirror(folder, paths)
-            self._edits.check(paths)
-        for item in planned:
-            if append:
-                self._append(item)
-            else:
-                value = encode_value(self._store(item))
-                with self._lock:
-                    self._edits.put(item.path, value)
-        return len(planned)
-
-    def write(self, path: str, data: bytes | str, *, append: bool = False) -> None:
-        """Set a file's content, or add to its end."""
-        key = normalize_path(path)
-        self._check(key)
-        body = data.encode() if isinstance(data, str) else data
-        item = SourceFile(key, path, data=body)
-        if append:
-            self._append(item)
-        else:
-            self.put_value(path, self._writer.put(body))
-
-    def put_value(self, path: str, value: Value) -> None:
-        """Set a file to content that is in the store already (or was put through `writer`)."""
-        key = normalize_path(path)
-        with self._lock:
-            self._open()
-            self._edits.check({key})
-            self._edits.put(key, encode_value(value))
-
-    def delete(self, path: str, *, missing_ok: bool = False) -> None:
-        """Delete a file, or a folder with all that is in it (``/``: everything).
-
-        Raises
-        ------
-        NotFoundError
-            There is neither, unless `missing_ok`.
-        """
-        key = normalize_folder(path)
-        with self._lock:
-            self._open()
-            if not self._edits.delete(key) and not missing_ok and key:
-                raise NotFoundError(
-                    f"no file {show_path(key)} in {self._target.repo}@{self._target.branch}",
-                    code=ErrorCode.NO_FILE,
-                    hint=f"list: dmlpipe ls {self._target.repo}@{self._target.branch}",
-                )
-
-    def copy(self, source: str, dest: str) -> int:
-        """Copy a file, or a folder's contents, without reading them; return how many files were copied.
-
-        Parameters
-        ----------
-        source
-            A path in this branch (begins with ``/``), or ``repo@ref:/path``.
-        dest
-            What a file is called there, or the folder in which a folder's contents land.
-        """
-        if source.startswith("/"):
-            found = self._entries_of(self._edits, normalize_folder(source), source)
-        else:
-            ref = parse_ref(source)
-            tree = self._open_commit(source).tree
-            found = self._entries_of(Edits(tree), (ref.path or "").encode(), source)
-        target = normalize_folder(dest)
-        pairs = [(join_path(target, name) if name else normalize_path(target), value) for name, value in found]
-        with self._lock:
-            self._open()
-            self._edits.check({path for path, _ in pairs})
-            for path, value in pairs:
-                self._edits.put(path, value)
-        return len(pairs)
-
-    def _entries_of(self, edits: Edits, key: bytes, shown: str) -> list[tuple[bytes, bytes]]:
-        with self._lock:
-            value = edits.get(key) if key else None
-            if value is not None:
-                return [(b"", value)]
-            below = key + b"/" if key else b""
-            found = [(path[len(below) :], value) for path, value in edits.entries(below)]
-        if not found:
-            raise NotFoundError(f"no file {shown}", code=ErrorCode.NO_FILE)
-        return found
-
-    # --- looking --------------------------------------------------------------------------------------------------
-
-    @property
-    def writer(self) -> ObjectWriter:
-        """Stores content for `put_value`."""
-        return self._writer
-
-    @property
-    def base(self) -> CommitView | None:
-        """The head that the edits began from; None for a new branch."""
-        return CommitView(self._archive, self._target.repo, self._head) if self._head else None
-
-    def value(self, path: str) -> Value | None:
-        """Return what stands at a path with the edits made so far; None if there is no such file."""
-        with self._lock:
-            raw = self._edits.get(normalize_path(path))
-        return decode_value(raw) if raw is not None else None
-
-    def exists(self, path: str) -> bool:
-        """Whether there is such a file, with the edits made so far."""
-        return self.value(path) is not None
-
-    def read_bytes(self, path: str) -> bytes:
-        """Return a file's content, with the edits made so far."""
-        value = self.value(path)
-        if value is None:
-            raise NotFoundError(f"no file {show_path(normalize_path(path))}", code=ErrorCode.NO_FILE)
-        return self._archive.objects.read(value)
-
-    def entries(self, prefix: bytes = b"") -> Iterator[tuple[bytes, Value]]:
-        """Yield (tree path, value) of the files whose tree path begins with `prefix`, sorted, edits included."""
-        with self._lock:
-            found = list(self._edits.entries(prefix))
-        for path, raw in found:
-            yield path, decode_value(raw)
-
-    def list_folder(self, folder: bytes, starting: bytes = b"") -> list[tuple[bytes, Value | None]]:
-        """Return (name, value; None for a folder) of what is right in a folder, edits included; see `list_folder`."""
-        with self._lock:
-            found = list(list_folder(self._edits.scan, folder, starting))
-        return [(name, decode_value(raw) if raw is not None else None) for name, raw in found]
-
-    def is_folder(self, path: bytes) -> bool:
-        """Whether something stands below a tree path, edits included."""
-        with self._lock:
-            return self._edits.is_folder(path)
-
-    @property
-    def target(self) -> Target:
-        """Where it publishes."""
-        return self._target
-
-    @property
-    def archive(self) -> Archive:
-        """The store's immutable side."""
-        return self._archive
-
-    @property
-    def fs(self) -> SessionFileSystem:
-        """The edits as an fsspec file system, to read and to write: ``/path`` in it, or ``dml://repo@branch/path``."""
-        from .filesystem import SessionFileSystem
-
-        return SessionFileSystem(self)
-
-    def open_commit(self, name: str) -> CommitView:
-        """Return the commit that ``repo@ref`` means now."""
-        return self._open_commit(name)
-
-    def zarr(self, path: str = "/") -> ArrayStore:
-        """Return the edits below `path` as a writable Zarr store."""
-        from .array import ArrayStore
-
-        return ArrayStore.of_session(self._archive.objects, self, normalize_folder(path))
-
-    # --- ending ---------------------------------------------------------------------------------------------------
 
     def commit(self) -> CommitView:
         """Publish the edits; return the new commit, or the head if they change nothing.
@@ -320,29 +82,13 @@ class Session:
         ConflictError
             The branch is not at `if_head`, or a file that was appended to has changed.
         InvalidInputError
-            On the branch's new head a name would be both a file and a folder.
+            On the branch's new head a name would be both a file and a folder; or a transaction publishes this session.
         """
+        if self._owned:
+            raise InvalidInputError("this session is part of a transaction", hint="commit the transaction")
         with self._lock:
-            self._open()
-            written = self._writer.flush()
-            keys = self._writer.take_keys()
-
-            def build(state: State) -> Sequence[Record]:
-                return self._build(state, written.packs, written.index)
-
-            entry = self._ledger.try_append(build, sync=keys)
-            self.abort()
-            assert self._planned is not None
-            self.made = entry is not None
-            self.result = CommitView(self._archive, self._target.repo, self._planned[0])
-            return self.result
-
-    def abort(self) -> None:
-        """Drop the edits. What they stored stays until it is collected. Idempotent."""
-        with self._lock:
-            if not self._ended:
-                self._ended = True
-                self._writer.close()
+            keys = self.prepare()
+            return self.conclude(made=self._ledger.try_append(self.plan, sync=keys) is not None)
 
     def __enter__(self) -> Self:
         return self
@@ -352,145 +98,43 @@ class Session:
     ) -> None:
         if kind is not None:
             self.abort()
-        elif not self._ended:
+        elif not self._ended and not self._owned:
             self.commit()
 
-    # --- inside ---------------------------------------------------------------------------------------------------
+    # --- what `commit` does, apart, for transactions ----------------------------------------------------------------
 
-    def _build(self, state: State, packs: tuple[str, ...], index: str) -> Sequence[Record]:
+    def prepare(self) -> list[str]:
+        """Store what was put; return the keys of what the commit will refer to."""
+        self._open()
+        self._written = self._writer.flush()
+        return self._writer.take_keys()
+
+    def plan(self, state: State) -> Sequence[Record]:
         """Return the records that publish the edits on the head that `state` has."""
         target = self._target
-        missing = state.repo(target.repo) is None
-        if missing and not self.creates_repo:
-            raise NotFoundError(f"repo {target.repo!r} was deleted meanwhile", code=ErrorCode.NO_REPO)
-        _refuse_output(state, target.repo)
-        head = state.head(target.repo, target.branch)
-        if target.if_head is not None and (head or "") != target.if_head:
-            raise ConflictError(
-                f"{target.repo}@{target.branch} is at {head[:12] if head else 'no commit'}, "
-                f"expected {target.if_head[:12] or 'no commit'}",
-                hint=f"look: dmlpipe log {target.repo}@{target.branch}",
-            )
+        head = head_to_follow(state, target, creates_repo=self.creates_repo)
         if head != self._head:
             self._edits = self._edits.rebased(self._tree_of(head))
             self._head = head
-        tree = self._edits.finish()
-        before = self._archive.body(head) if head else None
-        if before is not None and before.tree == tree.root.hex():
-            self._planned = (head or "", state.n)
-            return ()
-        body = Commit(
-            tree=tree.root.hex(),
-            parents=(head,) if head else (),
-            message=target.message,
-            author=target.author or user_name(),
-            time=self._clock(),
-            files=len(tree),
-            size=(before.size if before else 0) + self._edits.size_change(),
+        planned = plan_commit(
+            self._archive,
+            state,
+            target,
+            self._edits.finish(),
+            head=head,
+            size_change=self._edits.size_change(),
+            clock=self._clock,
+            written=self._written,
         )
-        commit = self._archive.nodes.put(encode_body(body)).hex()
-        self._planned = (commit, state.n)
-        made = CommitMade(
-            repo=target.repo,
-            id=commit,
-            tree=body.tree,
-            files=body.files,
-            size=body.size,
-            packs=packs,
-            index=index,
-        )
-        moved = RefSet(repo=target.repo, branch=target.branch, old=head or "", new=commit)
-        return [RepoCreate(repo=target.repo), made, moved] if missing else [made, moved]
+        self._planned = planned.commit
+        return planned.records
 
-    def _tree_of(self, head: str | None) -> Tree:
-        return self._archive.tree(self._archive.body(head).tree if head else "")
-
-    def _open(self) -> None:
-        if self._ended:
-            raise InvalidInputError("this session has ended")
-
-    def _check(self, key: bytes) -> None:
-        with self._lock:
-            self._open()
-            self._edits.check({key})
-
-    def _store(self, item: SourceFile) -> Value:
-        if item.data is not None:
-            return self._writer.put(item.data)
-        if item.file is not None:
-            try:
-                return self._writer.put_file(item.file)
-            except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-                raise InvalidInputError(f"cannot read {item.file}: {error.strerror}", code=ErrorCode.NO_FILE) from error
-        assert item.stream is not None
-        with item.stream() as stream:
-            return self._writer.put_file(stream)
-
-    def _append(self, item: SourceFile) -> None:
-        """Store what stands there followed by the new content."""
-        with self._lock:
-            old = self._edits.get(item.path)
-        with TemporaryFile() as joined:
-            if old is not None:
-                with self._archive.objects.open(decode_value(old)) as before:
-                    _copy(before, joined)
-            if item.data is not None:
-                joined.write(item.data)
-            else:
-                with _open_source(item) as stream:
-                    _copy(stream, joined)
-            joined.seek(0)
-            value = self._writer.put_file(joined)
-        with self._lock:
-            if self._edits.get(item.path) != old:
-                raise ConflictError(f"{show_path(item.path)} was changed by another thread while it was appended to")
-            self._edits.append(item.path, encode_value(value))
+    def conclude(self, *, made: bool) -> CommitView:
+        """End the session: what was planned last is published."""
+        self.abort()
+        self.made = made
+        self.result = CommitView(self._archive, self._target.repo, self._planned)
+        return self.result
 
 
-def _plan_repo(state: State, target: Target) -> bool:
-    """Return whether the repo must be made; refuse what may not be."""
-    if state.repo(target.repo) is not None:
-        _refuse_output(state, target.repo)
-        return False
-    if target.create:
-        return True
-    near = nearest(target.repo, (name for name, _ in state.repos() if _differ_in_letters(name, target.repo)))
-    if target.create is None and near is None:
-        return True
-    raise NotFoundError(
-        f"no repo {target.repo!r}",
-        code=ErrorCode.NO_REPO,
-        hint=(f"did you mean {near}? " if near else "") + "else make it: --create",
-    )
-
-
-def _differ_in_letters(one: str, two: str) -> bool:
-    """Whether more than digits differs: images1 and images2 are two repos, images and imagse are a slip."""
-    return one.rstrip("0123456789") != two.rstrip("0123456789")
-
-
-def _refuse_output(state: State, repo: str) -> None:
-    found = state.repo(repo)
-    if found is not None and found.pipeline and state.pipeline(found.pipeline) is not None:
-        raise ReadOnlyError(
-            f"repo {repo!r} is the output of pipeline {found.pipeline!r}: only its jobs write it",
-            hint=f"put into one of its inputs, or go back: dmlpipe revert {found.pipeline} --to {repo}@master^ -m WHY",
-        )
-
-
-def _open_source(item: SourceFile) -> BinaryIO:
-    if item.stream is not None:
-        return item.stream()
-    assert item.file is not None
-    try:
-        return open(item.file, "rb")
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {item.file}: {error.strerror}", code=ErrorCode.NO_FILE) from error
-
-
-def _copy(source: BinaryIO, dest: BinaryIO) -> None:
-    while part := source.read(_COPY_BYTES):
-        dest.write(part)
-
-
-__all__ = ["Session", "Target", "show_commit"]
+__all__ = ["Session", "Target"]
