@@ -48,7 +48,7 @@ from .report import (
     RunSummary,
     ignore,
 )
-from .runs import RunStep, StartJob, describe_cause, next_step, plan_run, topological
+from .runs import RunStep, StartJob, describe_cause, next_step, plan_run, topological, wants_retry
 from .spec import PipelineSpec, decode_pipeline
 
 logger = logging.getLogger(__name__)
@@ -527,11 +527,7 @@ class Controller:
         return [
             name
             for name, pipeline in state.pipelines()
-            if pipeline.last_state in ("failed", "stopped")
-            and pipeline.considered is not None
-            and not pipeline.stopped
-            and pipeline.hold is None
-            and (not self._targets or name in self._targets)
+            if wants_retry(pipeline) and (not self._targets or name in self._targets)
         ]
 
     # --- working -----------------------------------------------------------------------------------------

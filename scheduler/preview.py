@@ -22,7 +22,7 @@ from .inputs import Array, Files, leaves
 from .jobrun import bind_inputs, is_single
 from .plan import job_context, plan_job
 from .reasons import Why, explain
-from .runs import OUTPUT_BRANCH, why_due
+from .runs import OUTPUT_BRANCH, wants_retry, why_due
 from .spec import PipelineSpec, decode_pipeline, identity
 from .summary import PlanSummary, summarize
 from .topology import topological_order
@@ -193,6 +193,8 @@ def _plan_one(
     if recorded is not None:
         pending = recorded if identity(spec) == recorded.identity else None
         due = why_due(state, name, recorded, recorded.version, heads) if pending is not None else ("pipeline changed",)
+        if not due and wants_retry(recorded):
+            due = ("tried again",)
     if recorded is not None and recorded.hold is not None:
         at = recorded.hold.commit[:6]
         behind = f", {len(due)} input{'s' if len(due) > 1 else ''} changed since" if due else ""

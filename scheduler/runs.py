@@ -211,6 +211,16 @@ def why_due(
     return tuple(why)
 
 
+def wants_retry(pipeline: PipelineState) -> bool:
+    """Whether a `run` tries a pipeline again though nothing changed: its last job ended without a commit."""
+    return (
+        pipeline.last_state in ("failed", "stopped")
+        and pipeline.considered is not None
+        and not pipeline.stopped
+        and pipeline.hold is None
+    )
+
+
 def plan_run(
     state: State, pipelines: Mapping[str, PipelineState], *, targets: Sequence[str] = ()
 ) -> tuple[str, RunState, RunStep] | None:

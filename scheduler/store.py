@@ -176,11 +176,12 @@ class Store(VersionedStore):
         """Let a living `up` do the work; None: there is none."""
         from .epoch import is_alive
         from .follow import follow
+        from .runs import wants_retry
 
         holder = state.controller()
         if holder is None or holder.kind != "up" or not is_alive(holder, self.backend):
             return None
-        failed = [name for name, pipeline in state.pipelines() if pipeline.last_state == "failed"]
+        failed = [name for name, pipeline in state.pipelines() if wants_retry(pipeline)]
         if failed and state.open_run() is None:
             self.publish([r.Retry(pipelines=tuple(failed))])
         return follow(self, observer, since=state.n, alive=lambda: is_alive(self.state.controller(), self.backend))
