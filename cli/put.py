@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("-m", "--message", default="", metavar="TEXT", help="What this commit is.")
 @click.option("--append", is_flag=True, help="Add to the end of files that exist.")
 @click.option("--mirror", is_flag=True, help="Delete what is no longer in SRC.")
+@click.option("--link", is_flag=True, help="Leave the content where it is: record URL, size and version.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these out. Repeatable.")
 @click.option(
     "--from-file", type=click.File("r"), metavar="FILE", help="Read more sources from FILE, one a line; - is stdin."
@@ -38,6 +39,7 @@ def command(
     message: str,
     append: bool,
     mirror: bool,
+    link: bool,
     exclude: tuple[str, ...],
     from_file: TextIO | None,
     create: bool,
@@ -46,7 +48,8 @@ def command(
     """Commit files to a repo.
 
     SRC is a file, a folder (its contents land at the target), an fsspec URL, or - for stdin (then the target's last
-    part names the file). A repo that does not exist is made.
+    part names the file). A repo that does not exist is made. With --link files stay where they are and are read from
+    there when needed; one that changes is refused from then on, until it is put again.
     """
     ref = parse_ref(target)
     if ref.up:
@@ -57,6 +60,8 @@ def command(
         )
     if append and mirror:
         raise click.UsageError("--append and --mirror exclude each other", click.get_current_context())
+    if append and link:
+        raise click.UsageError("--append and --link exclude each other", click.get_current_context())
     listed = [line.rstrip("\r\n") for line in from_file or () if line.strip()]
     words = [*sources, *listed]
     if not words:
@@ -67,7 +72,8 @@ def command(
         _dry_run(app, folder, planned, exclude, target, skip=store.backend.properties.path)
         return
     with store.commit(ref.repo, ref.ref, message, create=True if create else None) as session:
-        session.put(planned, folder, append=append, mirror=mirror, exclude=exclude, skip=store.backend.properties.path)
+        own = store.backend.properties.path
+        session.put(planned, folder, append=append, mirror=mirror, exclude=exclude, skip=own, link=link)
     view = session.result
     assert view is not None
     if app.json:

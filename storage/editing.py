@@ -16,6 +16,7 @@ from .archive import Archive
 from .commits import CommitView
 from .edits import Edits
 from .errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError
+from .external import describe_external, local_link
 from .folders import list_folder
 from .paths import join_path, normalize_folder, normalize_path, show_path
 from .prolly import Tree
@@ -59,10 +60,18 @@ class Editing:
         Commit that they begin from (hex); None: a new branch.
     open_commit
         Resolves ``repo@ref`` for `copy`.
+    since
+        Version of the registry of sweeps from before `head` was looked up; None: now.
     """
 
     def __init__(
-        self, archive: Archive, target: Target, head: str | None, *, open_commit: Callable[[str], CommitView]
+        self,
+        archive: Archive,
+        target: Target,
+        head: str | None,
+        *,
+        open_commit: Callable[[str], CommitView],
+        since: int | None = None,
     ) -> None:
         self._archive = archive
         self._target = target
@@ -70,6 +79,7 @@ class Editing:
         self._lock = threading.RLock()
         self._ended = False
         self._head = head
+        self._since = archive.nodes.condemned.begin() if since is None else since
         self._edits = Edits(self._tree_of(head))
         self._writer = archive.objects.writer()
 
@@ -84,6 +94,7 @@ class Editing:
         mirror: bool = False,
         exclude: Sequence[str] = (),
         skip: Path | None = None,
+        link: bool = False,
     ) -> int:
         """Put files and folders below the folder `dest`; return how many files were put.
 
@@ -101,6 +112,9 @@ class Editing:
             Globs of what to leave out; a mirror keeps nothing of it either.
         skip
             A local folder to pass over (the store itself).
+        link
+            Record where each file is, its size and its version, and leave the content there: it is read when it is
+            needed, and refused if the file changed since. For files and URLs.
 
         Raises
         ------
@@ -113,6 +127,8 @@ class Editing:
         sources = source if isinstance(source, list) else [source]
         if append and mirror:
             raise InvalidInputError("a put cannot both append and mirror")
+        if append and link:
+            raise InvalidInputError("a put cannot both append and link")
         own = self._archive.backend.properties.path
         planned = plan_sources(sources, folder, exclude=exclude, skip=skip or own)
         paths = {item.path for item in planned}
@@ -125,7 +141,7 @@ class Editing:
             if append:
                 self._append(item)
             else:
-                value = encode_value(self._store(item))
+                value = encode_value(_link(item) if link else self._store(item))
                 with self._lock:
                     self._edits.put(item.path, value)
         return len(planned)
@@ -144,6 +160,7 @@ class Editing:
     def put_value(self, path: str, value: Value) -> None:
         """Set a file to content that is in the store already (or was put through `writer`)."""
         key = normalize_path(path)
+        self._writer.rely(value)
         with self._lock:
             self._open()
             self._edits.check({key})
@@ -177,14 +194,18 @@ class Editing:
         dest
             What a file is called there, or the folder in which a folder's contents land.
         """
+        since = self._since
         if source.startswith("/"):
             found = self._entries_of(self._edits, normalize_folder(source), source)
         else:
             ref = parse_ref(source)
+            since = self._archive.nodes.condemned.begin()
             tree = self._open_commit(source).tree
             found = self._entries_of(Edits(tree), (ref.path or "").encode(), source)
         target = normalize_folder(dest)
         pairs = [(join_path(target, name) if name else normalize_path(target), value) for name, value in found]
+        for _, value in pairs:
+            self._writer.rely(decode_value(value), since)
         with self._lock:
             self._open()
             self._edits.check({path for path, _ in pairs})
@@ -329,6 +350,13 @@ class Editing:
             if self._edits.get(item.path) != old:
                 raise ConflictError(f"{show_path(item.path)} was changed by another thread while it was appended to")
             self._edits.append(item.path, encode_value(value))
+
+
+def _link(item: SourceFile) -> Value:
+    url = local_link(item.file) if item.file is not None else item.url
+    if not url:
+        raise InvalidInputError(f"{item.origin} is given as content: only files and URLs can be linked")
+    return describe_external(url)
 
 
 def _open_source(item: SourceFile) -> BinaryIO:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .errors import ErrorCode, InvalidInputError, NotFoundError
 from .glob import compile_glob
@@ -37,6 +37,8 @@ class SourceFile:
     """Content that stands here."""
     stream: Callable[[], BinaryIO] | None = None
     """Opens the content."""
+    url: str = ""
+    """Where it is, if not in a local file."""
 
 
 def plan_sources(
@@ -176,8 +178,8 @@ def _plan_url(url: str, folder: bytes, excluded: _Exclude) -> Iterator[SourceFil
             yield _remote_file(fs, name, join_path(folder, normalize_path(relative)))
 
 
-def _remote_file(fs: object, name: str, path: bytes) -> SourceFile:
-    return SourceFile(path, name, stream=lambda: fs.open(name, "rb"))  # type: ignore[attr-defined]  # fsspec has no types
+def _remote_file(fs: Any, name: str, path: bytes) -> SourceFile:
+    return SourceFile(path, name, stream=lambda: fs.open(name, "rb"), url=fs.unstrip_protocol(name))
 
 
 def _stat(file: str) -> os.stat_result:
