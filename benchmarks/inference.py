@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -109,11 +108,9 @@ def measure(contender: Contender, prepared: Prepared) -> Measured:
         command += ["--inputs", str(prepared.inputs), "--model", str(prepared.model), "--out", str(place / "out")]
     # An empty cache folder for each run: a worker that was never here before.
     env = os.environ | ONE_THREAD | {"DMLPIPE_CACHE_DIR": str(place / "cache")}
-    used = _children_cpu_s()
     began = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     whole_s = time.monotonic() - began
-    cpu_s = _children_cpu_s() - used
     if done.returncode:
         raise RuntimeError(f"{contender} failed with exit code {done.returncode}:\n{done.stderr}")
     marks = Marks(**json.loads(done.stdout.splitlines()[-1]))
@@ -121,12 +118,7 @@ def measure(contender: Contender, prepared: Prepared) -> Measured:
         results = _digest(_committed(place / "store", place / "cache"))
     else:
         results = _digest((path.name, path.read_bytes()) for path in sorted((place / "out").iterdir()))
-    return Measured(whole_s, marks.done - marks.leased, cpu_s, marks.computed, results)
-
-
-def _children_cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    return Measured(whole_s, marks.done - marks.leased, marks.cpu_s, marks.computed, results)
 
 
 def _committed(store_path: Path, cache: Path) -> Iterable[tuple[str, bytes]]:
