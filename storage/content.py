@@ -19,9 +19,10 @@ from typing import BinaryIO
 import msgspec
 
 from .backend import Backend
+from .condemned import displaced, place_for
 from .digest import Data, Digest, short
 from .errors import CorruptError, NotFoundError
-from .external import read_external
+from .external import copy_external, open_external, read_external
 from .node import NodeStore
 from .pack import Location, PackBuilder, check_blob, unpack
 from .value import PACK_BELOW_BYTES, WHOLE_MAX_BYTES, External, Inline, Pieces, Value, Whole
@@ -77,15 +78,24 @@ class Content:
     known
         Like `locate`, but answers from what is at hand. Writers ask it for every small blob; without it they do not
         look for blobs that other packs hold already.
+    recheck
+        Catches up with the ledger: called where a pack is gone that was known a moment ago.
     """
 
     def __init__(
-        self, backend: Backend, nodes: NodeStore, *, locate: Locate | None = None, known: Locate | None = None
+        self,
+        backend: Backend,
+        nodes: NodeStore,
+        *,
+        locate: Locate | None = None,
+        known: Locate | None = None,
+        recheck: Callable[[], object] | None = None,
     ) -> None:
         self.backend = backend
         self.nodes = nodes
         self.locate: Locate = locate or _nowhere
         self.known: Locate = known or _nowhere
+        self._recheck = recheck
         self._lock = threading.Lock()
         self._pending: tuple[PackBuilder, ...] = ()
         self._recent: tuple[Locate, ...] = ()
@@ -163,7 +173,12 @@ class Content:
                 loose.append(name)
         groups = plan_coalesced(packed)
         requests = [(group[0][1].key, group[0][1].offset, _end(group)) for group in groups]
-        bodies = self.backend.get_many(requests) if requests else []
+        try:
+            bodies = self.backend.get_many(requests) if requests else []
+        except NotFoundError:
+            # A pack that died or was packed anew since it was looked up: each blob finds its own way.
+            found |= {name: self.get_blob(name, sizes[name]) for name, _ in packed}
+            groups, bodies = [], []
         for group, body in zip(groups, bodies, strict=True):
             view, base = memoryview(body), group[0][1].offset
             for name, at in group:
@@ -188,6 +203,8 @@ class Content:
         """Return `value` as a seekable binary file; of a large one only the pieces that are read are fetched."""
         if isinstance(value, Pieces):
             return io.BufferedReader(_PieceReader(self, value), 1 << 16)
+        if isinstance(value, External):
+            return open_external(value)
         return io.BytesIO(self.read(value))
 
     def copy_to(self, value: Value, path: Path) -> None:
@@ -203,6 +220,8 @@ class Content:
                 if isinstance(value, Pieces):
                     for part in self._read_pieces(value, 0, value.size):
                         file.write(part)
+                elif isinstance(value, External):
+                    copy_external(value, file)
                 else:
                     file.write(self.read(value))
             except BaseException:
@@ -240,15 +259,39 @@ class Content:
         at = self._find(name)
         if at is None:
             return None
-        return _unpack_checked(name, at, self.backend.get(at.key, at.offset, at.offset + at.stored))
+        try:
+            stored = self.backend.get(at.key, at.offset, at.offset + at.stored)
+        except NotFoundError:
+            if self._recheck is None:
+                raise
+            self._recheck()
+            newer = self._find(name)
+            if newer is None:
+                return None
+            if newer == at:
+                raise
+            at, stored = newer, self.backend.get(newer.key, newer.offset, newer.offset + newer.stored)
+        return _unpack_checked(name, at, stored)
 
     def _from_loose(self, name: Digest) -> bytes | None:
+        key = object_key(name)
         try:
-            data = self.backend.get(object_key(name))
+            data = self.backend.get(key)
         except NotFoundError:
-            return None
-        check_blob(name, data, object_key(name))
+            beside = self._from_displaced(key)
+            if beside is None:
+                return None
+            data = beside
+        check_blob(name, data, key)
         return data
+
+    def _from_displaced(self, key: str) -> bytes | None:
+        for found in displaced(self.backend, key):
+            try:
+                return self.backend.get(found)
+            except NotFoundError:
+                continue
+        return None
 
     def _from_pending(self, name: Digest) -> bytes | None:
         for builder in self._pending:
@@ -260,12 +303,22 @@ class Content:
     # --- writing ---
 
     def exists_loose(self, name: Digest, size: int) -> bool:
-        """Whether the loose object of blob `name` is there in full. One request."""
-        return self.backend.size(object_key(name)) == size
+        """Whether the loose object of blob `name` is there in full, and no open sweep names it. One request."""
+        key = object_key(name)
+        if self.backend.size(key) == size and not self.nodes.condemned.doomed(key):
+            return True
+        return any(not self.nodes.condemned.doomed(found) for found in displaced(self.backend, key))
+
+    def is_sound(self, name: Digest, size: int) -> bool:
+        """Whether a blob is where no open sweep will take it."""
+        at = self.known(name)
+        if at is not None and at.size == size and not self.nodes.condemned.is_dead(at.key):
+            return True
+        return self.exists_loose(name, size)
 
     def put_loose(self, name: Digest, data: Data) -> str:
         """Make the loose object of blob `name`, unless it is there in full; return its key."""
-        key = object_key(name)
+        key = place_for(self.backend, self.nodes.condemned, object_key(name))
         if self.backend.size(key) != len(data) and not self.backend.put_if_absent(key, data):
             # There, yet of another size: left by a power cut before anything published it.
             self.backend.put(key, data)
@@ -296,7 +349,7 @@ class Content:
     def _find(self, name: Digest) -> Location | None:
         for find in self._recent:
             at = find(name)
-            if at is not None:
+            if at is not None and not self.nodes.condemned.is_dead(at.key):
                 return at
         return self.locate(name)
 

@@ -60,6 +60,7 @@ class ErrorCode(enum.StrEnum):
     JOB_FAILED = "job-failed"
     CLUSTER = "cluster"
     UNSUPPORTED = "unsupported"
+    COLLECTED = "collected"
 
 
 class DmlpipeError(Exception):

@@ -43,7 +43,7 @@ from .errors import (
 from .heads import RememberedHead, SeenHead
 from .node import NodeStore
 from .prolly import Tree
-from .records import Entry, Record
+from .records import Entry, GcDone, GcSweep, Record
 from .state import State
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ _NOTICES_KEPT = 100
 _PAUSE_MAX_S = 0.5
 _POLL_LOCAL_S = (0.01, 0.1)
 _POLL_REMOTE_S = (0.5, 2.0)
+
+_SWEEPS = (GcSweep, GcDone)
 
 Build = Callable[[State], Sequence[Record]]
 
@@ -123,6 +125,8 @@ class Ledger:
         Returns the time that entries carry.
     rng
         Spreads the pauses of losers.
+    watch
+        Told of every newer state that may know of more sweeps, before anything is appended to it.
     """
 
     def __init__(
@@ -135,6 +139,7 @@ class Ledger:
         read_only: bool = False,
         clock: Callable[[], str] = utc_now,
         rng: random.Random | None = None,
+        watch: Callable[[State], None] | None = None,
     ) -> None:
         self._backend = backend
         self._nodes = nodes
@@ -143,6 +148,8 @@ class Ledger:
         self._read_only = read_only
         self._clock = clock
         self._rng = rng or random.Random()
+        self._watch = watch
+        self._watch_due = False
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._state = State()
@@ -255,6 +262,7 @@ class Ledger:
                 self.refresh()
             losses = 0
             while True:
+                self._tell_watch()
                 recs = self._build(build)
                 if not recs:
                     if self._catch_up():
@@ -385,7 +393,7 @@ class Ledger:
             self._base, self._base_n, self._state = None, -1, State()
         if seen is not None:
             self._check_seen(seen, last, {entry.n: entry_hash for entry, entry_hash in links})
-        self._take([link for link in links if link[0].n > n])
+        self._take([link for link in links if link[0].n > n], loaded=True)
         return True
 
     def _check_seen(self, seen: SeenHead, last: int, known: dict[int, str]) -> None:
@@ -441,19 +449,28 @@ class Ledger:
         for n, data in zip(numbers, bodies, strict=True):
             yield decode_entry(data, n), digest(data).hex()
 
-    def _take(self, links: list[tuple[Entry, str]]) -> None:
+    def _take(self, links: list[tuple[Entry, str]], *, loaded: bool = False) -> None:
         """Fold entries that follow the present state, on a copy of it, and remember the last."""
-        if not links:
-            return
-        state = self._state.fork()
-        for entry, entry_hash in links:
-            _check_link(entry, state.chain)
-            for notice in state.apply(entry, entry_hash):
-                logger.info("%s", notice)
-                self.notices.append(notice)
-        self._state = state
-        self._changed.notify_all()
-        self._remember()
+        state = self._state
+        if links:
+            state = state.fork()
+            for entry, entry_hash in links:
+                _check_link(entry, state.chain)
+                for notice in state.apply(entry, entry_hash):
+                    logger.info("%s", notice)
+                    self.notices.append(notice)
+            self._state = state
+        self._watch_due |= loaded or any(isinstance(r, _SWEEPS) for entry, _ in links for r in entry.recs)
+        self._tell_watch()
+        if links:
+            self._changed.notify_all()
+            self._remember()
+
+    def _tell_watch(self) -> None:
+        """Have the watch learn of sweeps; what it could not learn is due before anything is appended."""
+        if self._watch_due and self._watch is not None:
+            self._watch(self._state)
+        self._watch_due = False
 
     def _remember(self) -> None:
         if self._head is None:

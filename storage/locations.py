@@ -70,6 +70,13 @@ class Locator:
                 found = self._search(name, newer)
         return found
 
+    def forget(self) -> None:
+        """Read the indexes anew when next asked: a sweep took packs, and what is left stands in other indexes."""
+        with self._lock:
+            self._indexes = []
+            self._loaded = set()
+            self._n = -1
+
     def _search(self, name: Digest, state: State) -> Location | None:
         with self._lock:
             if state.n > self._n:

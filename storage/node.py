@@ -2,7 +2,7 @@
 
 Tree nodes, commit and job bodies, pipeline specs, plan blocks and piece lists are nodes. At rest they are
 zstd-compressed under ``nodes/<2 hex>/<62 hex>``; the name is that of the uncompressed bytes, and what is read is
-checked against it.
+checked against it. A node whose key a sweep names stands beside it, see `condemned.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from .backend import Backend
 from .compression import compress, decompress
+from .condemned import Condemned, displaced, place_for
 from .digest import Digest, digest, short
 from .errors import CorruptError, InvalidInputError, NotFoundError
 
@@ -106,25 +107,35 @@ class NodeStore:
         self._lock = threading.Lock()
         self._raw: _Lru[bytes] = _Lru(cache_nodes, _CACHE_BYTES)
         self._decoded: _Lru[object] = _Lru(cache_nodes, _DECODED_BYTES)
-        self._stored: set[Digest] = set()
-        self._unsynced: dict[str, None] = {}
+        self.condemned = Condemned()
+        """What sweeps have named, as this process knows it."""
+        self._stored: dict[Digest, tuple[str, int]] = {}
+        self._unsynced: dict[str, int] = {}
 
-    def put(self, raw: bytes) -> Digest:
-        """Store a node and return its name. Storing what is there already costs no write."""
+    def put(self, raw: bytes, *, renew: bool = False) -> Digest:
+        """Store a node and return its name. Storing what is there already costs no write.
+
+        With `renew` it is written even so, and counts as new to a collector: for what nothing published refers to.
+        """
+        if renew:
+            name = digest(raw)
+            with self._lock:
+                self._stored.pop(name, None)
+            self.backend.put(place_for(self.backend, self.condemned, node_key(name)), compress(raw))
         return self.put_many([raw])[0]
 
     def put_many(self, raws: Sequence[bytes]) -> list[Digest]:
         """Store nodes, concurrently on a remote backend; return their names in order."""
         names = [digest(raw) for raw in raws]
+        version = self.condemned.begin()
         with self._lock:
-            new = {name: raw for name, raw in zip(names, raws, strict=True) if name not in self._stored}
-        if new:
-            self._write(new)
+            new = {name: raw for name, raw in zip(names, raws, strict=True) if not self._is_stored(name)}
+        places = self._write(new) if new else {}
         with self._lock:
-            self._stored.update(new)
+            self._stored.update((name, (key, version)) for name, key in places.items())
             # Those stored before too: the session that stored them may not have synced them, or never will. Only now:
             # a thread that publishes meanwhile must not sync what is not there yet.
-            self._unsynced.update((node_key(name), None) for name in names)
+            self._unsynced.update(self._stored[name] for name in names)
             for name, raw in new.items():
                 self._raw.add(name, raw, len(raw))
         return names
@@ -147,12 +158,7 @@ class NodeStore:
             known = {name: self._raw.get(name) for name in names}
         missing = [name for name, raw in known.items() if raw is None]
         if missing:
-            fetched = [
-                _decompress(name, body)
-                for name, body in zip(
-                    missing, self.backend.get_many([(node_key(name), None, None) for name in missing]), strict=True
-                )
-            ]
+            fetched = [_decompress(name, body) for name, body in zip(missing, self._fetch(missing), strict=True)]
             with self._lock:
                 self.reads += len(missing)
                 for name, raw in zip(missing, fetched, strict=True):
@@ -180,30 +186,69 @@ class NodeStore:
         A caller that then fails to sync them gives them back with `restore_written`.
         """
         with self._lock:
-            keys = list(self._unsynced)
+            keys = [key for key, version in self._unsynced.items() if not self.condemned.voided(key, version)]
             self._unsynced.clear()
         return keys
 
     def restore_written(self, keys: Iterable[str]) -> None:
         """Undo `take_written`."""
         with self._lock:
-            self._unsynced.update((key, None) for key in keys)
+            self._unsynced.update((key, self.condemned.version) for key in keys)
 
-    def _write(self, new: dict[Digest, bytes]) -> None:
-        items = [(node_key(name), compress(raw)) for name, raw in new.items()]
+    def place_of(self, name: Digest) -> str:
+        """Key of a node that was put here, else the plain one."""
+        with self._lock:
+            return self._stored[name][0] if name in self._stored else node_key(name)
+
+    def is_sound(self, name: Digest) -> bool:
+        """Whether the node is there under a key that no open sweep names. A request or two."""
+        key = node_key(name)
+        return any(
+            not self.condemned.doomed(found) and self._is_whole(name, found)
+            for found in (key, *displaced(self.backend, key))
+        )
+
+    def _is_stored(self, name: Digest) -> bool:
+        # Whether a sweep took it, or will, since it was seen.
+        place = self._stored.get(name)
+        return place is not None and not self.condemned.voided(*place)
+
+    def _write(self, new: dict[Digest, bytes]) -> dict[Digest, str]:
+        """Store nodes; return where they are."""
+        places = {name: place_for(self.backend, self.condemned, node_key(name)) for name in new}
+        items = [(places[name], compress(raw)) for name, raw in new.items()]
         made = self.backend.put_many_if_absent(items)
         with self._lock:
             self.writes += sum(made)
         if self.backend.properties.remote:
-            return
+            return places
         for (key, body), name, was_made in zip(items, new, made, strict=True):
             # After a power cut a file that nothing published may be there and hold nothing.
-            if not was_made and self.backend.size(key) != len(body) and not self._is_whole(name):
+            if not was_made and self.backend.size(key) != len(body) and not self._is_whole(name, key):
                 self.backend.put(key, body)
+        return places
 
-    def _is_whole(self, name: Digest) -> bool:
+    def _fetch(self, names: Sequence[Digest]) -> Sequence[bytes]:
         try:
-            _decompress(name, self.backend.get(node_key(name)))
+            return self.backend.get_many([(node_key(name), None, None) for name in names])
+        except NotFoundError:
+            return [self._fetch_displaced(name) for name in names]
+
+    def _fetch_displaced(self, name: Digest) -> bytes:
+        key = node_key(name)
+        try:
+            return self.backend.get(key)
+        except NotFoundError:
+            for found in displaced(self.backend, key):
+                try:
+                    return self.backend.get(found)
+                except NotFoundError:
+                    continue
+            raise
+
+    def _is_whole(self, name: Digest, key: str) -> bool:
+        try:
+            _decompress(name, self.backend.get(key))
         except (CorruptError, NotFoundError):
             return False
         return True

@@ -313,20 +313,65 @@ class JobStop(_Record, frozen=True, tag="job.stop"):
     why: str = ""
 
 
-# --- ledger records: reserved for gc, repair, purge (their place is fixed now) ------------------------------------
+# --- ledger records: giving space back -----------------------------------------------------------------------------
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """One commit that goes, and what it followed: whoever asks for its child's parent is led past it."""
+
+    id: str
+    parents: tuple[str, ...] = ()
+
+
+class CommitDrop(_Record, frozen=True, tag="commit.drop"):
+    """Commits end: nothing may name them again, and what only they refer to may be collected.
+
+    Invalid for a head, a tagged or held commit, and one that an open run sees.
+    """
+
+    repo: str
+    commits: tuple[Dropped, ...]
+    why: str = ""
+
+
+class KeepSet(_Record, frozen=True, tag="keep.set"):
+    """How long a repo's commits are kept. Heads, tagged commits and what runs use are kept anyway."""
+
+    repo: str
+    last: int = 0
+    """The newest so many heads of each branch; 0: no such rule."""
+    days: float = 0.0
+    """Commits younger than this; 0: no such rule. With neither, everything is kept."""
 
 
 class GcSweep(_Record, frozen=True, tag="gc.sweep"):
-    """Objects named in `list` die. Reserved."""
+    """The objects named in the node `list` die.
+
+    From this entry on nobody relies on them: a writer that catches up past it and did must store them anew, under
+    names that the sweep does not hold.
+    """
 
     list: str
+    token: str = ""
+    """Who carries it out: ``host/boot/pid/start/nonce``. Only they may close it while they live."""
+    packs: tuple[str, ...] = ()
+    """Packs made of what was still alive in `drop_packs`."""
+    index: str = ""
+    """Index that takes the place of `drop_indexes`."""
+    drop_packs: tuple[str, ...] = ()
+    drop_indexes: tuple[tuple[int, str], ...] = ()
+    """(entry that named it, key)."""
     commits: tuple[str, ...] = ()
+    """Reserved: commits end by `CommitDrop`."""
 
 
 class GcDone(_Record, frozen=True, tag="gc.done"):
-    """Closes a sweep. Reserved."""
+    """All deletions of the sweep in entry `sweep` are over: its names may be used again."""
 
     sweep: int
+
+
+# --- ledger records: reserved for repair and purge (their place is fixed now) -------------------------------------
 
 
 class Damage(_Record, frozen=True, tag="damage"):
@@ -372,6 +417,8 @@ Record = (
     | JobStopped
     | JobUnrunnable
     | JobStop
+    | CommitDrop
+    | KeepSet
     | GcSweep
     | GcDone
     | Damage
@@ -528,6 +575,23 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop: str | None = None
     """Why somebody asked to stop it."""
     because: str = ""
+
+
+class SweepState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A sweep."""
+
+    list: str
+    token: str
+    time: str
+    open: bool = True
+
+
+class DropState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A commit that was dropped."""
+
+    n: int
+    parents: tuple[str, ...] = ()
+    why: str = ""
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

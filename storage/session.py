@@ -59,9 +59,11 @@ class Session(Editing):
     ) -> None:
         check_name(target.repo, "repo")
         check_name(target.branch, "branch")
+        since = archive.nodes.condemned.begin()
         state = ledger.refresh()
         creates_repo = plan_repo(state, target)
-        super().__init__(archive, target, state.head(target.repo, target.branch), open_commit=open_commit)
+        head = state.head(target.repo, target.branch)
+        super().__init__(archive, target, head, open_commit=open_commit, since=since)
         self._ledger = ledger
         self._clock = clock
         self._owned = owned
@@ -112,6 +114,7 @@ class Session(Editing):
     def plan(self, state: State) -> Sequence[Record]:
         """Return the records that publish the edits on the head that `state` has."""
         target = self._target
+        self._writer.check()
         head = head_to_follow(state, target, creates_repo=self.creates_repo)
         if head != self._head:
             self._edits = self._edits.rebased(self._tree_of(head))

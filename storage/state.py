@@ -219,6 +219,11 @@ class State:
         """All context records by K."""
         return self._names("ctx/", r.Context)
 
+    def replaced_contexts(self) -> Iterator[tuple[str, r.Context]]:
+        """Records that were replaced while another job of the same context runs, which goes by them."""
+        for key, context in self._names("ctxold/", r.Context):
+            yield key.partition("/")[0], context
+
     def job(self, job: str) -> r.JobState | None:
         """A job, or None."""
         return self._value(f"job/{job}", r.JobState)
@@ -269,10 +274,68 @@ class State:
         for _, raw in self.scan(b"index/"):
             yield raw.decode()
 
+    def named_indexes(self) -> Iterator[tuple[int, str]]:
+        """(entry that named it, key) of the index objects, newest first."""
+        for key, raw in self.scan(b"index/"):
+            yield _LAST - int(key.split(b"/", 2)[1]), raw.decode()
+
     def packs(self) -> Iterator[str]:
-        """Keys of the packs that records name, newest first."""
+        """Keys of the packs that records name and no sweep dropped, newest first."""
+        dead = {key[5:].decode() for key, _ in self.scan(b"dead/")}
         for _, raw in self.scan(b"packs/"):
-            yield from msgspec.msgpack.decode(raw, type=list[str])
+            yield from (pack for pack in msgspec.msgpack.decode(raw, type=list[str]) if pack not in dead)
+
+    # --- space -----------------------------------------------------------------------------------------
+
+    def dropped(self, repo: str, commit: str) -> r.DropState | None:
+        """When and why a commit was dropped; None if it was not."""
+        return self._value(f"drop/{repo}/{commit}", r.DropState)
+
+    def live_parents(self, repo: str, parents: Sequence[str]) -> tuple[str, ...]:
+        """Return `parents` with those that were dropped replaced by what they followed."""
+        found: list[str] = []
+        open_ = list(parents)
+        while open_:
+            commit = open_.pop(0)
+            gone = self.dropped(repo, commit) if self.commit(repo, commit) is None else None
+            if gone is not None:
+                open_[:0] = gone.parents
+            elif commit not in found:
+                found.append(commit)
+        return tuple(found)
+
+    def keep(self, repo: str) -> r.KeepSet | None:
+        """How long the repo's commits are kept; None: for ever."""
+        return self._value(f"keep/{repo}", r.KeepSet)
+
+    def sweeps(self, after: int = -1) -> Iterator[tuple[int, r.SweepState]]:
+        """Sweeps of entries after `after`, oldest first."""
+        for key, sweep in self._names("sweep/", r.SweepState):
+            if int(key) > after:
+                yield int(key), sweep
+
+    def pinned(self) -> set[tuple[str, str]]:
+        """(repo, commit) of what an open run sees, its jobs use, or a hold names: these cannot be dropped."""
+        found = {(name, p.hold.commit) for name, p in self.pipelines() if p.hold is not None}
+        current = self.open_run()
+        if current is None:
+            return found
+        _, run = current
+        found |= {(branch.rpartition("@")[0], commit) for branch, commit in run.view.items() if commit}
+        for name in run.jobs:
+            job = self.job(name)
+            if job is not None and job.state == "running":
+                found |= {(bound.repo, bound.commit) for bound in job.inputs if bound.commit}
+                found |= {(job.pipeline, job.base)} if job.base else set()
+        return found
+
+    def running_jobs(self) -> Iterator[tuple[str, r.JobState]]:
+        """Jobs that began and did not end."""
+        current = self.open_run()
+        for name in current[1].jobs if current is not None else ():
+            job = self.job(name)
+            if job is not None and job.state == "running":
+                yield name, job
 
 
 def _merge(base: Base | None, edits: dict[bytes, bytes | None], prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -385,7 +448,9 @@ def _fold(s: _Scratch, record: r.Record, entry: r.Entry, entry_hash: str) -> Non
         case r.JobStop():
             job = _need_job(s, record.job)
             s.put(f"job/{record.job}", msgspec.structs.replace(job, stop=record.why))
-        case r.Tick() | r.GcSweep() | r.GcDone() | r.Damage() | r.Repair() | r.Redact():
+        case r.CommitDrop() | r.KeepSet() | r.GcSweep() | r.GcDone():
+            _fold_space(s, record, entry)
+        case r.Tick() | r.Damage() | r.Repair() | r.Redact():
             raise InvalidInputError(
                 f"record {record.__struct_config__.tag!r} is reserved in this format version", code=ErrorCode.FORMAT
             )
@@ -605,9 +670,21 @@ def _fold_job_end(s: _Scratch, record: r.JobDone | r.JobFailed | r.JobStopped, e
         commit=record.commit if isinstance(record, r.JobDone) else "",
     )
     s.put(f"job/{record.job}", job)
+    _keep_context(s, record.key, entry)
     s.put(f"ctx/{record.key}", record.context)
     _fold_content(s, entry, record.end.packs, record.end.index)
     _consider(s, record.job, job)
+
+
+def _keep_context(s: _Scratch, key: str, entry: r.Entry) -> None:
+    """Keep the record that is about to be replaced for other jobs of its context, whose plans were made from it."""
+    before = s.context(key)
+    if any(job.context == key for _, job in s.running_jobs()):
+        if before is not None:
+            s.put(f"ctxold/{key}/{_up(entry.n)}", before)
+    else:
+        for old, _ in list(s._names(f"ctxold/{key}/", r.Context)):
+            s.drop(f"ctxold/{key}/{old}")
 
 
 def _consider(s: _Scratch, name: str, job: r.JobState) -> None:
@@ -621,6 +698,49 @@ def _consider(s: _Scratch, name: str, job: r.JobState) -> None:
         f"pipe/{job.pipeline}",
         msgspec.structs.replace(pipeline, considered=considered, last_job=name, last_state=job.state),
     )
+
+
+def _fold_space(s: _Scratch, record: r.CommitDrop | r.KeepSet | r.GcSweep | r.GcDone, entry: r.Entry) -> None:
+    match record:
+        case r.CommitDrop():
+            _fold_drop(s, record, entry)
+        case r.KeepSet():
+            _need_repo(s, record.repo)
+            if record.last or record.days:
+                s.put(f"keep/{record.repo}", record)
+            else:
+                s.drop(f"keep/{record.repo}")
+        case r.GcSweep():
+            for n, index in record.drop_indexes:
+                key = f"index/{_down(n)}/{index}"
+                if s.get(key.encode()) is None:
+                    raise ConflictError(f"{index} is not an index of entry {n}")
+                s.drop(key)
+            for pack in record.drop_packs:
+                s.put_text(f"dead/{pack}", "")
+            _fold_content(s, entry, record.packs, record.index)
+            s.put(f"sweep/{_up(entry.n)}", r.SweepState(list=record.list, token=record.token, time=entry.ts))
+        case r.GcDone():
+            key = f"sweep/{_up(record.sweep)}"
+            sweep = s._value(key, r.SweepState)
+            if sweep is None or not sweep.open:
+                raise ConflictError(f"there is no open sweep in entry {record.sweep}")
+            s.put(key, msgspec.structs.replace(sweep, open=False))
+
+
+def _fold_drop(s: _Scratch, record: r.CommitDrop, entry: r.Entry) -> None:
+    kept = {(record.repo, commit) for commit in (*s.branches(record.repo).values(), *s.tags(record.repo).values())}
+    kept |= s.pinned()
+    for commit in record.commits:
+        _need_commit(s, record.repo, commit.id)
+        if (record.repo, commit.id) in kept:
+            raise ConflictError(f"commit {commit.id[:12]} of {record.repo!r} is in use: a head, tagged, held or run on")
+        s.drop(f"commit/{record.repo}/{commit.id}")
+        s.put(f"drop/{record.repo}/{commit.id}", r.DropState(n=entry.n, parents=commit.parents, why=record.why))
+    gone = {commit.id for commit in record.commits}
+    for key, head in list(s._names(f"hist/{record.repo}/", r.HeadState)):
+        if head.commit in gone:
+            s.drop(f"hist/{record.repo}/{key}")
 
 
 # --- what must hold ------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ from .refs import (
 from .session import Session, Target
 from .sources import Source
 from .state import State
+from .sweeps import SweepWatch
 from .value import WHOLE_MAX_BYTES
 
 STORE_FOLDER = ".dmlpipe"
@@ -139,6 +140,7 @@ class Store:
             actor=actor,
             read_only=read_only,
             clock=clock,
+            watch=SweepWatch(self.nodes, lambda: self._locator.forget()),
         )
         self._locator = Locator(
             backend,
@@ -146,7 +148,9 @@ class Store:
             refresh=self.ledger.refresh,
             folder=own / "index" if backend.properties.remote else None,
         )
-        self.objects = Objects(backend, self.nodes, locate=self._locator.find, known=self._locator.known)
+        self.objects = Objects(
+            backend, self.nodes, locate=self._locator.find, known=self._locator.known, recheck=self.refresh
+        )
         self.cache = FileCache(self.cache_dir / "files")
         self.archive = Archive(backend, self.nodes, self.objects, self.cache)
 

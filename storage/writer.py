@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from .content import Content, Piece, encode_manifest
+from .content import Content, Piece, encode_manifest, object_key
 from .digest import Data, Digest, digest
-from .errors import ConflictError
+from .errors import ConflictError, ErrorCode, NotFoundError
 from .index import BlobIndex, index_key
 from .pack import PACK_TARGET_BYTES, Location, PackBuilder, pack_key, parse_footer
 from .value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, WHOLE_MAX_BYTES, Inline, Pieces, Value, Whole
@@ -53,6 +53,8 @@ class ObjectWriter:
         self._packs: list[str] = []
         self._keys: dict[str, None] = {}
         self._loose: set[Digest] = set()
+        self._relied: dict[str, int] = {}
+        self._relied_blobs: dict[Digest, int] = {}
         objects.watch(self._builder)
 
     def put(self, data: Data) -> Value:
@@ -151,6 +153,67 @@ class ObjectWriter:
             self._keys.clear()
         return keys
 
+    def rely(self, value: Value, since: int | None = None) -> None:
+        """Note that content which somebody else stored will be published with what is put here.
+
+        Parameters
+        ----------
+        value
+            What.
+        since
+            Version of the registry of sweeps from before it was known to be alive (it stood in a commit that the
+            ledger then had); None: look now.
+
+        Raises
+        ------
+        NotFoundError
+            The store does not hold it.
+        """
+        match value:
+            case Whole(size, name):
+                self._rely_on(Digest(name), size, since)
+            case Pieces():
+                version = self._objects.nodes.condemned.begin() if since is None else since
+                name = Digest(value.manifest)
+                for piece in self._objects.manifest(value).pieces:
+                    self._rely_on(Digest(piece.hash), piece.size, since)
+                with self._lock:
+                    self._relied.setdefault(self._objects.nodes.place_of(name), version)
+            case _:
+                return
+
+    def _rely_on(self, name: Digest, size: int, since: int | None) -> None:
+        with self._lock:
+            if name in self._packed or name in self._builder or name in self._relied_blobs:
+                return
+        condemned = self._objects.nodes.condemned
+        version = condemned.begin() if since is None else since
+        if since is None and not self._objects.is_sound(name, size):
+            raise NotFoundError(f"the store does not hold blob {name.hex()[:12]}")
+        with self._lock:
+            self._relied_blobs.setdefault(name, version)
+
+    def check(self) -> None:
+        """Make sure that no sweep took what was put or found since this writer began; call where records are built.
+
+        Raises
+        ------
+        ConflictError
+            One did (code ``collected``). Putting all of it again stores it anew.
+        """
+        condemned = self._objects.nodes.condemned
+        with self._lock:
+            gone = any(condemned.voided(key, version) for key, version in self._relied.items()) or any(
+                condemned.voided_blob(name, version) or condemned.voided(object_key(name), version)
+                for name, version in self._relied_blobs.items()
+            )
+        if gone:
+            raise ConflictError(
+                "a garbage collection took content that this commit found in the store and nothing referred to",
+                code=ErrorCode.COLLECTED,
+                hint="do it again: nothing was published",
+            )
+
     def close(self) -> None:
         """Forget what was not flushed."""
         self._objects.unwatch(self._builder)
@@ -158,10 +221,13 @@ class ObjectWriter:
 
     def _pack(self, name: Digest, data: Data, compressed: bool) -> None:
         full: PackBuilder | None = None
+        condemned = self._objects.nodes.condemned
+        version = condemned.begin()
         known = self._objects.known(name)
-        if known is not None and known.size == len(data):
+        if known is not None and known.size == len(data) and not condemned.is_dead(known.key):
             with self._lock:
                 self._keys[known.key] = None
+                self._relied_blobs.setdefault(name, version)
             return
         with self._lock:
             if name in self._packed:
@@ -177,8 +243,10 @@ class ObjectWriter:
         if len(builder):
             body = builder.finish()
             key = pack_key(body)
+            version = self._objects.nodes.condemned.begin()
             self._objects.backend.put_if_absent(key, body)
             with self._lock:
+                self._relied[key] = version
                 self._packs.append(key)
                 self._keys[key] = None
                 first = not self._packed
@@ -194,8 +262,10 @@ class ObjectWriter:
         with self._lock:
             if name in self._loose:
                 return
+        version = self._objects.nodes.condemned.begin()
         key = self._objects.put_loose(name, data)
         with self._lock:
+            self._relied.setdefault(key, version)
             self._loose.add(name)
             self._keys[key] = None
 
@@ -205,7 +275,10 @@ class ObjectWriter:
             name = digest(part)
             self._put_loose(name, part)
             pieces.append(Piece(name, len(part)))
+        version = self._objects.nodes.condemned.begin()
         manifest = self._objects.nodes.put(encode_manifest(pieces))
+        with self._lock:
+            self._relied.setdefault(self._objects.nodes.place_of(manifest), version)
         return Pieces(sum(piece.size for piece in pieces), manifest)
 
     def _put_stream(self, parts: Iterator[bytes]) -> Value:
