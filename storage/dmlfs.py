@@ -24,11 +24,12 @@ from fsspec.utils import tokenize
 
 from .backend import Backend
 from .commits import CommitView
-from .filesystem import CommitFileSystem, Editor, SessionFileSystem
+from .filesystem import CommitFileSystem, SessionFileSystem
 from .reading import Reader
 from .refs import CommitRef, parse_ref, resolve
 from .state import State
 from .store import INFO_KEY, STORE_VARIABLE, Store, find_store, read_info
+from .tree_files import Editor
 
 _Key = tuple[object, ...]
 
@@ -89,7 +90,6 @@ class DmlFileSystem(CommitFileSystem):
         super().__init__(**kwargs)
         opened = store if isinstance(store, Store) else _open_store(store, store_options, cache_dir)
         self._held = opened
-        self._pid = os.getpid()
         self._backend = opened.backend
         self._cache_dir = opened.cache_dir
         self._cache = cache
@@ -106,16 +106,21 @@ class DmlFileSystem(CommitFileSystem):
     def store(self) -> Store:
         """The store that is read; after a fork another one than before."""
         if os.getpid() != self._pid:
-            self._pid = os.getpid()
-            self._made = None
-            self._held = _reopen_store(self._backend, self._cache_dir)
+            self._renew()
         return self._held
+
+    def _renew(self) -> None:
+        if os.getpid() != self._pid:
+            self._held = _reopen_store(self._backend, self._cache_dir)
+            self._made = None
+            self._state = None  # reads through the parent's store, whose locks may be held for ever here
+        super()._renew()
 
     def invalidate_cache(self, path: str | None = None) -> None:
         """Look at the ledger again: from now on refs mean what they mean now."""
         super().invalidate_cache(path)
         self._commits = {}
-        self._state = self.store.refresh()
+        self._state = self._held.refresh()
         self._n = self._state.n
 
     def _snapshot(self) -> State:
@@ -124,13 +129,12 @@ class DmlFileSystem(CommitFileSystem):
         return self._state
 
     def _view(self, name: str) -> CommitView:
-        store = self.store
         found = self._commits.get(name)
         if found is None:
             ref = parse_ref(name)
-            commit = resolve(ref, self._snapshot(), lambda commit: store.body(commit).parents)
+            commit = resolve(ref, self._snapshot(), lambda commit: self._held.body(commit).parents)
             found = self._commits[name] = CommitRef(ref.repo, commit)
-        return store[found]
+        return self._held[found]
 
     def _branches(self) -> Iterable[str]:
         state = self._snapshot()
@@ -147,8 +151,8 @@ class DmlFileSystem(CommitFileSystem):
         return self._made
 
     @property
-    def _fs_token(self) -> str:
-        return str(tokenize(type(self).__name__, self._backend.url, self._n))
+    def _fs_token(self) -> Any:
+        return tokenize(type(self).__name__, self._backend.url, self._n)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (self._backend, self._cache_dir, self._cache, self._n, dict(self._commits)))
