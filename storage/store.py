@@ -16,16 +16,18 @@ import msgspec
 
 from .archive import Archive
 from .backend import Backend, open_backend, probe_exclusive_create
+from .branch_merge import MergeResult, merge_branch
 from .cache import FileCache
 from .clock import utc_now
 from .commits import CommitView
 from .derivation import Derivation
 from .digest import Digest
-from .errors import CorruptError, ErrorCode, FormatError, InvalidInputError, NotFoundError, ReadOnlyError
+from .errors import ConflictError, CorruptError, ErrorCode, FormatError, InvalidInputError, NotFoundError, ReadOnlyError
 from .fsck import Progress, Report, fsck
 from .heads import RememberedHead
 from .ledger import Build, Ledger
 from .locations import Locator
+from .merge import Prefer
 from .node import TREE_TARGET, NodeStore
 from .objects import Objects
 from .pack import PACK_TARGET_BYTES, Location
@@ -46,6 +48,7 @@ from .session import Session, Target
 from .sources import Source
 from .state import State
 from .sweeps import SweepWatch
+from .transaction import Transaction
 from .value import WHOLE_MAX_BYTES
 
 STORE_FOLDER = ".dmlpipe"
@@ -408,6 +411,52 @@ class Store:
         commit = self._commit_in(repo, at) if at is not None else ""
         self.publish([TagSet(repo=repo, tag=tag, commit=commit)])
 
+    def create_tag(self, repo: str, tag: str, at: str | Ref | None = None, *, force: bool = False) -> CommitRef:
+        """Name a commit (None: the head of master) for good.
+
+        Parameters
+        ----------
+        force
+            Move a tag that exists.
+
+        Raises
+        ------
+        ConflictError
+            There is a tag of that name (code ``exists``), unless `force`; or a branch, which would hide it.
+        """
+        check_name(tag, "tag")
+        commit = self._commit_in(repo, at if at is not None else Ref(repo))
+
+        def build(state: State) -> Sequence[Record]:
+            found = state.tag(repo, tag)
+            if state.head(repo, tag) is not None:
+                raise ConflictError(f"{repo}@{tag} is a branch", code=ErrorCode.EXISTS, hint="choose another name")
+            if found is not None and found != commit and not force:
+                raise ConflictError(
+                    f"tag {repo}@{tag} exists already: it is at {found[:12]}",
+                    code=ErrorCode.EXISTS,
+                    hint=f"move it: dmlpipe tag create {repo}@{tag} REF --force",
+                )
+            return [] if found == commit else [TagSet(repo=repo, tag=tag, commit=commit)]
+
+        self.ledger.try_append(build)
+        return CommitRef(repo, commit)
+
+    def delete_tag(self, repo: str, tag: str) -> None:
+        """Remove a tag; its commit stays."""
+
+        def build(state: State) -> Sequence[Record]:
+            need_repo(state, repo)
+            if state.tag(repo, tag) is None:
+                near = nearest(tag, state.tags(repo))
+                raise NotFoundError(
+                    f"no tag {tag!r} in repo {repo!r}",
+                    hint=(f"did you mean {near}? " if near else "") + f"list: dmlpipe tag list {repo}",
+                )
+            return [TagSet(repo=repo, tag=tag, commit="")]
+
+        self.publish(build)
+
     def _commit_in(self, repo: str, at: str | Ref) -> str:
         ref = as_ref(at)
         if isinstance(at, str) and "@" not in at and ref.repo != repo:
@@ -443,10 +492,90 @@ class Store:
         author
             Empty: the user.
         """
+        return self._session(Target(repo, branch, message, author, create, if_head))
+
+    def transaction(self) -> Transaction:
+        """Begin commits to several branches or repos that are published in one entry, all or none.
+
+        Examples
+        --------
+        >>> store = Store.init("memory://transaction-example")
+        >>> with store.transaction() as both:
+        ...     both.commit("images").write("/1.png", b"...")
+        ...     both.commit("labels").write("/1.txt", "seven")
+        >>> [commit.repo for commit in both.results], store.state.n
+        (['images', 'labels'], 0)
+        """
+        return Transaction(
+            self.ledger,
+            lambda repo, branch, message, create, if_head, author: self._session(
+                Target(repo, branch, message, author, create, if_head), owned=True
+            ),
+        )
+
+    def merge(
+        self,
+        repo: str,
+        source: str | Ref,
+        *,
+        into: str = DEFAULT_BRANCH,
+        message: str = "",
+        strategy: Prefer | str = Prefer.REFUSE,
+        fast_forward: bool = True,
+        if_head: str | None = None,
+        author: str = "",
+        dry_run: bool = False,
+    ) -> MergeResult:
+        """Merge a commit of a repo into one of its branches.
+
+        Parameters
+        ----------
+        source
+            Branch, tag, commit, or a name with ``repo@``.
+        into
+            Branch that gets what `source` changed since the two parted.
+        message, author
+            Of the commit; empty: which merge it is, and the user.
+        strategy
+            What to do with a path that both changed: ``refuse`` to merge, or take ``ours`` or ``theirs``.
+        fast_forward
+            Only move the branch where `source` follows its head.
+        if_head
+            Merge only if the branch is at this commit id.
+        dry_run
+            Write nothing.
+
+        Raises
+        ------
+        MergeConflictError
+            Both changed the same paths, and neither side is preferred. Nothing was written.
+        ReadOnlyError
+            The repo is the output of a pipeline.
+        """
+        if not dry_run:
+            self._writable()
+        named = str(source)
+        commit = self._commit_in(repo, source)
+        check_name(into, "branch")
+        target = Target(repo, into, message or f"merge {named} into {repo}@{into}", author, False, if_head)
+        return merge_branch(
+            self.archive,
+            self.ledger,
+            target,
+            commit,
+            prefer=Prefer(strategy),
+            fast_forward=fast_forward,
+            dry_run=dry_run,
+            clock=self._clock,
+        )
+
+    def _session(self, target: Target, *, owned: bool = False) -> Session:
+        self._writable()
+        return Session(self.archive, self.ledger, target, open_commit=self.__getitem__, clock=self._clock, owned=owned)
+
+    def _writable(self) -> None:
         if self.read_only:
             raise ReadOnlyError(f"{self.url} was opened read-only")
-        target = Target(repo, branch, message, author, create, if_head)
-        return Session(self.archive, self.ledger, target, open_commit=self.__getitem__, clock=self._clock)
 
     def put(
         self,
@@ -460,13 +589,14 @@ class Store:
         exclude: Sequence[str] = (),
         create: bool | None = None,
         if_head: str | None = None,
+        link: bool = False,
     ) -> CommitView:
         """Put files and folders in one commit; return it, or the head if nothing changed.
 
         See `Session.put` for the sources and `commit` for the rest.
         """
         with self.commit(repo, branch, message, create=create, if_head=if_head) as session:
-            session.put(list(sources), dest, append=append, mirror=mirror, exclude=exclude)
+            session.put(list(sources), dest, append=append, mirror=mirror, exclude=exclude, link=link)
         assert session.result is not None
         return session.result
 
