@@ -27,6 +27,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "rm": "Delete files from a branch.",
         "diff": "Compare two commits, or a commit and a folder.",
         "log": "Show the history of a branch or a path.",
+        "mount": "Look at a commit as a folder.",
     },
     "work": {
         "run": "Bring branches up to date, and show how.",
