@@ -378,6 +378,9 @@ class _Fallback(dict[str, Any]):
 def _form(kind: str, annotation: object) -> str | None:
     """The form that an annotation asks for; None if it is not allowed for this kind of source."""
     origin = typing.get_origin(annotation) or annotation
+    while (meant := getattr(origin, "__value__", None)) is not None:
+        # `type X[T] = ...` of Python 3.12, which NumPy's own NDArray is by now.
+        origin = typing.get_origin(meant) or meant
     match kind:
         case "files":
             return {Path: "path", bytes: "bytes"}.get(typing.cast("Any", origin)) if _hashable(origin) else None

@@ -51,7 +51,8 @@ def test_free_names_are_those_of_the_compiler(module: ModuleType) -> None:
             outside += [*node.args.defaults, *[item for item in node.args.kw_defaults if item is not None]]
         found = uses(node, skip=outside)
         inner = {name for name in found.names | found.annotations if name not in _annotations_of(node)}
-        assert inner == set(globals_of(table)) - _annotations_of(node), node.name
+        # `super()` uses a cell that no source names; some versions list it.
+        assert inner == set(globals_of(table)) - _annotations_of(node) - {"__class__"}, node.name
         seen += 1
     assert seen
 
