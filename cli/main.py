@@ -27,6 +27,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "rm": "Delete files from a branch.",
         "diff": "Compare two commits, or a commit and a folder.",
         "log": "Show the history of a branch or a path.",
+        "merge": "Merge a branch into another.",
         "mount": "Look at a commit as a folder.",
     },
     "work": {
@@ -52,6 +53,8 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     "nouns": {
         "repo": "list, inspect, create, delete.",
         "branch": "list, create, set, delete.",
+        "tag": "list, create, delete.",
+        "commit": "list, inspect.",
         "pipeline": "list, inspect, stop, start, reprocess, delete.",
         "job": "list, inspect, wait, stop.",
         "datum": "list, inspect, logs.",

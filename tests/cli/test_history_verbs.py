@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Cli
+
+
+@pytest.fixture
+def parted(cli: Cli, store: Path, here: Path) -> Path:
+    """`images` with a branch that changed another file than master did."""
+    assert cli("branch", "create", "images@side").code == 0
+    (here / "new.txt").write_text("new\n")
+    assert cli("put", "images@side", "new.txt", "-m", "on the side").code == 0
+    (here / "b.txt").write_text("beta again\n")
+    assert cli("put", "images:/sub", "b.txt", "-m", "third").code == 0
+    return store
+
+
+def test_merge_makes_a_commit_of_both(cli: Cli, parted: Path) -> None:
+    would = cli("merge", "images@side", "-n")
+    assert would.out == "would change 1 file of images@master (merged); nothing was written\n"
+    answer = cli("merge", "images@side", "-m", "together")
+    assert answer.out.startswith("images@master is at ")
+    assert answer.out.endswith(": merged with images@side, 1 file changed\n")
+    assert cli("ls", "-R", "images").lines == ["/a.txt", "/new.txt", "/sub/b.txt"]
+    (record,) = cli("commit", "inspect", "images", "--json").records
+    assert (len(record["parents"]), record["message"], record["names"]) == (2, "together", ["master"])
+    assert cli("merge", "images@side").out == "images@master has all of images@side already\n"
+    (record,) = cli("merge", "images", "--into", "side", "--json").records
+    assert (record["result"], record["branch"], record["changed"]) == ("fast-forward", "images@side", 1)
+
+
+def test_merge_names_conflicts_and_writes_nothing(cli: Cli, parted: Path, here: Path) -> None:
+    (here / "b.txt").write_text("beta of the side\n")
+    assert cli("put", "images@side:/sub", "b.txt").code == 0
+    before = cli("log", "images").out
+    answer = cli("merge", "images@side")
+    assert (answer.code, answer.lines) == (1, ["! /sub/b.txt  changed in both, differently"])
+    assert answer.err.startswith("error: images@")
+    assert "--prefer ours" in answer.err
+    told = cli("merge", "images@side", "--json")
+    assert (told.code, told.records[0]["path"], told.records[0]["winner"]) == (1, "/sub/b.txt", None)
+    assert cli("log", "images").out == before
+    answer = cli("merge", "images@side", "--prefer", "theirs")
+    assert answer.lines[0] == "! /sub/b.txt  changed in both, differently; theirs is taken"
+    assert cli("cat", "images:/sub/b.txt").out == "beta of the side\n"
+
+
+def test_tags_are_made_moved_and_deleted(cli: Cli, store: Path) -> None:
+    assert cli("tag", "create", "images@v1", "images@master^").out.startswith("images@v1 is ")
+    assert cli("cat", "images@v1:/a.txt").out == "alpha\n"
+    answer = cli("tag", "create", "images@v1")
+    assert answer.code == 1
+    assert "exists already" in answer.err
+    assert cli("tag", "create", "images@v1", "--force").code == 0
+    assert cli("cat", "images@v1:/a.txt").out == "alpha again\n"
+    assert cli("tag", "create", "images@master").code == 1
+    assert [each["tag"] for each in cli("tag", "list", "images", "--json").records] == ["v1"]
+    assert cli("tag", "list", "images").lines[1].startswith("images@v1  ")
+    assert cli("tag", "delete", "images@v1").out == "deleted tag images@v1\n"
+    gone = cli("tag", "delete", "images@v1")
+    assert (gone.code, gone.err.partition("\n")[0]) == (1, "error: no tag 'v1' in repo 'images'")
+    assert cli("tag", "create", "images").code == 2
+
+
+def test_commits_are_listed_wherever_they_are(cli: Cli, parted: Path) -> None:
+    assert cli("branch", "delete", "images@side").code == 0
+    assert cli("tag", "create", "images@v1", "images@master^").code == 0
+    records = cli("commit", "list", "images", "--json").records
+    assert [each["message"] for each in records] == ["third", "on the side", "second", "first"]
+    assert [each["names"] for each in records] == [["master"], [], ["v1"], []]
+    lines = cli("commit", "list", "images", "--limit", "2").lines
+    assert len(lines) == 3
+    assert lines[1].endswith("master  third")
+    told = cli("commit", "inspect", "images@v1")
+    assert any(line.split() == ["message", "second"] for line in told.lines)
