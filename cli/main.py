@@ -40,6 +40,8 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     },
     "explain": {
         "why": "Say what made a result.",
+        "prove": "Write a proof that a commit holds a file.",
+        "verify": "Check a proof that a commit holds a file.",
     },
     "models": {
         "revert": "Go back to an earlier output, and hold it.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,3 +71,12 @@ class RememberedHead:
                 code=ErrorCode.PERMISSION if isinstance(error, PermissionError) else ErrorCode.BACKEND,
                 hint="set $DMLPIPE_CACHE_DIR to a folder that you can write",
             ) from error
+
+
+def seen_heads(cache_dir: Path) -> Iterator[SeenHead]:
+    """Yield the heads that this machine remembers, of all stores and their copies."""
+    for pattern in ("stores/*/head.json", "stores/*/heads/*.json"):
+        for file in sorted(cache_dir.glob(pattern)):
+            found = RememberedHead(file).read()
+            if found is not None:
+                yield found

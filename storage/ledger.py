@@ -95,7 +95,7 @@ def decode_entry(data: bytes, n: int) -> Entry:
         raise FormatError(
             f"ledger entry {n} holds what this version does not know: {error}", hint="upgrade dmlpipe"
         ) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CorruptError(f"ledger entry {n} is not JSON: {error} ({entry_key(n)})") from error
     if entry.v != ENTRY_VERSION:
         raise FormatError(

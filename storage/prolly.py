@@ -81,7 +81,7 @@ _EMPTY_NODE = _Node(VERSION, 0, [], [])
 def _decode(raw: bytes) -> _Node:
     try:
         node = _decoder.decode(raw)
-    except msgspec.DecodeError as err:
+    except (msgspec.DecodeError, UnicodeDecodeError) as err:
         raise CorruptError(f"not a tree node: {err}") from err
     if node.version != VERSION:
         raise FormatError(f"tree node has format {node.version}: expected {VERSION}; made by a newer dmlpipe")
@@ -278,21 +278,23 @@ class Tree:
         """Yield (key, value) of the keys that begin with `prefix`, sorted."""
         return self.scan(prefix, _after_prefix(prefix))
 
-    def list_dir(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bool, bytes | None]]:
+    def list_dir(self, prefix: bytes = b"", begins: bytes = b"") -> Iterator[tuple[bytes, bool, bytes | None]]:
         """Yield (name, whether it is a folder, value or None) of what is right in the folder `prefix`.
 
         Parameters
         ----------
         prefix
             Path of the folder, with or without a slash at its end; empty: the root.
+        begins
+            Only names that begin so.
 
         Notes
         -----
         Reads nodes in proportion to what is yielded: the inside of a subfolder is skipped.
         """
         folder = prefix.rstrip(b"/") + b"/" if prefix.strip(b"/") else b""
-        stop = _after_prefix(folder)
-        start = folder
+        stop = _after_prefix(folder + begins)
+        start = folder + begins
         while True:
             skipped = None
             for key, value in self.scan(start, stop):
@@ -357,6 +359,19 @@ class Tree:
         mine, theirs = _differing_leaves(self, other)
         return _merge(_entries(self.nodes, mine), _entries(other.nodes, theirs))
 
+    def prove(self, key: bytes) -> list[bytes]:
+        """Return the nodes, from the root down, that show what the tree has under `key`; see `check_proof`."""
+        found: list[bytes] = []
+        name = self.root
+        while True:
+            raw = _EMPTY_RAW if name == EMPTY else self.nodes.get_many([name])[0]
+            found.append(raw)
+            node = _decode(raw)
+            position = node.position(key)
+            if node.level == 0 or position == len(node.keys):
+                return found
+            name = node.child(position)
+
     def walk_nodes(self, *, skip: set[Digest] | None = None) -> Iterator[Digest]:
         """Yield the name of each node of the tree, parents first; nodes in `skip` are left out with all below them.
 
@@ -412,6 +427,44 @@ def build(nodes: Nodes, items: Iterable[tuple[bytes, bytes]]) -> Tree:
             return Tree(nodes, above[0][1].name)
         entries = iter(above)
         level += 1
+
+
+def check_proof(root: Digest, key: bytes, nodes: Sequence[bytes]) -> bytes | None:
+    """Return the value of `key` in the tree `root`, or None if it has none, from `Tree.prove` alone.
+
+    Raises
+    ------
+    CorruptError
+        `nodes` are not exactly those that show it.
+    """
+    name = root
+    for number, raw in enumerate(nodes):
+        if digest(raw) != name:
+            raise CorruptError(f"node {number} of the proof is not {name.hex()[:12]}")
+        node = _decode(raw)
+        _check_shape(node, number)
+        position = node.position(key)
+        is_last = number == len(nodes) - 1
+        if node.level == 0 or position == len(node.keys):
+            if not is_last:
+                raise CorruptError(f"the proof goes on after node {number}, which decides")
+            if position == len(node.keys) or node.keys[position] != key:
+                return None
+            value: bytes = node.values[position]
+            return value
+        name = node.child(position)
+    raise CorruptError("the proof ends before the leaf")
+
+
+def _check_shape(node: _Node, number: int) -> None:
+    # Whoever forges a proof chooses the bytes: elsewhere the hash vouches for them.
+    if len(node.keys) != len(node.values) or not all(
+        isinstance(value, bytes)
+        if node.level == 0
+        else isinstance(value, list) and len(value) == 2 and isinstance(value[0], bytes)
+        for value in node.values
+    ):
+        raise CorruptError(f"node {number} of the proof is no tree node")
 
 
 # --- parts of the above ---

@@ -32,6 +32,7 @@ from .node import TREE_TARGET, NodeStore
 from .objects import Objects
 from .pack import PACK_TARGET_BYTES, Location
 from .prolly import Tree
+from .proof import prove
 from .provenance import CONTENT_PREFIX_MIN, find_content, impact, why
 from .records import Commit, Entry, JobState, Record, RefSet, RepoCreate, RepoDelete, TagSet
 from .refs import (
@@ -626,6 +627,20 @@ class Store:
     def impact(self, target: str | Ref) -> list[tuple[CommitView, JobState]]:
         """Return the commits that jobs made from a commit, directly or through others, with those jobs."""
         commit = self[target]
+    def prove(self, target: str | Ref) -> bytes:
+        """Return a proof that the store's history holds the file ``repo@ref:/path``; see `storage.proof`.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such file.
+        """
+        state = self.refresh()
+        commit = self[target]
+        if not commit.path:
+            raise InvalidInputError(f"{target} names no file", code=ErrorCode.BAD_REF, hint="for example: repo:/path")
+        return prove(self.archive, state, commit, commit.path)
+
         return list(impact(self.archive, self.state, commit))
 
     def fsck(self, *, progress: Progress | None = None) -> Report:

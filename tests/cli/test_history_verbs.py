@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,37 @@ def test_commits_are_listed_wherever_they_are(cli: Cli, parted: Path) -> None:
     assert lines[1].endswith("master  third")
     told = cli("commit", "inspect", "images@v1")
     assert any(line.split() == ["message", "second"] for line in told.lines)
+
+
+def test_a_proof_is_checked_without_the_store(
+    cli: Cli, store: Path, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = cli("prove", "images@master^:/a.txt", "-o", "a.proof")
+    assert (told.code, told.out) == (0, "")
+    head = told.err.split()[6].rstrip(";")
+    (here / "copy.txt").write_text("alpha\n")
+    shutil.rmtree(store)
+    answer = cli("verify", "a.proof", "copy.txt")
+    assert answer.code == 0
+    assert answer.lines[0].endswith(":/a.txt  6 B  is copy.txt")
+    assert answer.lines[2] == "  vouched for by what this machine saw: entry 1"
+    # Elsewhere nothing vouches for the ledger but what the reader noted.
+    monkeypatch.setenv("DMLPIPE_CACHE_DIR", str(tmp_path / "other"))
+    answer = cli("verify", "a.proof")
+    assert (answer.code, answer.out) == (2, "")
+    assert f"the proof reaches {head}" in answer.err
+    (record,) = cli("verify", "a.proof", "--head", head, "--json").records
+    assert (record["path"], record["entry"], record["head"], record["file"]) == ("/a.txt", 0, head, None)
+    assert cli("verify", "a.proof", "--head", f"1:{'0' * 64}").code == 1
+    assert cli("verify", "a.proof", "--head", f"7:{'0' * 64}").code == 2
+    (here / "copy.txt").write_text("alpha!\n")
+    assert "its content differs" in cli("verify", "a.proof", "copy.txt", "--head", head).err
+    (here / "a.proof").write_bytes((here / "a.proof").read_bytes()[:-1])
+    assert cli("verify", "a.proof", "--head", head).code == 1
+
+
+def test_a_proof_needs_a_file_and_a_place(cli: Cli, store: Path, here: Path) -> None:
+    answer = cli("prove", "images", "-o", "x")
+    assert (answer.code, "names no file" in answer.err) == (2, True)
+    answer = cli("prove", "images:/a.txt", "--json")
+    assert (answer.code, answer.out) == (2, "")
