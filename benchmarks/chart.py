@@ -53,7 +53,7 @@ def draw(result: Mapping[str, Any], target: Path) -> None:
         f"{result['machine']['cores']} cores",
         fontsize="medium",
     )
-    axes.legend(loc="lower right", fontsize="small")
+    axes.legend(loc="upper right", fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
 

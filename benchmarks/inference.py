@@ -232,7 +232,7 @@ def show(rows: Sequence[dict[str, Any]], workload: InferenceWorkload, rounds: in
         table.add_row(
             row["contender"],
             str(row["slots"]),
-            f"{Spread(**row['items_per_s']):,.0f}",
+            f"{row['items_per_s']['median']:,.0f}",
             f"{Spread(**row['efficiency']):.2f}",
             f"{pool:.2f}" if pool else "",
             f"{Spread.of(row['whole_s']):.1f}",
@@ -275,14 +275,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console = Console(width=132)
     out = given.out or default_out()
     workload = InferenceWorkload(files=given.files, trees=given.trees)
-    machine = describe()
+    machine, taken_at = describe(), commit()
     with tempfile.TemporaryDirectory(prefix="dmlpipe-bench-", dir=given.dir) as folder:
         measured, prepared = run_rounds(workload, contenders_for(given.slots), given.rounds, Path(folder), console)
     rows = report(workload, measured)
     result = {
         "benchmark": "inference",
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
+        "commit": taken_at,
         "machine": dataclasses.asdict(machine),
         "versions": versions(PACKAGES),
         "workload": dataclasses.asdict(workload)
