@@ -46,8 +46,9 @@ typecheck: $(STAMP) ## mypy --strict and pyright
 imports: $(STAMP) ## the direction of dependencies between the layers
 	@$(BIN)/lint-imports
 
-bench: $(STAMP) ## parallel inference throughput beside a loop, a process pool and client.map
+bench: $(STAMP) ## parallel inference beside a loop, a process pool and client.map; start-up times
 	@$(BIN)/python -m benchmarks.inference $(ARGS)
+	@$(BIN)/python -m benchmarks.start
 
 clean: ## remove what the targets made
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
