@@ -32,6 +32,7 @@ from .clock import utc_now
 from .digest import digest
 from .errors import (
     BackendError,
+    ConflictError,
     CorruptError,
     DmlpipeError,
     ErrorCode,
@@ -290,6 +291,61 @@ class Ledger:
                     )
                 if losses >= _LOSSES_BEFORE_PAUSE:
                     time.sleep(self._rng.uniform(0, min(_PAUSE_MAX_S, 0.002 * 2 ** min(losses, 10))))
+
+    def adopt(self, first: int, bodies: Sequence[bytes]) -> None:
+        """Append entries byte for byte as another copy of this ledger has them.
+
+        What they refer to must be here, and durable. Each is visible when the next one is created.
+
+        Parameters
+        ----------
+        first
+            Number of the first of `bodies`.
+        bodies
+            Entries in order.
+
+        Raises
+        ------
+        ConflictError
+            This ledger does not end right before `first`, or got another entry meanwhile.
+        CorruptError
+            They do not follow from this ledger and from each other.
+        ReadOnlyError
+            The store was opened read-only.
+        """
+        if self._read_only:
+            raise ReadOnlyError("this store was opened read-only")
+        with self._lock:
+            self.refresh()
+            if first != self._state.n + 1:
+                raise ConflictError(
+                    f"the ledger of {self._backend.url} goes on to entry {self._state.n}: entry {first} cannot follow",
+                    hint="somebody else wrote to it meanwhile: look, then again",
+                )
+            links: list[tuple[Entry, str]] = []
+            chain = self._state.chain
+            for n, data in enumerate(bodies, first):
+                entry = decode_entry(data, n)
+                _check_link(entry, chain)
+                chain = digest(data).hex()
+                links.append((entry, chain))
+            last = first + len(bodies) - 1
+            for start in range(0, len(links), _READ_AHEAD):
+                part = links[start : start + _READ_AHEAD]
+                for (entry, _), data in zip(part, bodies[start : start + _READ_AHEAD], strict=True):
+                    if not self._create(entry_key(entry.n), data):
+                        raise ConflictError(
+                            f"entry {entry.n} of {self._backend.url} was written by somebody else meanwhile"
+                        )
+                self._adopt_part(part, ckpt.last_due(last))
+
+    def _adopt_part(self, links: list[tuple[Entry, str]], checkpoint: int) -> None:
+        """Fold entries that were just created; write the checkpoint after entry `checkpoint` if it is among them."""
+        before = [link for link in links if link[0].n <= checkpoint]
+        self._take(before)
+        if before and before[-1][0].n == checkpoint:
+            self._write_checkpoint()
+        self._take(links[len(before) :])
 
     def _build(self, build: Build | Sequence[Record]) -> tuple[Record, ...]:
         """Return records that are valid on the newest state known, catching up only if they are not."""
