@@ -21,7 +21,7 @@ from .cache import FileCache
 from .clock import utc_now
 from .commits import CommitView
 from .derivation import Derivation
-from .digest import Digest
+from .digest import Digest, digest
 from .errors import ConflictError, CorruptError, ErrorCode, FormatError, InvalidInputError, NotFoundError, ReadOnlyError
 from .fsck import Progress, Report, fsck
 from .heads import RememberedHead
@@ -63,6 +63,7 @@ READ_FEATURES: frozenset[str] = frozenset()
 WRITE_FEATURES: frozenset[str] = frozenset()
 """Features of a store that this version can write."""
 
+_PLACE_DIGITS = 16
 _CONTENT_HASH = re.compile(rf"[0-9a-f]{{{CONTENT_PREFIX_MIN},64}}")
 
 
@@ -122,7 +123,7 @@ class Store:
         info: StoreInfo,
         *,
         read_only: bool = False,
-        cache_dir: Path | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         actor: str | None = None,
         clock: Callable[[], str] = utc_now,
     ) -> None:
@@ -130,13 +131,15 @@ class Store:
         """What the store says of itself."""
         self.read_only = read_only
         self.backend = backend
-        self.cache_dir = cache_dir or default_cache_dir()
+        self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         """Folder of this machine's caches."""
         self._clock = clock
         self.nodes = NodeStore(backend, tree_target=info.tree.target)
         shared = backend.properties.shared
         own = self.cache_dir / "stores" / info.repo_id
-        self._head = RememberedHead(own / "head.json") if shared else None
+        # One for each place: a clone elsewhere has the same id, and may lag behind.
+        place = digest(backend.url.encode()).hex()[:_PLACE_DIGITS]
+        self._head = RememberedHead(own / "heads" / f"{place}.json") if shared else None
         self.ledger = Ledger(
             backend,
             self.nodes,
@@ -167,7 +170,7 @@ class Store:
         *,
         storage_options: Mapping[str, Any] | None = None,
         description: str = "",
-        cache_dir: Path | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         actor: str | None = None,
     ) -> Self:
         """Make a store and open it.
@@ -211,7 +214,7 @@ class Store:
         url: str | os.PathLike[str] | None = None,
         *,
         read_only: bool = False,
-        cache_dir: Path | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
         actor: str | None = None,
     ) -> Self:
@@ -624,9 +627,6 @@ class Store:
             commit, path = self[ref], ref.path or ""
         return why(self.archive, state, commit, path)
 
-    def impact(self, target: str | Ref) -> list[tuple[CommitView, JobState]]:
-        """Return the commits that jobs made from a commit, directly or through others, with those jobs."""
-        commit = self[target]
     def prove(self, target: str | Ref) -> bytes:
         """Return a proof that the store's history holds the file ``repo@ref:/path``; see `storage.proof`.
 
@@ -641,6 +641,9 @@ class Store:
             raise InvalidInputError(f"{target} names no file", code=ErrorCode.BAD_REF, hint="for example: repo:/path")
         return prove(self.archive, state, commit, commit.path)
 
+    def impact(self, target: str | Ref) -> list[tuple[CommitView, JobState]]:
+        """Return the commits that jobs made from a commit, directly or through others, with those jobs."""
+        commit = self[target]
         return list(impact(self.archive, self.state, commit))
 
     def fsck(self, *, progress: Progress | None = None) -> Report:
