@@ -63,7 +63,7 @@ class Condemned:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: dict[int, frozenset[str]] = {}
+        self._open: dict[int, frozenset[str] | None] = {}
         self._keys: dict[str, int] = {}
         self._blobs: dict[bytes, int] = {}
         self._all = 0
@@ -86,8 +86,8 @@ class Condemned:
             else:
                 self._keys.update(dict.fromkeys(found.keys, version))
                 self._blobs.update(dict.fromkeys(found.blobs, version))
-                if is_open:
-                    self._open[n] = frozenset(found.keys)
+            if is_open:
+                self._open[n] = frozenset(found.keys) if found is not None else None
             # Last: who reads the version first and the rest afterwards errs to the safe side.
             self.version = version
 
@@ -104,7 +104,7 @@ class Condemned:
     def doomed(self, key: str) -> bool:
         """Whether an open sweep names `key`: it may vanish at any time."""
         with self._lock:
-            return any(key in keys for keys in self._open.values())
+            return any(keys is None or key in keys for keys in self._open.values())
 
     def voided(self, key: str, version: int) -> bool:
         """Whether a sweep that was learned after `version` names `key`."""

@@ -20,13 +20,15 @@ from . import checkpoint as ckpt
 from .backend import Backend
 from .bodies import read_commit, read_job
 from .codetree import code_value
+from .condemned import plain_key
 from .content import OBJECT_PREFIX, Manifest, object_key
 from .digest import Digest, digest, from_hex
 from .errors import CorruptError, FormatError, NotFoundError
+from .gc.mark import keeps_results, keeps_rows
 from .heads import SeenHead
 from .index import INDEX_PREFIX, BlobIndex, index_key
 from .ledger import PREFIX, decode_entry, entry_key
-from .node import NODE_PREFIX, NodeStore, OverlayNodes, node_key
+from .node import NODE_PREFIX, NodeStore, OverlayNodes, node_key, unpack_node
 from .pack import PACK_PREFIX, Location, read_footer, verify_pack
 from .paths import show_path
 from .prolly import EMPTY, Tree
@@ -133,9 +135,8 @@ class _Check:
     touches: dict[str, list[str]] = field(default_factory=dict)
     nodes: NodeStore = field(init=False)
     locations: dict[Digest, Location] = field(default_factory=dict)
-    loose: dict[str, int] = field(default_factory=dict)
-    """Key to size, of every loose object."""
-    stored_nodes: set[str] = field(default_factory=set)
+    places: dict[str, list[str]] = field(default_factory=dict)
+    """Key of a node or loose object to the keys that hold its content: it, and what stands beside it."""
     reached: set[str] = field(default_factory=set)
     """Keys of the objects that something refers to."""
     walked: set[Digest] = field(default_factory=set)
@@ -152,8 +153,8 @@ class _Check:
     def run(self) -> Report:
         state = self._ledger()
         keys = {prefix: self._list(f"{prefix}/") for prefix in (NODE_PREFIX, OBJECT_PREFIX, PACK_PREFIX, INDEX_PREFIX)}
-        self.stored_nodes = set(keys[NODE_PREFIX])
-        self.loose = keys[OBJECT_PREFIX]
+        for key in (*keys[NODE_PREFIX], *keys[OBJECT_PREFIX]):
+            self.places.setdefault(plain_key(key), []).append(key)
         self._each("nodes", keys[NODE_PREFIX], self._node)
         self._each("objects", keys[OBJECT_PREFIX], self._object)
         segments = {key: 0 for key in state.packs() if key.startswith(f"{SEGMENT_PREFIX}/")}
@@ -266,7 +267,7 @@ class _Check:
     def _node(self, key: str) -> int:
         name = _name_in(key, NODE_PREFIX)
         # Past the cache: what was read on the way to here must not hide what is stored.
-        return len(NodeStore(self.backend, cache_nodes=1).get(name))
+        return len(unpack_node(name, self.backend.get(key)))
 
     def _object(self, key: str) -> int:
         data = self.backend.get(key)
@@ -344,8 +345,17 @@ class _Check:
             self._tree(context.s, about, _success_values)
             for root in (context.t, context.p, context.f):
                 self._tree(root, about, _no_values)
+        for name, context in state.replaced_contexts():
+            self._tree(context.out, f"context {name[:12]}", _file_values)
+            self._tree(context.s, f"context {name[:12]}", _success_values)
+        with_rows: set[str] = set()
         for name, job in state.jobs():
-            self._job(name, job.end.record, job.end.rows)
+            origins = self._job(name, job.end.record, results=keeps_results(state, job))
+            if keeps_rows(state, job):
+                with_rows |= {name, *origins}
+        for name, job in state.jobs():
+            if name in with_rows:
+                self._tree(job.end.rows, f"job {name}", _no_values)
         for name, _ in state.pipelines():
             for version, recorded in state.versions(name):
                 self._spec(recorded.spec, f"pipeline {name} version {version}")
@@ -370,21 +380,23 @@ class _Check:
             self._bad("unreadable", node_key(from_hex(commit)), str(error), shown)
             return None
 
-    def _job(self, name: str, record: str, rows: str) -> None:
+    def _job(self, name: str, record: str, *, results: bool) -> Iterable[str]:
+        """Follow a job's record; return the jobs that computed what it published."""
         shown = f"job {name}"
-        self._tree(rows, shown, _no_values)
         if not record or not self._present(from_hex(record), shown):
-            return
+            return ()
         try:
             body = read_job(self.nodes, record)
         except CorruptError as error:
             self._bad("unreadable", node_key(from_hex(record)), str(error), shown)
-            return
-        self._tree(body.out, shown, _file_values)
-        for root in (body.t, body.p):
-            self._tree(root, shown, _no_values)
+            return ()
+        if results:
+            self._tree(body.out, shown, _file_values)
+            for root in (body.t, body.p):
+                self._tree(root, shown, _no_values)
         self._spec(body.spec, shown)
         self._tree(body.bundle, shown, _code_values)
+        return body.origins
 
     def _spec(self, spec: str, shown: str) -> None:
         if not spec or not self._present(from_hex(spec), shown):
@@ -428,11 +440,14 @@ class _Check:
     def _present(self, name: Digest, shown: str, *, kind: str = "missing") -> bool:
         """Whether a node is there and sound; notes what it touches if it is not."""
         key = node_key(name)
-        self.reached.add(key)
-        if key in self.found:
-            self._bad("damaged", key, "", shown)
+        there = self.places.get(key, [])
+        self.reached.update(there or [key])
+        if any(place not in self.found for place in there):
+            return True
+        if there or key in self.found:
+            self._bad("damaged", there[0] if there else key, "", shown)
             return False
-        if key not in self.stored_nodes and self.backend.size(key) is None:
+        if self.backend.size(key) is None:
             self._bad(kind, key, "it does not exist", shown)
             return False
         return True
@@ -455,10 +470,13 @@ class _Check:
         if name in self.locations:
             self.reached.add(self.locations[name].key)
             return
-        self.reached.add(key)
-        if key in self.found:
-            self._bad("damaged", key, "", shown)
-        elif key not in self.loose:
+        there = self.places.get(key, [])
+        self.reached.update(there or [key])
+        if any(place not in self.found for place in there):
+            return
+        if there or key in self.found:
+            self._bad("damaged", there[0] if there else key, "", shown)
+        else:
             self._bad("missing", key, "the blob is neither a loose object nor in a sound pack", shown)
 
 
@@ -486,6 +504,6 @@ def _no_values(raw: bytes) -> Iterator[Value]:
 
 def _name_in(key: str, prefix: str) -> Digest:
     try:
-        return from_hex(key[len(prefix) + 1 :].replace("/", ""))
+        return from_hex(plain_key(key)[len(prefix) + 1 :].replace("/", ""))
     except ValueError as error:
         raise CorruptError(f"{key} is no name of content") from error

@@ -158,7 +158,7 @@ class NodeStore:
             known = {name: self._raw.get(name) for name in names}
         missing = [name for name, raw in known.items() if raw is None]
         if missing:
-            fetched = [_decompress(name, body) for name, body in zip(missing, self._fetch(missing), strict=True)]
+            fetched = [unpack_node(name, body) for name, body in zip(missing, self._fetch(missing), strict=True)]
             with self._lock:
                 self.reads += len(missing)
                 for name, raw in zip(missing, fetched, strict=True):
@@ -248,7 +248,7 @@ class NodeStore:
 
     def _is_whole(self, name: Digest, key: str) -> bool:
         try:
-            _decompress(name, self.backend.get(key))
+            unpack_node(name, self.backend.get(key))
         except (CorruptError, NotFoundError):
             return False
         return True
@@ -287,7 +287,14 @@ class OverlayNodes:
         return [decode(self._own[name]) if name in self._own else found[name] for name in names]
 
 
-def _decompress(name: Digest, body: bytes) -> bytes:
+def unpack_node(name: Digest, body: bytes) -> bytes:
+    """Return the node that `body` holds at rest.
+
+    Raises
+    ------
+    CorruptError
+        It is not the one of that name.
+    """
     raw = decompress(body, f"node {short(name)}")
     if digest(raw) != name:
         raise CorruptError(f"node {short(name)} is corrupt: its {len(raw)} bytes hash to {short(digest(raw))}")

@@ -49,10 +49,11 @@ class SweepWatch:
 
 
 def read_list(nodes: NodeStore, sweep: SweepState) -> SweepList | None:
-    """Return what a sweep names; None if it is over and its list was collected itself."""
+    """Return what a sweep names; None if its list is gone.
+
+    Lists are collected when their sweep is over, which a state that is just being caught up with need not know yet.
+    """
     try:
         return decode_list(nodes.get(from_hex(sweep.list)))
     except NotFoundError:
-        if sweep.open:
-            raise
         return None

@@ -139,7 +139,10 @@ class ObjectWriter:
             return Written()
         body = BlobIndex.build(packed.items())
         index = index_key(body)
+        version = self._objects.nodes.condemned.begin()
         self._objects.backend.put_if_absent(index, body)
+        with self._lock:
+            self._relied[index] = version
         self._objects.remember(BlobIndex(body, index).find)
         self._objects.forget(self._find)
         with self._lock:
@@ -213,6 +216,11 @@ class ObjectWriter:
                 code=ErrorCode.COLLECTED,
                 hint="do it again: nothing was published",
             )
+
+    def relied_on(self) -> tuple[list[str], list[Digest]]:
+        """Return (keys of objects, hashes of packed blobs) that `check` would look for."""
+        with self._lock:
+            return sorted(self._relied), sorted(self._relied_blobs)
 
     def close(self) -> None:
         """Forget what was not flushed."""

@@ -132,6 +132,15 @@ class Backend(Protocol):
         """
         ...
 
+    def list_written(self, prefix: str = "") -> Iterator[tuple[str, int, float | None]]:
+        """Yield (key, size in bytes, when it was written) as `list` does.
+
+        Seconds since the epoch by the medium's clock; None where it does not tell. Nothing that must be right may
+        depend on it.
+        """
+        for key, size in self.list(prefix):
+            yield key, size, None
+
     def list_folders(self, prefix: str = "") -> Sequence[str]:
         """Return the sorted names of the folders right below the folder `prefix` (without objects)."""
         ...

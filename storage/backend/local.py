@@ -16,6 +16,7 @@ import os
 import secrets
 import stat
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -194,6 +195,36 @@ class LocalBackend(Backend):
                 except FileNotFoundError:  # deleted since the folder was read
                     continue
                 yield key, size
+
+    def list_written(self, prefix: str = "") -> Iterator[tuple[str, int, float | None]]:
+        """See `Backend.list_written`: the files' modification times."""
+        for key, size in self.list(prefix):
+            try:
+                yield key, size, os.stat(f"{self._base}/{key}").st_mtime
+            except FileNotFoundError:  # deleted since the folder was read
+                continue
+
+    def sweep_temporaries(self, older_than_s: float) -> int:
+        """Delete what writers that died left beside their targets; return how many files.
+
+        Parameters
+        ----------
+        older_than_s
+            Leave younger ones: somebody may be writing them.
+        """
+        limit = time.time() - older_than_s
+        count = 0
+        for folder, _, names in os.walk(self._base):
+            for name in names:
+                path = f"{folder}/{name}"
+                if name.startswith(TEMPORARY_PREFIX):
+                    try:
+                        if os.stat(path).st_mtime < limit:
+                            os.unlink(path)
+                            count += 1
+                    except FileNotFoundError:
+                        continue
+        return count
 
     def list_folders(self, prefix: str = "") -> Sequence[str]:
         """See `Backend.list_folders`."""

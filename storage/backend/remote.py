@@ -16,6 +16,7 @@ What fsspec does not give by itself, and is seen to here:
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
 import secrets
 import threading
@@ -144,6 +145,10 @@ class RemoteBackend(Backend):
         """See `Backend.list`."""
         yield from self._run(f"list {prefix or 'objects'}", self._find, [prefix])[0]
 
+    def list_written(self, prefix: str = "") -> Iterator[tuple[str, int, float | None]]:
+        """See `Backend.list_written`: what the listing says, where it does."""
+        yield from self._run(f"list {prefix or 'objects'}", self._find_written, [prefix])[0]
+
     def list_folders(self, prefix: str = "") -> Sequence[str]:
         """See `Backend.list_folders`."""
         return self._run(f"list {prefix or 'objects'}", self._folders, [prefix])[0]
@@ -219,6 +224,9 @@ class RemoteBackend(Backend):
         return int(info["size"]) if info["type"] == "file" else None
 
     async def _find(self, fs: Any, prefix: str) -> Sequence[tuple[str, int]]:
+        return [(key, size) for key, size, _ in await self._find_written(fs, prefix)]
+
+    async def _find_written(self, fs: Any, prefix: str) -> Sequence[tuple[str, int, float | None]]:
         folder, _, start = prefix.rpartition("/")
         path = f"{self._root}/{folder}".rstrip("/")
         narrowed = {"prefix": start} if start and self._protocol in _S3 else {}
@@ -227,8 +235,8 @@ class RemoteBackend(Backend):
         except FileNotFoundError:
             return []
         skip = len(self._root) + 1
-        keys = ((name[skip:], int(info["size"])) for name, info in found.items() if info["type"] == "file")
-        return sorted((key, size) for key, size in keys if key.startswith(prefix))
+        files = ((name[skip:], info) for name, info in found.items() if info["type"] == "file")
+        return sorted((key, int(info["size"]), _written(info)) for key, info in files if key.startswith(prefix))
 
     async def _folders(self, fs: Any, prefix: str) -> Sequence[str]:
         try:
@@ -381,3 +389,22 @@ def _check_put(key: str, data: Data) -> None:
 def _some(keys: Iterable[str]) -> str:
     listed = list(keys)
     return f"object {listed[0]}" if len(listed) == 1 else f"{len(listed)} objects"
+
+
+_WRITTEN_FIELDS = ("LastModified", "last_modified", "updated", "mtime", "created")
+
+
+def _written(info: Mapping[str, Any]) -> float | None:
+    """When an object was written, by what its protocol's listing calls it."""
+    for name in _WRITTEN_FIELDS:
+        value = info.get(name)
+        if isinstance(value, datetime.datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+        if isinstance(value, str):
+            try:
+                return datetime.datetime.fromisoformat(value).timestamp()
+            except ValueError:
+                continue
+    return None

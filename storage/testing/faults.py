@@ -52,6 +52,10 @@ class WrappedBackend(Backend):
         """See `Backend.list`."""
         return self.inner.list(prefix)
 
+    def list_written(self, prefix: str = "") -> Iterator[tuple[str, int, float | None]]:
+        """See `Backend.list_written`."""
+        return self.inner.list_written(prefix)
+
     def list_folders(self, prefix: str = "") -> Sequence[str]:
         """See `Backend.list_folders`."""
         return self.inner.list_folders(prefix)
@@ -162,6 +166,12 @@ class StoppingBackend(WrappedBackend):
         """Pass on, or stop."""
         with self._lock:
             self._step(lambda: self.inner.put(key, data))
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Pass on key by key, or stop between two."""
+        for key in keys:
+            with self._lock:
+                self._step(lambda key=key: self.inner.delete_many([key]))  # type: ignore[misc]
 
     def get(self, key: str, start: int | None = None, end: int | None = None) -> bytes:
         """Pass on, unless stopped."""

@@ -1,0 +1,46 @@
+"""Who carries a sweep out, and whether they are gone for certain.
+
+A sweep may be closed by whoever made it. Anybody else must know that its deletions are over: that is certain only of a
+process of this machine that has ended, on a medium that is on this machine. Where it is not, the sweep stays open,
+which costs the reuse of its names and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from ..actor import host_name
+
+
+def make_token() -> str:
+    """Return a token of this process, of a new sweep."""
+    return "/".join([_machine(), str(os.getpid()), _started(os.getpid()) or "", secrets.token_hex(8)])
+
+
+def is_gone(token: str) -> bool:
+    """Whether the process of a token has certainly ended."""
+    machine, _, rest = token.rpartition("/")[0].rpartition("/")[0].rpartition("/")
+    started = token.rpartition("/")[0].rpartition("/")[2]
+    if not machine or machine != _machine() or machine.endswith("/") or not rest.isdigit() or not started:
+        return False
+    return _started(int(rest)) != started
+
+
+def _machine() -> str:
+    """Host, boot, and the space in which its process numbers count; empty parts where the system tells none."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space = str(os.stat("/proc/self/ns/pid").st_ino)
+    except OSError:
+        return f"{host_name()}//"
+    return f"{host_name()}/{boot}/{space}"
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, in the kernel's units; None: there is none of that number."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
