@@ -7,7 +7,7 @@ changed meanwhile is a conflict. A name is a file or a folder, never both: `coll
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import ConflictError, ErrorCode, InvalidInputError
@@ -71,7 +71,24 @@ class Edits:
         # The paths of the changes, sorted when first needed; a new list takes its place, so that scans may go on.
         self._sorted: list[bytes] = []
 
+    @classmethod
+    def of_changes(cls, base: Tree, changes: Mapping[bytes, bytes | None]) -> Edits:
+        """Return edits that set each path to its value, or delete the file (None), whatever order they came in."""
+        edits = cls(base)
+        edits._changes = dict(changes)
+        return edits
+
     # --- looking --------------------------------------------------------------------------------------------------
+
+    @property
+    def log(self) -> Sequence[Edit]:
+        """What was done, in order."""
+        return tuple(self._log)
+
+    @property
+    def changes(self) -> Mapping[bytes, bytes | None]:
+        """What came of it: paths with their new values; None: deleted."""
+        return self._changes
 
     def __bool__(self) -> bool:
         return bool(self._log)
@@ -158,9 +175,19 @@ class Edits:
             A file that was appended to has another content there.
         """
         other = Edits(base)
-        for edit in self._log:
-            other._do(edit)
+        other.replay(self._log)
         return other
+
+    def replay(self, log: Iterable[Edit]) -> None:
+        """Do again what was done to another tree.
+
+        Raises
+        ------
+        ConflictError
+            A file that was appended to has another content here.
+        """
+        for edit in log:
+            self._do(edit)
 
     def _do(self, edit: Edit) -> None:
         match edit:

@@ -99,6 +99,7 @@ def plan_commit(
     clock: Callable[[], str],
     merged: str = "",
     written: Written = Written(),
+    session: str = "",
 ) -> Planned:
     """Plan the commit of `tree` on top of `head`; stores its body.
 
@@ -110,6 +111,8 @@ def plan_commit(
         Second parent, of a merge: makes a commit even where the tree is the head's.
     written
         What was stored for it.
+    session
+        Open commit that this publishes.
     """
     before = archive.body(head) if head else None
     if head and before is not None and before.tree == tree.root.hex() and not merged:
@@ -132,6 +135,7 @@ def plan_commit(
         size=body.size,
         packs=written.packs,
         index=written.index,
+        session=session,
     )
     moved = RefSet(repo=target.repo, branch=target.branch, old=head or "", new=commit)
     missing = state.repo(target.repo) is None

@@ -58,6 +58,8 @@ class CommitMade(_Record, frozen=True, tag="commit"):
     """Keys of the packs that this commit was the first to need (over 1,000: empty, and `index` lists them)."""
     index: str = ""
     """Key of the index object that maps hashes to places in `packs`; empty if nothing was packed."""
+    session: str = ""
+    """Open commit that this publishes. Valid once: it cannot be published again."""
 
 
 class RefSet(_Record, frozen=True, tag="ref.set"):

@@ -182,6 +182,14 @@ class State:
         """What the ledger says of a commit."""
         return self._value(f"commit/{repo}/{commit}", r.CommitState)
 
+    def session(self, session: str) -> tuple[str, str] | None:
+        """Return (repo, commit) that an open commit was published as; None if it was not."""
+        found = self._text(f"session/{session}")
+        if found is None:
+            return None
+        repo, _, commit = found.partition("/")
+        return repo, commit
+
     def commits_by_prefix(self, repo: str, prefix: str) -> list[str]:
         """Ids of the repo's commits that begin with `prefix`."""
         skip = len(f"commit/{repo}/")
@@ -458,6 +466,10 @@ def _fold(s: _Scratch, record: r.Record, entry: r.Entry, entry_hash: str) -> Non
 
 def _fold_commit(s: _Scratch, record: r.CommitMade, entry: r.Entry) -> None:
     _need_repo(s, record.repo)
+    if record.session:
+        if s.session(record.session) is not None:
+            raise ConflictError(f"open commit {record.session} was published already")
+        s.put_text(f"session/{record.session}", f"{record.repo}/{record.id}")
     s.put(
         f"commit/{record.repo}/{record.id}",
         r.CommitState(n=entry.n, tree=record.tree, files=record.files, size=record.size, time=entry.ts, job=record.job),

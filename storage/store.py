@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import re
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
+from .actor import user_name
 from .archive import Archive
 from .backend import Backend, open_backend, probe_exclusive_create
 from .branch_merge import MergeResult, merge_branch
@@ -30,7 +32,9 @@ from .locations import Locator
 from .merge import Prefer
 from .node import TREE_TARGET, NodeStore
 from .objects import Objects
+from .open_commit import OpenCommit, begin_open_commit, find_open_commit
 from .pack import PACK_TARGET_BYTES, Location
+from .parts import SESSIONS_PREFIX, OpenInfo, read_open
 from .prolly import Tree
 from .proof import prove
 from .provenance import CONTENT_PREFIX_MIN, find_content, impact, why
@@ -498,6 +502,67 @@ class Store:
         """
         return self._session(Target(repo, branch, message, author, create, if_head))
 
+    def open_commit(
+        self,
+        repo: str,
+        branch: str = DEFAULT_BRANCH,
+        message: str = "",
+        *,
+        create: bool | None = None,
+        if_head: str | None = None,
+        author: str = "",
+    ) -> OpenCommit:
+        """Begin a commit that many processes write into; see `commit` for the parameters.
+
+        What it returns pickles, and `attach` finds it by its id.
+
+        Examples
+        --------
+        >>> store = Store.init("memory://open-commit-example")
+        >>> opened = store.open_commit("images")
+        >>> for name in ("a", "b"):  # each of these may be another process
+        ...     with store.attach(opened.id).writer() as writer:
+        ...         writer.write(f"/{name}.txt", name)
+        >>> [info.path for info in opened.commit().ls()]
+        ['/a.txt', '/b.txt']
+        """
+        self._writable()
+        target = Target(repo, branch, message, author, create, if_head)
+        actor = author or user_name()
+        session, info = begin_open_commit(self.backend, self.refresh(), target, opened=self._clock(), actor=actor)
+        return self._opened(session, info)
+
+    def attach(self, session: str) -> OpenCommit:
+        """Return an open commit by its id.
+
+        Raises
+        ------
+        NotFoundError
+            There is none: it was published or aborted, or never was.
+        """
+        self._writable()
+        return self._opened(session, find_open_commit(self.backend, session))
+
+    def open_commits(self) -> list[OpenCommit]:
+        """Return all open commits."""
+        return [
+            self._opened(session, info)
+            for session in self.backend.list_folders(SESSIONS_PREFIX)
+            if (info := read_open(self.backend, session)) is not None
+        ]
+
+    def _opened(self, session: str, info: OpenInfo) -> OpenCommit:
+        return OpenCommit(
+            self.archive,
+            self.ledger,
+            session,
+            info,
+            open_commit=self.__getitem__,
+            reopen=attach_open_commit,
+            cache_dir=self.cache_dir,
+            clock=self._clock,
+        )
+
     def transaction(self) -> Transaction:
         """Begin commits to several branches or repos that are published in one entry, all or none.
 
@@ -655,6 +720,19 @@ class Store:
         if found is None:
             raise NotFoundError(f"no branch's head holds content {prefix}", code=ErrorCode.NO_FILE)
         return found
+
+
+_reopened: weakref.WeakValueDictionary[tuple[int, str, Path], Store] = weakref.WeakValueDictionary()
+"""Stores of open commits that were unpickled here, by process, place and cache."""
+
+
+def attach_open_commit(backend: Backend, cache_dir: Path, session: str) -> OpenCommit:
+    """Return an open commit that was pickled, in whichever process this is."""
+    key = (os.getpid(), backend.url, cache_dir)
+    store = _reopened.get(key)
+    if store is None:
+        store = _reopened[key] = Store(backend, read_info(backend), cache_dir=cache_dir)
+    return store.attach(session)
 
 
 def read_info(backend: Backend) -> StoreInfo:
