@@ -24,7 +24,7 @@ from .declared import Declared, Home, PutBundle, check_parameters, command_spec,
 from .fresh import FreshModules
 from .identity.bundle import git_state
 from .identity.source import Project, find_root
-from .inputs import Array, Cross, Input, Like, Values, leaves
+from .inputs import Array, Cross, Group, Input, Join, Like, Union, Values, leaves
 from .inputs import Files as FilesInput
 from .signature import FileMapping as Files
 from .signature import read_signature
@@ -103,7 +103,7 @@ class DAG:
         Parameters
         ----------
         input
-            What it reads: `files`, `array`, `values`, `cross` of them.
+            What it reads: `files`, `array`, `values`; a `cross`, `union`, `join` or `group` of them.
         name
             Of the pipeline and its output repo; default: the function's.
         batch
@@ -370,9 +370,10 @@ def _command(name: str, command: str | Sequence[str]) -> CommandTransform:
 
 
 def _check_input(input: object) -> None:
-    if not isinstance(input, FilesInput | Array | Values | Cross):
+    if not isinstance(input, FilesInput | Array | Values | Cross | Union | Join | Group):
         raise InvalidInputError(
-            f"a pipeline's input is files(...), array(...), values(...) or a cross of them, got {input!r}",
+            "a pipeline's input is files(...), array(...), values(...), or a cross, union, join or group of them,"
+            f" got {input!r}",
             code=ErrorCode.BAD_INPUT,
             hint='dml.files("images", "/*")' if isinstance(input, str | type(None)) or callable(input) else None,
         )

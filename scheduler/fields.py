@@ -98,6 +98,13 @@ class Fields:
             raise self.bad(f"{self.written(name)}: expected {least} or more, got {number}")
         return number
 
+    def flag(self, name: str) -> bool:
+        """True or false; false if it is not given."""
+        value = self.value(name)
+        if value is not None and not isinstance(value, bool):
+            raise self.bad(f"{self.written(name)}: expected true or false, got {shown(value)}")
+        return bool(value)
+
     def _integer(self, name: str, value: object) -> int:
         # Pachyderm's JSON allows numbers in quotes.
         if isinstance(value, str) and re.fullmatch(r"-?\d+", value):

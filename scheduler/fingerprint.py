@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ..storage.digest import Digest, digest
-from .inputs import Array, Cross, Files, Input, Values
+from .inputs import Array, Cross, Files, Group, Input, Join, Union, Values
 from .spec import PipelineSpec, expression
 
 __all__ = ["CONTEXT_FORMAT", "context_key", "datum_fingerprint"]
@@ -60,7 +60,8 @@ def datum_fingerprint(context: bytes, inputs: Sequence[tuple[str, Sequence[tuple
     context
         K.
     inputs
-        For each varying input, in declared order: its name and (path, content id) of what it contributes.
+        For each varying input, in declared order: its name and (path, content id) of what it contributes: one, a
+        group's files, or nothing.
     """
     return digest(_encode([context, inputs]))
 
@@ -71,5 +72,11 @@ def _shape(node: Input) -> Any:
             return ["values", node.name]
         case Cross():
             return ["cross", *[_shape(child) for child in node.inputs]]
+        case Union():
+            return ["union", *[_shape(child) for child in node.inputs]]
+        case Join():
+            return ["join", node.on, node.outer, *[_shape(child) for child in node.inputs]]
+        case Group():
+            return ["group", node.by, *[_shape(child) for child in node.inputs]]
         case Files() | Array():
             return expression(node)

@@ -1,13 +1,15 @@
 """Input expressions: what a pipeline reads.
 
-`files`, `values`, `array` and `cross` build frozen structs; what they mean for given commits is in `datums.py`.
+`files`, `values`, `array`, `cross`, `union`, `join` and `group` build frozen structs; what they mean for given commits
+is in `datums.py`. An input's name is where it shows (a parameter, a folder in `/pfs`); members of a union may share
+one.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,17 +22,32 @@ __all__ = [
     "Array",
     "Cross",
     "Files",
+    "Group",
     "Input",
+    "Join",
     "Leaf",
     "Like",
+    "Named",
+    "Placed",
+    "Scope",
+    "Slot",
+    "Union",
     "Values",
     "array",
     "canonical_json",
+    "constants",
     "cross",
+    "factors",
     "files",
+    "followed",
+    "group",
     "is_constant",
+    "join",
     "leaves",
     "like",
+    "placed",
+    "scope",
+    "union",
     "values",
 ]
 
@@ -39,6 +56,9 @@ VALUE_MAX_BYTES = 1024
 
 RESERVED_NAMES = ("out", ".env")
 """Beside the inputs in `/pfs` stand these two."""
+
+MEMBERS_MAX = 256
+"""Of a union: a member's number stands in datum keys, with two digits."""
 
 _DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -53,6 +73,10 @@ class Files(msgspec.Struct, frozen=True, kw_only=True, tag="files", omit_default
     glob: str = "/"
     name: str = ""
     branch: str = "master"
+    join_on: str = ""
+    """Of specs: what a join without `on` matches, `$1` standing for the first capture."""
+    group_by: str = ""
+    """Of specs: the same for a group without `by`."""
 
 
 class Array(msgspec.Struct, frozen=True, kw_only=True, tag="array", omit_defaults=True):
@@ -79,9 +103,35 @@ class Cross(msgspec.Struct, frozen=True, kw_only=True, tag="cross", omit_default
     inputs: tuple[Input, ...]
 
 
+class Union(msgspec.Struct, frozen=True, kw_only=True, tag="union", omit_defaults=True):
+    """The datums of each input, one after the other."""
+
+    inputs: tuple[Input, ...]
+
+
+class Join(msgspec.Struct, frozen=True, kw_only=True, tag="join", omit_defaults=True):
+    """Combinations whose key is equal."""
+
+    inputs: tuple[Input, ...]
+    on: tuple[str, ...] = ()
+    """Captures that make the key; empty: each file's `join_on`."""
+    outer: tuple[int, ...] = ()
+    """Inputs (by position) whose datums stay where another input has none of their key."""
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, tag="group", omit_defaults=True):
+    """One datum per key: all files of all inputs that have it."""
+
+    inputs: tuple[Input, ...]
+    by: tuple[str, ...] = ()
+    """Captures that make the key; empty: each file's `group_by`."""
+
+
 Leaf = Files | Array | Values
 
-Input = Files | Array | Values | Cross
+Input = Files | Array | Values | Cross | Union | Join | Group
+
+_NODES = (Cross, Union, Join, Group)
 
 
 class Like(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -168,17 +218,83 @@ def cross(*inputs: Input, **named: Input) -> Cross:
     named
         Inputs and the names that the transform knows them by.
     """
-    given = [*inputs, *(_renamed(node, name) for name, node in named.items())]
-    if not given:
-        raise _bad("cross() needs at least one input")
-    for node in given:
-        if not isinstance(node, Files | Array | Values | Cross):
-            raise _bad(
-                f"cross() takes inputs, got {type(node).__name__}: {node!r}",
-                hint='files("images", "/*"), values(C=[1, 2])',
-            )
-    found = Cross(inputs=tuple(given))
-    leaves(found)
+    found = Cross(inputs=_given("cross", inputs, named))
+    scope(found)
+    return found
+
+
+def union(*inputs: Input, **named: Input) -> Union:
+    """All datums of each input, one after the other.
+
+    An input that is not in every member is absent from the other members' datums: its parameter is ``Path | None``.
+    Members may share a name: then the transform sees one input.
+
+    Examples
+    --------
+    >>> both = union(files("north", "/*", name="shop"), files("south", "/*", name="shop"))
+    >>> list(scope(both).slots)
+    ['shop']
+    """
+    found = Union(inputs=_given("union", inputs, named))
+    if len(found.inputs) > MEMBERS_MAX:
+        raise _bad(f"union() takes at most {MEMBERS_MAX} inputs, got {len(found.inputs)}")
+    scope(found)
+    return found
+
+
+def join(
+    *inputs: Input,
+    on: str | Sequence[str] | None = None,
+    outer: bool | str | Sequence[str] = False,
+    **named: Input,
+) -> Join:
+    """Combinations of datums, one of each input, that agree in their key.
+
+    Parameters
+    ----------
+    inputs, named
+        As of `cross`.
+    on
+        The captures that make the key; default: those that all inputs share.
+    outer
+        Names of inputs whose datums stay, without a partner, where another input has none of their key; True: of all.
+        An input that may be missing is ``Path | None``.
+
+    Examples
+    --------
+    >>> join(r1=files("reads", "/{sample}_R1.fq"), r2=files("reads", "/{sample}_R2.fq")).on
+    ('sample',)
+    """
+    nodes = _given("join", inputs, named)
+    kept = _outer(nodes, outer)
+    keys = _keys("join", "on", nodes, on)
+    if not keys:
+        raise _bad("join(on=[]) has no key: every combination is cross(...)")
+    found = Join(inputs=nodes, on=keys, outer=kept)
+    scope(found)
+    return found
+
+
+def group(*inputs: Input, by: str | Sequence[str] | None = None, **named: Input) -> Group:
+    """One datum per key, with all files of all inputs that have it: parameters are ``list[Path]``.
+
+    Parameters
+    ----------
+    inputs, named
+        As of `cross`.
+    by
+        The captures that make the key; default: those that all inputs share. ``[]``: all files are one datum.
+
+    Examples
+    --------
+    >>> group(files("purchases", "/{shop}/{day}.csv"), by="shop").by
+    ('shop',)
+    """
+    nodes = _given("group", inputs, named)
+    if by is None and len(nodes) == 1:
+        raise _bad("group() of one input needs to know by what", hint='by="..." names one of its captures')
+    found = Group(inputs=nodes, by=_keys("group", "by", nodes, by))
+    scope(found)
     return found
 
 
@@ -197,6 +313,46 @@ def like(name: str, dtype: str, fill_value: Any = 0) -> Like:
     return Like(input=name, dtype=dtype, fill_value=fill_value)
 
 
+class Placed(NamedTuple):
+    """A leaf with its place in an expression."""
+
+    label: str
+    """Its name; of union members that share one, the second is `name/2`. Commits are recorded under it."""
+    mark: bytes
+    """Tells apart members of a union that share a name and read it otherwise; empty for the first."""
+    leaf: Leaf
+    """With its final name."""
+
+
+class Slot(NamedTuple):
+    """One name that comes in."""
+
+    name: str
+    leaves: tuple[Leaf, ...]
+    """Several: of union members."""
+    optional: bool = False
+    """Whether it may be missing from a datum."""
+    many: bool = False
+    """Whether it is a group's: all its files of the key."""
+
+
+class Named(NamedTuple):
+    """A capture that comes along."""
+
+    slot: str
+    """The first input that has it."""
+    optional: bool = False
+    clash: bool = False
+    """Whether two inputs of one datum have it, with texts that may differ."""
+
+
+class Scope(NamedTuple):
+    """What the datums of an expression hold."""
+
+    slots: dict[str, Slot]
+    captures: dict[str, Named]
+
+
 def leaves(node: Input) -> tuple[Leaf, ...]:
     """Return what an expression is made of, in declared order, each with its final name.
 
@@ -205,23 +361,137 @@ def leaves(node: Input) -> tuple[Leaf, ...]:
     InvalidInputError
         Two have one name, or a name is reserved (code ``bad-input``).
     """
-    found = tuple(_walk(node))
-    seen: set[str] = set()
-    for leaf in found:
-        if leaf.name in RESERVED_NAMES:
-            raise _bad(f"an input cannot be named {leaf.name!r}", hint="give it another one with name=")
-        if leaf.name in seen:
-            raise _bad(
-                f"two inputs are named {leaf.name!r}",
-                hint="name them: cross(old=files(...), new=files(...)), or with name=",
-            )
-        seen.add(leaf.name)
-    return found
+    scope(node)
+    return tuple(_walk(node))
+
+
+def placed(node: Input) -> tuple[Placed, ...]:
+    """Return the leaves in declared order, each with its label and mark."""
+    readings: dict[str, list[Any]] = {}
+    seen: dict[str, int] = {}
+    found = []
+    for leaf in leaves(node):
+        seen[leaf.name] = number = seen.get(leaf.name, 0) + 1
+        label = leaf.name if number == 1 else f"{leaf.name}/{number}"
+        known = readings.setdefault(leaf.name, [])
+        reading = _reading(leaf)
+        if reading not in known:
+            known.append(reading)
+        at = known.index(reading)
+        found.append(Placed(label, str(at).encode() if at else b"", leaf))
+    return tuple(found)
+
+
+def followed(node: Input) -> dict[str, Files | Array]:
+    """Return the leaves that follow a branch, by label."""
+    return {entry.label: entry.leaf for entry in placed(node) if not isinstance(entry.leaf, Values)}
+
+
+def factors(node: Input) -> tuple[Input, ...]:
+    """Return the sides of the cross that an expression is, nested crosses included; of anything else, itself."""
+    if isinstance(node, Cross):
+        return tuple(found for child in node.inputs for found in factors(child))
+    return (node,)
+
+
+def constants(node: Input) -> frozenset[str]:
+    """Names of the inputs that are the same in every datum: their content stands in the context."""
+    return frozenset(side.name or side.repo for side in factors(node) if isinstance(side, Files) and is_constant(side))
 
 
 def is_constant(leaf: Leaf) -> bool:
-    """Whether an input yields exactly one file set by construction: then its content stands in the context."""
+    """Whether an input yields exactly one file set by construction; inside a union, join or group it varies even so."""
     return isinstance(leaf, Files) and compile_glob(leaf.glob).is_root
+
+
+def scope(node: Input) -> Scope:
+    """Return the names and captures that an expression's datums hold.
+
+    Raises
+    ------
+    InvalidInputError
+        Two inputs have one name and are not members of one union, or a name is reserved (code ``bad-input``).
+    """
+    match node:
+        case Files() | Array() | Values():
+            (leaf,) = _walk(node)
+            if leaf.name in RESERVED_NAMES:
+                raise _bad(f"an input cannot be named {leaf.name!r}", hint="give it another one with name=")
+            names = compile_glob(leaf.glob).captures if isinstance(leaf, Files) else ()
+            return Scope({leaf.name: Slot(leaf.name, (leaf,))}, {name: Named(leaf.name) for name in names})
+        case Cross():
+            return _side_by_side([scope(child) for child in node.inputs], ())
+        case Union():
+            return _alternatives([scope(child) for child in node.inputs])
+        case Join():
+            sides = [scope(child) for child in node.inputs]
+            for at, side in enumerate(sides):
+                if any(other != at for other in node.outer):
+                    sides[at] = _optional(side, node.on)
+            return _side_by_side(sides, node.on)
+        case Group():
+            inner = _side_by_side([scope(child) for child in node.inputs], node.by)
+            wrong = [slot.name for slot in inner.slots.values() if not isinstance(slot.leaves[0], Files)]
+            if wrong:
+                raise _bad(f"group() takes files, and {wrong[0]!r} is none")
+            slots = {name: slot._replace(optional=False, many=True) for name, slot in inner.slots.items()}
+            return Scope(slots, {name: Named(inner.captures[name].slot) for name in node.by})
+
+
+def _side_by_side(sides: Sequence[Scope], shared: Sequence[str]) -> Scope:
+    slots: dict[str, Slot] = {}
+    captures: dict[str, Named] = {}
+    for side in sides:
+        for name, slot in side.slots.items():
+            if name in slots:
+                raise _bad(
+                    f"two inputs are named {name!r}",
+                    hint="name them: cross(old=files(...), new=files(...)), or with name=",
+                )
+            slots[name] = slot
+        for name, found in side.captures.items():
+            known = captures.get(name)
+            if known is None:
+                captures[name] = found
+            elif name in shared:
+                captures[name] = known._replace(optional=known.optional and found.optional)
+            else:
+                captures[name] = known._replace(clash=True)
+    return Scope(slots, captures)
+
+
+def _alternatives(members: Sequence[Scope]) -> Scope:
+    slots: dict[str, Slot] = {}
+    captures: dict[str, Named] = {}
+    for member in members:
+        for name, slot in member.slots.items():
+            known = slots.get(name)
+            if known is None:
+                slots[name] = slot
+                continue
+            if known.many != slot.many or type(known.leaves[0]) is not type(slot.leaves[0]):
+                raise _bad(f"two members of a union name {name!r} what is not of one kind")
+            slots[name] = known._replace(leaves=(*known.leaves, *slot.leaves), optional=known.optional or slot.optional)
+        for name, found in member.captures.items():
+            before = captures.get(name, found)
+            captures[name] = before._replace(
+                optional=before.optional or found.optional, clash=before.clash or found.clash
+            )
+    for name, slot in slots.items():
+        if not slot.many and any(name not in member.slots for member in members):
+            slots[name] = slot._replace(optional=True)
+    for name, found in captures.items():
+        if any(name not in member.captures for member in members):
+            captures[name] = found._replace(optional=True)
+    return Scope(slots, captures)
+
+
+def _optional(side: Scope, key: Sequence[str]) -> Scope:
+    """What may be missing as a whole; of its captures, those of the key are there with the others."""
+    return Scope(
+        {name: slot if slot.many else slot._replace(optional=True) for name, slot in side.slots.items()},
+        {name: found._replace(optional=found.optional or name not in key) for name, found in side.captures.items()},
+    )
 
 
 def canonical_json(value: Any) -> str:
@@ -237,13 +507,74 @@ def canonical_json(value: Any) -> str:
 
 def _walk(node: Input) -> Iterator[Leaf]:
     match node:
-        case Cross():
+        case Cross() | Union() | Join() | Group():
             for child in node.inputs:
                 yield from _walk(child)
         case Files() | Array():
             yield msgspec.structs.replace(node, name=node.name or node.repo)
         case Values():
             yield node
+
+
+def _reading(leaf: Leaf) -> list[Any]:
+    """How a leaf reads its commit, without names."""
+    match leaf:
+        case Files():
+            return ["files", leaf.glob, leaf.join_on, leaf.group_by]
+        case Array():
+            return ["array", leaf.path, leaf.halo]
+        case Values():
+            return ["values"]
+
+
+def _given(what: str, inputs: Sequence[Input], named: dict[str, Input]) -> tuple[Input, ...]:
+    given = [*inputs, *(_renamed(what, node, name) for name, node in named.items())]
+    if not given:
+        raise _bad(f"{what}() needs at least one input")
+    for node in given:
+        if not isinstance(node, (Files, Array, Values, *_NODES)):
+            raise _bad(
+                f"{what}() takes inputs, got {type(node).__name__}: {node!r}",
+                hint='files("images", "/*"), values(C=[1, 2])',
+            )
+    return tuple(given)
+
+
+def _keys(what: str, option: str, nodes: Sequence[Input], given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The captures of a key: checked, or those that all inputs share."""
+    sides = [scope(node) for node in nodes]
+    sure = [[name for name, found in side.captures.items() if not found.optional and not found.clash] for side in sides]
+    if given is None:
+        shared = [name for name in sure[0] if name.isidentifier() and all(name in names for names in sure)]
+        if not shared:
+            raise _bad(
+                f"{what}() found no capture that all its inputs share",
+                hint=f'files("reads", "/{{sample}}_R1.fq") has the capture sample; or say {option}="..."',
+            )
+        return tuple(shared)
+    keys = (given,) if isinstance(given, str) else tuple(given)
+    for key in keys:
+        for side, names in zip(sides, sure, strict=True):
+            if key not in names:
+                inputs = ", ".join(side.slots)
+                there = f"it has {', '.join(names)}" if names else "it has none"
+                raise _bad(f"{what}({option}=...): {inputs} has no capture {key!r} in every datum; {there}")
+    if len(set(keys)) < len(keys):
+        raise _bad(f"{what}({option}=...) names a capture twice: {', '.join(keys)}")
+    return keys
+
+
+def _outer(nodes: Sequence[Input], given: bool | str | Sequence[str]) -> tuple[int, ...]:
+    if isinstance(given, bool):
+        return tuple(range(len(nodes))) if given else ()
+    names = (given,) if isinstance(given, str) else tuple(given)
+    found = []
+    for name in names:
+        places = [at for at, node in enumerate(nodes) if name in scope(node).slots]
+        if not places:
+            raise _bad(f"join(outer=...) names {name!r}, which is no input of it")
+        found += places
+    return tuple(sorted(set(found)))
 
 
 def _name(name: str | None, repo: str) -> str:
@@ -254,11 +585,12 @@ def _name(name: str | None, repo: str) -> str:
     return name
 
 
-def _renamed(node: Input, name: str) -> Input:
-    if isinstance(node, Cross):
-        raise _bad(f"a cross has no name of its own: {name}=cross(...)", hint="name the inputs inside it")
+def _renamed(what: str, node: Input, name: str) -> Input:
+    if isinstance(node, _NODES):
+        kind = type(node).__name__.lower()
+        raise _bad(f"a {kind} has no name of its own: {name}={kind}(...)", hint="name the inputs inside it")
     if not isinstance(node, Files | Array | Values):
-        raise _bad(f"cross() takes inputs, got {name}={node!r}", hint=f"{name}=files({name!r})")
+        raise _bad(f"{what}() takes inputs, got {name}={node!r}", hint=f"{name}=files({name!r})")
     return msgspec.structs.replace(node, name=name)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from ..storage.glob import Glob, compile_glob, glob_tree
@@ -18,6 +18,10 @@ from ..worker.job import Item
 from .inputs import canonical_json
 
 __all__ = ["FileSource", "Piece", "PieceChange", "Source", "ValueSource"]
+
+
+_SEEKS_MAX = 64
+"""Captures that are sought one by one where each costs the listing of folders; for more, all is listed once."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,6 +33,15 @@ class Piece:
     item: Item
     content: bytes
     """Content id: what of it counts in fingerprints, beside the key."""
+    mark: bytes = b""
+    """As in `Placed`."""
+    members: tuple[Piece, ...] = ()
+    """Of a group: its files, sorted by key."""
+
+    def told(self, captures: dict[str, str], mark: bytes) -> Piece:
+        """Return the piece with other captures, which tell more than the glob's."""
+        item = Item(self.item.path, self.item.kind, self.item.value, captures)
+        return Piece(self.key, item, self.content, mark, self.members)
 
 
 class PieceChange(NamedTuple):
@@ -93,6 +106,8 @@ class FileSource:
         """Return the match with that key."""
         if self.tree is None:
             return None
+        if self.glob.is_root:
+            return None if key else self._piece(self.tree, "", None, {})
         path = key.removesuffix(b"/").decode()
         captures = self.glob.match(path)
         if captures is None or (key.endswith(b"/") and not self.glob.folders):
@@ -105,6 +120,40 @@ class FileSource:
             return None
         return self._piece(self.tree, path, value, captures)
 
+    def with_captures(self, wanted: Sequence[Mapping[str, str]]) -> Iterator[Piece]:
+        """Matches whose captures are among `wanted`, which all name the same captures; sorted by key.
+
+        They are sought one by one where the captures say where to look, else found by listing everything once.
+        """
+        if self.tree is None or not wanted:
+            return
+        names = tuple(wanted[0])
+        texts = {tuple(one[name] for name in names) for one in wanted}
+        if self._worth_seeking(wanted[0], len(texts)):
+            matches = {
+                (found.path, found.folder): found
+                for text in texts
+                for found in glob_tree(self.tree, self.glob.given(dict(zip(names, text, strict=True))))
+            }
+            found = iter(sorted(matches.values(), key=lambda match: match.path.encode() + b"/" * match.folder))
+        else:
+            found = glob_tree(self.tree, self.glob)
+        for match in found:
+            if tuple(match.captures[name] for name in names) in texts:
+                yield self._piece(self.tree, match.path, match.value, match.captures)
+
+    def _worth_seeking(self, wanted: Mapping[str, str], number: int) -> bool:
+        narrow = self.glob.given(wanted)
+        if len(narrow.prefix) > len(self.glob.prefix):
+            return True
+        if narrow.parts is None or self.glob.parts is None or number > _SEEKS_MAX:
+            return False
+        # Folders must be listed; it is worth it if inside them there is one file to look for.
+        return any(
+            new.literal is not None and old.literal is None
+            for new, old in zip(narrow.parts, self.glob.parts, strict=True)
+        )
+
     def count(self) -> int:
         """Number of matches; only folder lists are read."""
         if self.tree is None:
@@ -115,6 +164,11 @@ class FileSource:
 
     def changes(self, new: FileSource) -> Iterator[PieceChange]:
         """Matches that differ, from the nodes in which the two trees differ and the folders that changed."""
+        if self.glob.is_root:
+            before, after = self.get(b""), new.get(b"")
+            if (before and before.content) != (after and after.content):
+                yield PieceChange(b"", before, after)
+            return
         for key, _ in itertools.groupby(self._touched(new)):
             # Runs of equal keys are all there are: paths below one folder stand together in the tree's order.
             old_piece, new_piece = self.get(key), new.get(key)

@@ -21,6 +21,7 @@ from ..storage import records as r
 from ..storage.actor import actor_name
 from ..storage.bodies import encode_body, read_job
 from ..storage.clock import utc_now
+from ..storage.condemned import found_place
 from ..storage.content import object_key
 from ..storage.digest import Digest
 from ..storage.errors import CorruptError
@@ -32,14 +33,15 @@ from ..storage.store import Store
 from ..storage.value import PACK_BELOW_BYTES, Pieces, Whole, decode_value, encode_value
 from ..storage.writer import Written
 from ..worker.arrays import output_metadata
-from ..worker.job import BLOCK_MAX_DATUMS, ArrayWrites, Datum, JobSpec, encode_block, encode_spec
+from ..worker.job import BLOCK_MAX_BYTES, BLOCK_MAX_DATUMS, ArrayWrites, Datum, JobSpec, encode_block, encode_spec
+from .collected import FAILURE, find_collected
 from .executor import Executor, JobOffer
 from .fold import Conflict, Folded, fold_results
-from .inputs import Array, Files, is_constant, leaves
+from .inputs import Array, constants, followed, leaves
 from .plan import Drop, Hit, JobPlan, Run, job_context, plan_job
 from .reasons import Why
 from .report import FailureGroup, JobAdvanced, JobEnded, JobPlanned
-from .results import Results
+from .results import Finished, Results
 from .spec import PipelineSpec
 from .summary import describe_key
 
@@ -129,6 +131,7 @@ class JobRun:
         self._drops: list[Drop] = []
         self._hits: list[Hit] = []
         self._block: list[Datum] = []
+        self._block_bytes = 0
         self._blocks: deque[tuple[str, int]] = deque()
         self._lost: dict[bytes, bytes] = {}
         self._offered = False
@@ -138,6 +141,7 @@ class JobRun:
         self._failed = 0
         self._seconds = 0.0
         self._rate = _Rate()
+        self._collected: frozenset[bytes] = frozenset()
         self._unsynced: list[str] = []
         self._began = time.monotonic()
         self._started = utc_now()
@@ -195,7 +199,7 @@ class JobRun:
         executor.offer(
             JobOffer(
                 job=self.job,
-                spec=self.store.nodes.put(raw).hex(),
+                spec=self.store.nodes.put(raw, renew=True).hex(),
                 pipeline=self.spec.name,
                 batch=self.spec.options.batch,
                 cpus=self.spec.options.cpus,
@@ -242,7 +246,8 @@ class JobRun:
                 case Run():
                     self._block.append(item.datum)
                     self._to_run += 1
-                    if len(self._block) >= BLOCK_MAX_DATUMS:
+                    self._block_bytes += sum(len(given.value) for given in item.datum.items)
+                    if len(self._block) >= BLOCK_MAX_DATUMS or self._block_bytes >= BLOCK_MAX_BYTES:
                         self._close_block()
                         made += 1
                 case Hit():
@@ -251,9 +256,11 @@ class JobRun:
                     self._drops.append(item)
 
     def _close_block(self) -> None:
-        name = self.store.nodes.put(encode_block(self._block))
+        # Renewed: nothing published refers to a block, and a collector leaves what is younger than the job.
+        name = self.store.nodes.put(encode_block(self._block), renew=True)
         self._blocks.append((name.hex(), len(self._block)))
         self._block = []
+        self._block_bytes = 0
 
     def job_spec(self) -> JobSpec:
         """Return the job as its workers see it."""
@@ -341,6 +348,7 @@ class JobRun:
     def finish(self, state: State, epoch: int) -> Ending:
         """Fold what was found and computed; return the records that end the job."""
         self._unsynced = []
+        self._collected = find_collected(self.store, state, self.job, self._results)
         self._drain_plan()
         failed_now = self._count_failed()
         too_many = not self._allows(failed_now)
@@ -358,7 +366,7 @@ class JobRun:
             total=self.plan.total,
             drops=self._drops,
             hits=self._hits,
-            rows=self._results.rows(),
+            rows=self._rows(),
             lost=self._lost,
             publish=publish,
             metadata=metadata,
@@ -375,6 +383,13 @@ class JobRun:
         else:
             state_name = "done"
         return self._ending(state, epoch, folded, state_name, reason, written)
+
+    def _rows(self) -> Iterator[tuple[bytes, Finished, str]]:
+        """What is finished; what was collected meanwhile has failed."""
+        for key, finished, segment in self._results.rows():
+            if key in self._collected:
+                finished = msgspec.structs.replace(finished, outcome=int(Outcome.FAILED), outputs=(), failure=FAILURE)
+            yield key, finished, segment
 
     def _drain_plan(self) -> None:
         # A stopped job leaves its plan unread; hits and drops of the rest do not matter then.
@@ -474,7 +489,7 @@ class JobRun:
     def _loose_keys(self) -> list[str]:
         """Objects that workers stored beside their segments."""
         keys = []
-        for _, finished, _ in self._results.rows():
+        for _, finished, _ in self._rows():
             for _, raw in finished.outputs:
                 match decode_value(raw):
                     case Whole(size=size, hash=name) if size >= PACK_BELOW_BYTES:
@@ -484,7 +499,9 @@ class JobRun:
                         keys += [object_key(Digest(piece.hash)) for piece in self.store.objects.manifest(value).pieces]
                     case _:
                         continue
-        return keys
+        if self.store.backend.properties.remote:
+            return keys  # what is there is durable
+        return [found_place(self.store.backend, self.store.nodes.condemned, key) for key in keys]
 
     def _job_record(self, state: State, folded: Folded, state_name: str, counters: r.Counters) -> r.JobRecord:
         env = dict(self._results.versions)
@@ -524,7 +541,7 @@ class JobRun:
         return {job: count for job, count in sorted(counts.items()) if count > 0}
 
     def _count_failed(self) -> int:
-        failed = sum(1 for _, finished, _ in self._results.rows() if finished.outcome == Outcome.FAILED)
+        failed = sum(1 for _, finished, _ in self._rows() if finished.outcome == Outcome.FAILED)
         return failed + len(self._lost)
 
     def _allows(self, failed: int) -> bool:
@@ -557,7 +574,7 @@ class JobRun:
 
     def _describe(self, key: bytes) -> str:
         """Name a datum by its inputs: `images:/0012.png`, or the pipeline if everything is constant."""
-        return describe_key(key, self.plan.job_inputs()) or f"the one datum of {self.spec.name}"
+        return describe_key(key, self.spec.input, self.plan.order) or f"the one datum of {self.spec.name}"
 
     # --- arrays -----------------------------------------------------------------------------------------
 
@@ -604,7 +621,7 @@ def bind_inputs(
     *,
     partial: bool = False,
 ) -> dict[str, r.InputBinding]:
-    """Bind each input to the commit that its run sees.
+    """Bind each input, by its label, to the commit that its run sees.
 
     Parameters
     ----------
@@ -616,24 +633,23 @@ def bind_inputs(
         Leave out inputs whose branch has no commit (of a job that cannot run).
     """
     bindings = {}
-    for leaf in leaves(spec.input):
-        if isinstance(leaf, Files | Array):
-            commit = heads.get(f"{leaf.repo}@{leaf.branch}", "")
-            if not commit and partial:
-                continue
-            known = state.commit(leaf.repo, commit)
-            if known is None:
-                raise CorruptError(f"commit {commit[:12]} of {leaf.repo} is not in the ledger")
-            role = "data" if leaf.repo not in single else "model" if single[leaf.repo] else "intermediate"
-            bindings[leaf.name] = r.InputBinding(
-                name=leaf.name, repo=leaf.repo, branch=leaf.branch, commit=commit, tree=known.tree, role=role
-            )
+    for label, leaf in followed(spec.input).items():
+        commit = heads.get(f"{leaf.repo}@{leaf.branch}", "")
+        if not commit and partial:
+            continue
+        known = state.commit(leaf.repo, commit)
+        if known is None:
+            raise CorruptError(f"commit {commit[:12]} of {leaf.repo} is not in the ledger")
+        role = "data" if leaf.repo not in single else "model" if single[leaf.repo] else "intermediate"
+        bindings[label] = r.InputBinding(
+            name=label, repo=leaf.repo, branch=leaf.branch, commit=commit, tree=known.tree, role=role
+        )
     return bindings
 
 
 def is_single(spec: PipelineSpec) -> bool:
     """Whether the pipeline has exactly one datum by construction."""
-    return all(is_constant(leaf) for leaf in leaves(spec.input))
+    return {leaf.name for leaf in leaves(spec.input)} == constants(spec.input)
 
 
 __all__ = ["Ending", "JobRun", "bind_inputs", "is_single"]

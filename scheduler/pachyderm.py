@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,12 +20,14 @@ from ..worker.job import CommandTransform
 from .declared import code_hash, command_code_id, command_definitions
 from .fields import Fields, shown
 from .identity.bundle import BundleFile
-from .inputs import Cross, Input, Values, cross, files, leaves
+from .inputs import MEMBERS_MAX, Cross, Group, Input, Join, Union, Values, files, leaves, scope
 from .quantities import parse_duration_s, parse_size_bytes
 from .spec import Definition, Options, PipelineSpec
 from .topology import topological_order
 
 DEFAULT_TRIES = 3
+
+_T = TypeVar("_T")
 
 _USED = (
     *("pipeline", "description", "transform", "input", "output_branch", "datum_tries", "datum_timeout", "salt"),
@@ -47,11 +49,12 @@ _TRANSFORM_USED = (
 )
 _TRANSFORM_WITHOUT_MEANING = ("image_pull_secrets", "dockerfile", "debug", "user", "memory_volume")
 _INPUT_KINDS = ("pfs", "cross", "join", "group", "union", "cron")
-_PFS_USED = ("project", "name", "repo", "repo_type", "branch", "glob", "lazy", "commit")
+_COMBINED: dict[str, Callable[..., Input]] = {"cross": Cross, "join": Join, "group": Group, "union": Union}
+_PFS_USED = (
+    *("project", "name", "repo", "repo_type", "branch", "glob", "lazy", "commit"),
+    *("join_on", "outer_join", "group_by"),
+)
 _PFS_NOT_YET = {
-    "join_on": "",
-    "outer_join": "",
-    "group_by": "",
     "empty_files": "",
     "s3": "",
     "trigger": "",
@@ -207,7 +210,7 @@ class _Reader:
             raise fields.unsupported("reprocess_spec", "what was computed once from the same inputs is not again")
         if fields.value("input") is None:
             raise fields.bad("required field 'input' is missing")
-        node = self._input(fields.value("input"), "input")
+        node, _ = self._input(fields.value("input"), "input")
         self._check_names(node)
         ignored = [fields.written(item) for item in fields.given() if item in _WITHOUT_MEANING]
         if ignored:
@@ -324,7 +327,8 @@ class _Reader:
 
     # --- input ---
 
-    def _input(self, data: object, path: str) -> Input:
+    def _input(self, data: object, path: str) -> tuple[Input, bool]:
+        """An input, and whether a file of it has `outer_join`."""
         where = f"{self.where}: {path}"
         fields = Fields(data, where, _INPUT_KINDS)
         kinds = [kind for kind in _INPUT_KINDS if fields.value(kind) is not None]
@@ -333,15 +337,23 @@ class _Reader:
         kind = kinds[0]
         if kind == "pfs":
             return self._pfs(fields.value("pfs"), f"{path}.pfs")
-        if kind == "cross":
-            items = fields.items("cross")
-            if not items:
-                raise fields.bad("cross is empty")
-            nodes = [self._input(item, f"{path}.cross[{position}]") for position, item in enumerate(items)]
-            return self._checked(where, lambda: cross(*nodes))
-        raise fields.unsupported(kind, "there are pfs and cross")
+        if kind not in _COMBINED:
+            raise fields.unsupported(kind, f"there are pfs, {', '.join(_COMBINED)}")
+        items = fields.items(kind)
+        if not items:
+            raise fields.bad(f"{kind} is empty")
+        if len(items) > MEMBERS_MAX:
+            raise fields.bad(f"{kind} has {len(items)} inputs; at most {MEMBERS_MAX} are supported")
+        nodes = [self._input(item, f"{path}.{kind}[{position}]") for position, item in enumerate(items)]
+        inputs = tuple(node for node, _ in nodes)
+        outer = tuple(at for at, (_, kept) in enumerate(nodes) if kept)
+        made: Input = Join(inputs=inputs, outer=outer)
+        if kind != "join":
+            made = _COMBINED[kind](inputs=inputs)
+        self._checked(where, lambda: scope(made))
+        return made, bool(outer)
 
-    def _pfs(self, data: object, path: str) -> Input:
+    def _pfs(self, data: object, path: str) -> tuple[Input, bool]:
         where = f"{self.where}: {path}"
         fields = Fields(data, where, (*_PFS_USED, *_PFS_NOT_YET))
         for field, instead in _PFS_NOT_YET.items():
@@ -360,17 +372,18 @@ class _Reader:
             self.notices.append(f"{self.name}: {path}.glob {glob!r} yields files only, in Pachyderm folders too")
         name = fields.text("name") or None
         branch = fields.text("branch") or "master"
-        return self._checked(where, lambda: files(repo, glob, name=name, branch=branch))
+        found = self._checked(where, lambda: files(repo, glob, name=name, branch=branch))
+        keys = {"join_on": fields.text("join_on"), "group_by": fields.text("group_by")}
+        return msgspec.structs.replace(found, **keys), fields.flag("outer_join")
 
     def _check_names(self, node: Input) -> None:
-        self._checked(f"{self.where}: input", lambda: node if leaves(node) else Cross(inputs=()))
+        self._checked(f"{self.where}: input", lambda: leaves(node))
 
-    def _checked(self, where: str, make: Any) -> Input:
+    def _checked(self, where: str, make: Callable[[], _T]) -> _T:
         try:
-            node: Input = make()
+            return make()
         except InvalidInputError as err:
             raise InvalidInputError(f"{where}: {err.message}", code=err.code, hint=err.hint) from err
-        return node
 
 
 def _cpus(fields: Fields, value: object) -> float:

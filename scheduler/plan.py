@@ -35,7 +35,7 @@ from ..storage.records import Context, InputBinding
 from ..worker.job import Datum, JobInput
 from .datums import Bound, Combination, bind, rebind
 from .fingerprint import context_key
-from .inputs import Array, Files, Leaf, Values, is_constant, leaves
+from .inputs import Array, Files, Input, Slot, Values, constants, followed, scope
 from .reasons import Reason, Why, explain
 from .spec import PipelineSpec
 
@@ -106,6 +106,8 @@ class JobPlan:
 
     key: Digest
     """K."""
+    input: Input
+    """The expression."""
     order: tuple[str, ...]
     """Varying inputs in the order of the datum key."""
     constants: Mapping[str, bytes]
@@ -249,14 +251,14 @@ def plan_job(
     Reads the roots of the inputs' trees and of the context's; where there are several varying inputs and no context,
     lists them once, to choose the order.
     """
-    found = leaves(spec.input)
-    _check_bound(found, bindings)
-    constants = _constants(found, bindings)
-    key = context_key(spec, constants)
+    _check_bound(spec.input, bindings)
+    whole = _constants(spec.input, bindings)
+    key = context_key(spec, whole)
     trees = {name: open_tree(binding.tree) if binding.commit else None for name, binding in bindings.items()}
     reader = read or _no_reader
     order = context.order if context is not None else ()
-    new = bind(spec.input, trees, order=order, read=reader)
+    commits = {name: binding.commit for name, binding in bindings.items()}
+    new = bind(spec.input, trees, order=order, read=reader, commits=commits)
     inputs = new.record()
     memory = _Memory.open(context, finished, open_tree)
     old: Bound | None = None
@@ -268,8 +270,9 @@ def plan_job(
             old, mode = rebind(spec.input, context.inputs, new, open_tree=open_tree, read=reader), "delta"
     return JobPlan(
         key=key,
+        input=spec.input,
         order=new.order,
-        constants=constants,
+        constants=whole,
         inputs=inputs,
         mode=mode,
         why=why[0] if why else Why(Reason.FIRST_RUN),
@@ -282,16 +285,16 @@ def plan_job(
 
 def job_context(spec: PipelineSpec, bindings: Mapping[str, InputBinding]) -> Digest:
     """Return K of the job that `plan_job` would plan. Reads nothing."""
-    found = leaves(spec.input)
-    _check_bound(found, bindings)
-    return context_key(spec, _constants(found, bindings))
+    _check_bound(spec.input, bindings)
+    return context_key(spec, _constants(spec.input, bindings))
 
 
 def job_inputs(spec: PipelineSpec, bindings: Mapping[str, InputBinding], order: Sequence[str]) -> tuple[JobInput, ...]:
     """Return inputs as workers see them: the varying ones in the order of the key, then the constant ones."""
-    found = {leaf.name: leaf for leaf in leaves(spec.input)}
-    names = [*order, *(name for name in found if name not in order)]
-    return tuple(_job_input(found[name], bindings.get(name)) for name in names)
+    slots = scope(spec.input).slots
+    names = [*order, *(name for name in slots if name not in order)]
+    whole = constants(spec.input)
+    return tuple(_job_input(slots[name], bindings.get(name), constant=name in whole) for name in names)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -372,13 +375,14 @@ def _why_changed(order: Sequence[str], old: Combination | None, new: Combination
     changed = [
         name
         for name, before, after in zip(order, old.pieces, new.pieces, strict=True)
-        if before.content != after.content
+        if (before and before.content) != (after and after.content)
     ]
     return Why(Reason.INPUT_CHANGED, ", ".join(changed))
 
 
-def _constants(found: Sequence[Leaf], bindings: Mapping[str, InputBinding]) -> dict[str, bytes]:
-    return {leaf.name: _content(bindings[leaf.name]) for leaf in found if is_constant(leaf)}
+def _constants(node: Input, bindings: Mapping[str, InputBinding]) -> dict[str, bytes]:
+    whole = constants(node)
+    return {name: _content(bindings[name]) for name in scope(node).slots if name in whole}
 
 
 def _content(binding: InputBinding) -> bytes:
@@ -387,22 +391,22 @@ def _content(binding: InputBinding) -> bytes:
     return from_hex(binding.tree) if binding.tree else EMPTY
 
 
-def _check_bound(found: Sequence[Leaf], bindings: Mapping[str, InputBinding]) -> None:
-    missing = [leaf.name for leaf in found if not isinstance(leaf, Values) and leaf.name not in bindings]
+def _check_bound(node: Input, bindings: Mapping[str, InputBinding]) -> None:
+    missing = [label for label in followed(node) if label not in bindings]
     if missing:
         raise InvalidInputError(f"no commit was given for input {missing[0]!r}", code=ErrorCode.BAD_INPUT)
 
 
-def _job_input(leaf: Leaf, binding: InputBinding | None) -> JobInput:
+def _job_input(slot: Slot, binding: InputBinding | None, *, constant: bool) -> JobInput:
+    leaf = slot.leaves[0]
     if isinstance(leaf, Values) or binding is None:
         return JobInput(name=leaf.name, kind="values", constant=False)
+    kind = "array" if isinstance(leaf, Array) else "files"
+    if len(slot.leaves) > 1:
+        # Which of them a datum has is told with the datum.
+        return JobInput(name=slot.name, kind=kind, constant=False)
     found = JobInput(
-        name=leaf.name,
-        kind="array" if isinstance(leaf, Array) else "files",
-        constant=is_constant(leaf),
-        repo=binding.repo,
-        commit=binding.commit,
-        tree=binding.tree,
+        name=slot.name, kind=kind, constant=constant, repo=binding.repo, commit=binding.commit, tree=binding.tree
     )
     if isinstance(leaf, Files):
         return msgspec.structs.replace(found, glob=leaf.glob)

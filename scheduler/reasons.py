@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..storage.records import InputBinding
-from .inputs import canonical_json, is_constant, leaves
+from .inputs import canonical_json, constants, followed, placed
 from .spec import Definition, PipelineSpec, expression
 
 __all__ = ["Reason", "Why", "explain"]
@@ -97,9 +97,10 @@ def explain(
     if old.salt != spec.salt:
         found.append(Why(Reason.FORCED))
     before = {binding.name: binding for binding in old_inputs}
-    for leaf in leaves(spec.input):
-        binding, earlier = bindings.get(leaf.name), before.get(leaf.name)
-        if is_constant(leaf) and binding is not None and earlier is not None and binding.tree != earlier.tree:
+    whole = constants(spec.input)
+    for name in followed(spec.input):
+        binding, earlier = bindings.get(name), before.get(name)
+        if name in whole and binding is not None and earlier is not None and binding.tree != earlier.tree:
             found.append(Why(Reason.CONSTANT_CHANGED, _commits(earlier, binding)))
     return found
 
@@ -132,11 +133,10 @@ def _parameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
 
 
 def _expressions(old: PipelineSpec, new: PipelineSpec) -> str:
-    before = {leaf.name: expression(leaf) for leaf in leaves(old.input)}
-    after = {leaf.name: expression(leaf) for leaf in leaves(new.input)}
+    before, after = ({entry.label: expression(entry.leaf) for entry in placed(side.input)} for side in (old, new))
     changed = [name for name in after if before.get(name) != after[name]]
     changed += [f"{name} (gone)" for name in before if name not in after]
-    return ", ".join(changed)
+    return ", ".join(changed) or "how inputs are combined"
 
 
 def _commits(old: InputBinding, new: InputBinding) -> str:

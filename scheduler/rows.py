@@ -11,14 +11,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..storage import records as r
-from ..storage.digest import Digest
-from ..storage.errors import ErrorCode, NotFoundError
+from ..storage.digest import Digest, from_hex
+from ..storage.errors import CorruptError, ErrorCode, NotFoundError
 from ..storage.pack import read_footer
 from ..storage.paths import normalize_folder
 from ..storage.refs import parse_ref
 from ..storage.segment import SEGMENT_PREFIX, Failure, Outcome, Row, decode_rows
 from ..storage.store import Store
 from .datums import SEPARATOR
+from .inputs import Input
+from .spec import decode_pipeline
+from .summary import describe_key
 
 __all__ = ["DatumRow", "datum_rows", "find_datum", "read_log"]
 
@@ -83,11 +86,14 @@ def datum_rows(store: Store, job: str) -> Iterator[DatumRow]:
         raise NotFoundError(f"no job {job!r}", code=ErrorCode.NO_JOB, hint="list: dmlpipe job list")
     context = store.state.context(state.context)
     order = context.order if context is not None else ()
-    repos = {bound.name: bound.repo for bound in state.inputs}
+    version = store.state.version(state.pipeline, state.version)
+    if version is None:
+        raise CorruptError(f"job {job} ran {state.pipeline} v{state.version}, which the ledger does not have")
+    node = decode_pipeline(store.nodes.get(from_hex(version.spec))).input
     for key, _ in store.backend.list(f"{SEGMENT_PREFIX}/{job}/"):
         if key.endswith(".seg"):
             for row in decode_rows(read_footer(store.backend, key).rows or []):
-                yield _datum(job, state, row, order, repos)
+                yield _datum(job, state, row, order, node)
 
 
 def find_datum(store: Store, name: str) -> DatumRow:
@@ -139,17 +145,13 @@ def _of_input(store: Store, repo: str, path: str) -> Iterator[DatumRow]:
     for job, state in store.state.jobs():
         if any(bound.repo == repo for bound in state.inputs):
             for row in datum_rows(store, job):
-                if f"{repo}:/{path}" in row.shown.split(" "):
+                if f"{repo}:/{path}" in (word.rstrip("/") for word in row.shown.split(" ")):
                     yield row
 
 
-def _datum(job: str, state: r.JobState, row: Row, order: Sequence[str], repos: dict[str, str]) -> DatumRow:
+def _datum(job: str, state: r.JobState, row: Row, order: Sequence[str], node: Input) -> DatumRow:
     parts = tuple(part.decode("utf-8", "backslashreplace") for part in row.key.split(SEPARATOR)) if row.key else ()
-    names = order if len(order) == len(parts) else [""] * len(parts)
-    shown = " ".join(
-        f"{repos[name]}:/{part.strip('/')}" if repos.get(name) else f"{name}={part}" if name else part
-        for name, part in zip(names, parts, strict=True)
-    )
+    shown = describe_key(row.key, node, order)
     return DatumRow(
         job=job,
         pipeline=state.pipeline,

@@ -20,7 +20,7 @@ from typing import Any
 from ..storage.errors import ErrorCode, InvalidInputError
 from ..storage.glob import compile_glob
 from ..worker.job import Parameter
-from .inputs import Array, Files, Input, Leaf, Like, Values, canonical_json, is_constant, leaves
+from .inputs import Array, Files, Input, Leaf, Like, Values, canonical_json, constants, scope
 
 FileMapping = Mapping[str, bytes | str | Path]
 """Output files: path to content, or to a file to take over."""
@@ -32,6 +32,7 @@ _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _ALLOWED = {
     "files": "Path (what the glob matched), bytes (one file's content)",
     "array": "numpy.ndarray, numpy.typing.NDArray[...], xarray.DataArray",
+    "group": "list[Path] (all its files)",
     "capture": "str",
     "value": "int, float, bool, str, list, dict",
     "out": "Path",
@@ -72,6 +73,12 @@ def read_signature(
 class _Source:
     kind: str
     leaf: Leaf | None
+    optional: bool = False
+    """Whether a datum may lack it: then it comes in as None."""
+
+    @property
+    def allowed(self) -> str:
+        return _ALLOWED[self.kind] + (", each `| None`: it may be missing" if self.optional else "")
 
 
 class _Reader:
@@ -80,7 +87,8 @@ class _Reader:
         self.batch = batch
         self.writes = writes
         self.label = getattr(transform, "__name__", repr(transform))
-        self.leaves = leaves(input)
+        self.scope = scope(input)
+        self.constants = constants(input)
         self.sources = self._sources()
         self.used: set[str] = set()
 
@@ -128,23 +136,21 @@ class _Reader:
 
     def _sources(self) -> dict[str, _Source]:
         found: dict[str, _Source] = {}
-        for leaf in self.leaves:
-            if not leaf.name.isidentifier():
+        for name, slot in self.scope.slots.items():
+            leaf = slot.leaves[0]
+            if not name.isidentifier():
                 raise _bad(
-                    f"{self.label}: input {leaf.name!r} is no Python name",
-                    hint=f'name it: cross({_identifier(leaf.name)}=...) or name="{_identifier(leaf.name)}"',
+                    f"{self.label}: input {name!r} is no Python name",
+                    hint=f'name it: cross({_identifier(name)}=...) or name="{_identifier(name)}"',
                 )
-            kind = {Files: "files", Array: "array", Values: "value"}[type(leaf)]
-            found[leaf.name] = _Source(kind, leaf)
-        for leaf in self.leaves:
-            if not isinstance(leaf, Files):
-                continue
-            for capture in compile_glob(leaf.glob).captures:
-                if not capture.isidentifier():
-                    continue  # $1: for specs
-                if capture in found:
-                    raise _bad(f"{self.label}: {{{capture}}} in {leaf.glob!r} has the name of another input or capture")
-                found[capture] = _Source("capture", leaf)
+            kind = "group" if slot.many else {Files: "files", Array: "array", Values: "value"}[type(leaf)]
+            found[name] = _Source(kind, leaf, slot.optional)
+        for capture, named in self.scope.captures.items():
+            if not capture.isidentifier():
+                continue  # $1: for specs
+            if capture in found or named.clash:
+                raise _bad(f"{self.label}: the capture {{{capture}}} has the name of another input or capture")
+            found[capture] = _Source("capture", self.scope.slots[named.slot].leaves[0], named.optional)
         return found
 
     def _parameters(
@@ -223,14 +229,14 @@ class _Reader:
         return list(value) if isinstance(value, tuple) else value
 
     def _all_used(self) -> None:
-        for leaf in self.leaves:
-            names = {leaf.name}
-            if isinstance(leaf, Files):
-                names |= set(compile_glob(leaf.glob).captures)
+        for name, slot in self.scope.slots.items():
+            names = {name}
+            for leaf in slot.leaves:
+                names |= set(compile_glob(leaf.glob).captures) if isinstance(leaf, Files) else set()
             if not names & self.used:
                 raise _bad(
-                    f"{self.label}: input {leaf.name!r} comes in nowhere",
-                    hint=f"add a parameter {leaf.name!r}, or drop it",
+                    f"{self.label}: input {name!r} comes in nowhere",
+                    hint=f"add a parameter {name!r}, or drop it",
                 )
 
     # --- how it comes in ---
@@ -242,7 +248,7 @@ class _Reader:
         if annotation is inspect.Parameter.empty:
             raise _bad(
                 f"{where}(): parameter {parameter.name!r} has no annotation; it says how {_of(source)} comes in: "
-                f"{_ALLOWED[source.kind]}",
+                f"{source.allowed}",
                 hint=f"{parameter.name}: {_ALLOWED[source.kind].partition(' ')[0].rstrip(',')}",
             )
         return self._evaluate(annotation, function, f"{where}(): annotation of {parameter.name!r}")
@@ -261,7 +267,8 @@ class _Reader:
             raise _bad(f"{what}: cannot resolve {annotation!r} ({err})") from err
 
     def _input(self, name: str, annotation: object, source: _Source, where: str, resident: bool) -> Parameter:
-        batched = self.batch > 0 and not resident and not (source.leaf is not None and is_constant(source.leaf))
+        constant = source.kind == "files" and name in self.constants
+        batched = self.batch > 0 and not resident and not constant
         element = annotation
         if batched:
             element = _element(annotation)
@@ -271,21 +278,44 @@ class _Reader:
                     f"got {_shown(annotation)}",
                     hint=f"{name}: list[{_shown(annotation)}]",
                 )
+        if source.optional:
+            element = self._present(name, element, source, where)
         form = _form(source.kind, element)
         if form is None:
-            wanted = _ALLOWED[source.kind]
+            wanted = source.allowed
             around = f" in list[...] (batch={self.batch})" if batched else ""
             raise _bad(
                 f"{where}(): {name!r} is annotated {_shown(annotation)}; {_of(source)} comes in as: {wanted}{around}"
             )
         scalar = _SCALARS.get(element, "") if form == "scalar" else ""
         if scalar and isinstance(source.leaf, Values):
-            self._check_values(name, scalar, source.leaf, where)
-        leaf = source.leaf.name if source.leaf is not None and source.kind in ("capture", "value") else ""
-        kind = "input" if source.kind in ("files", "array") else source.kind
-        return Parameter(name=name, source=kind, form=form, resident=resident, input=leaf, scalar=scalar)
+            for leaf in self.scope.slots[name].leaves:
+                self._check_values(name, scalar, leaf, where)
+        owner = source.leaf.name if source.leaf is not None and source.kind in ("capture", "value") else ""
+        kind = "input" if source.kind in ("files", "array", "group") else source.kind
+        return Parameter(
+            name=name,
+            source=kind,
+            form=form,
+            resident=resident,
+            input=owner,
+            scalar=scalar,
+            optional=source.optional,
+        )
 
-    def _check_values(self, name: str, scalar: str, leaf: Values, where: str) -> None:
+    def _present(self, name: str, annotation: object, source: _Source, where: str) -> object:
+        """What an annotation says of an input that is there; that it may be missing must be said too."""
+        rest = typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else ()
+        others = [item for item in rest if item is not type(None)]
+        if len(others) != 1 or len(others) == len(rest):
+            raise _bad(
+                f"{where}(): {_of(source)} may be missing from a datum, and {name!r} is annotated {_shown(annotation)}",
+                hint=f"{name}: {_shown(annotation)} | None",
+            )
+        return others[0]
+
+    def _check_values(self, name: str, scalar: str, leaf: Leaf, where: str) -> None:
+        assert isinstance(leaf, Values)
         fitting = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}[scalar]
         for value in leaf.values:
             if not isinstance(value, fitting) or (isinstance(value, bool) and scalar != "bool"):
@@ -321,9 +351,13 @@ class _Reader:
 
     def _array_result(self, where: str, has_out: bool, returned: object, gives: bool) -> str:
         assert self.writes is not None
-        arrays = [leaf.name for leaf in self.leaves if isinstance(leaf, Array)]
+        arrays = [
+            name
+            for name, slot in self.scope.slots.items()
+            if isinstance(slot.leaves[0], Array) and len(slot.leaves) == 1 and not slot.optional
+        ]
         if self.writes.input not in arrays:
-            shown = f"there are {', '.join(arrays)}" if arrays else "there is none"
+            shown = f"there are {', '.join(arrays)}" if arrays else "there is none in every datum"
             raise _bad(f"{self.label}: writes=like({self.writes.input!r}) is no array input; {shown}")
         if has_out:
             raise _bad(f"{where}(): both 'out' and writes=: with writes= the output is the returned array")
@@ -384,6 +418,8 @@ def _form(kind: str, annotation: object) -> str | None:
     match kind:
         case "files":
             return {Path: "path", bytes: "bytes"}.get(typing.cast("Any", origin)) if _hashable(origin) else None
+        case "group":
+            return "paths" if _element(annotation) is Path else None
         case "out":
             return "path" if origin is Path else None
         case "capture":
@@ -434,7 +470,8 @@ def _of(source: _Source) -> str:
     assert source.leaf is not None
     if source.kind == "capture":
         return f"a capture of {source.leaf.name!r}"
-    return {"files": "input", "array": "array", "value": "value"}[source.kind] + f" {source.leaf.name!r}"
+    kinds = {"files": "input", "group": "group", "array": "array", "value": "value"}
+    return f"{kinds[source.kind]} {source.leaf.name!r}"
 
 
 def _names(names: list[str]) -> str:

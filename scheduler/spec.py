@@ -8,7 +8,7 @@ import msgspec
 
 from ..storage.digest import digest
 from ..worker.job import CommandTransform, Transform
-from .inputs import Array, Cross, Files, Input, Like, Values
+from .inputs import Array, Cross, Files, Group, Input, Join, Like, Union, Values
 
 
 class Definition(msgspec.Struct, frozen=True, array_like=True):
@@ -76,13 +76,20 @@ def expression(node: Input) -> Any:
     """The input expression without repo and branch names, as plain data: part of every context."""
     match node:
         case Files():
-            return ["files", node.name or node.repo, node.glob]
+            keys = {"join_on": node.join_on, "group_by": node.group_by} if node.join_on or node.group_by else None
+            return ["files", node.name or node.repo, node.glob, *([keys] if keys else [])]
         case Array():
             return ["array", node.name or node.repo, node.path, list(node.halo)]
         case Values():
             return ["values", node.name, list(node.values)]
         case Cross():
             return ["cross", *[expression(child) for child in node.inputs]]
+        case Union():
+            return ["union", *[expression(child) for child in node.inputs]]
+        case Join():
+            return ["join", list(node.on), list(node.outer), *[expression(child) for child in node.inputs]]
+        case Group():
+            return ["group", list(node.by), *[expression(child) for child in node.inputs]]
 
 
 def identity(spec: PipelineSpec) -> str:

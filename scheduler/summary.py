@@ -7,8 +7,11 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from ..worker.job import JobInput
+import msgspec
+
+from ..storage.datum_key import KeyPart, read_key
 from .datums import SEPARATOR
+from .inputs import Input
 from .plan import Drop, Hit, JobPlan, Run
 from .reasons import Reason, Why
 
@@ -85,10 +88,9 @@ def summarize(plan: JobPlan, pipeline: str) -> PlanSummary:
 
     Reads what `plan.items` reads; where everything runs, only as much as counting takes.
     """
-    inputs = plan.job_inputs()
     if plan.runs_all:
         first = next(plan.items(), None)
-        example = "" if first is None else describe_key(first.key, inputs)
+        example = "" if first is None else describe_key(first.key, plan.input, plan.order)
         reasons = [ReasonCount(plan.why.reason, plan.why.detail, plan.total, example)] if plan.total else []
         return PlanSummary(pipeline, plan.mode, plan.total, plan.total, 0, 0, tuple(reasons))
     run = known = removed = 0
@@ -104,32 +106,38 @@ def summarize(plan: JobPlan, pipeline: str) -> PlanSummary:
                 run += 1
                 why = Why(item.reason, item.detail)
                 if why not in counts:
-                    examples[why] = describe_key(item.key, inputs)
+                    examples[why] = describe_key(item.key, plan.input, plan.order)
                 counts[why] = counts.get(why, 0) + 1
     ordered = sorted(counts, key=lambda why: -counts[why])
     lines = tuple(ReasonCount(why.reason, why.detail, counts[why], examples[why]) for why in ordered)
     return PlanSummary(pipeline, plan.mode, plan.total, run, known, removed, lines)
 
 
-def describe_key(key: bytes, inputs: Sequence[JobInput]) -> str:
-    """Say a datum key as people write names: ``images:/a.png``, ``images:/a.png C=0.1``.
+def describe_key(key: bytes, node: Input, order: Sequence[str]) -> str:
+    """Say a datum key as people write names: ``images:/a.png``, ``images:/a.png C=0.1``, of a group ``shop=north``.
 
     Parameters
     ----------
-    inputs
-        Of the job, varying ones first in the order of the key (`JobPlan.job_inputs`).
+    node
+        The pipeline's input.
+    order
+        Varying inputs in the order of the key (`JobPlan.order`).
     """
-    varying = [given for given in inputs if not given.constant]
-    if not varying:
-        return ""
-    return " ".join(_describe(part.decode(), given) for part, given in zip(key.split(SEPARATOR), varying, strict=True))
+    parts = read_key(msgspec.to_builtins(node), order, key)
+    if parts is None:
+        return key.replace(SEPARATOR, b" ").decode("utf-8", "backslashreplace")
+    return " ".join(text for part in parts if (text := _describe(part)))
 
 
-def _describe(part: str, given: JobInput) -> str:
-    match given.kind:
+def _describe(part: KeyPart) -> str:
+    leaf = part.leaf
+    if leaf is None:
+        return f"{part.name}={part.text}" if part.text else ""
+    match leaf.get("type"):
         case "values":
-            return f"{given.name}={part}"
+            return f"{part.name}={part.text}"
         case "array":
-            return f"{given.repo}:/{given.path}/{part}" if given.path else f"{given.repo}:/{part}"
+            folder = str(leaf.get("path", "")).strip("/")
+            return f"{leaf['repo']}:/{folder}/{part.text}" if folder else f"{leaf['repo']}:/{part.text}"
         case _:
-            return f"{given.repo}:/{part}"
+            return "" if part.grouped else f"{leaf['repo']}:/{part.text}"

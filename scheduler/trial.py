@@ -217,7 +217,7 @@ class Trial:
             for datum in everything
             if datum.fingerprint.hex().startswith(name)
             or (parts is not None and sorted(datum.key.split(SEPARATOR)) == parts)
-            or name in describe_key(datum.key, job.plan.job_inputs()).split(" ")
+            or name in describe_key(datum.key, job.plan.input, job.plan.order).split(" ")
         ]
         if not found:
             raise NotFoundError(
@@ -249,7 +249,7 @@ class Trial:
             outputs.append((path, value.size))
         return Tried(
             id=row.fingerprint.hex(),
-            shown=describe_key(row.key, job.plan.job_inputs()),
+            shown=describe_key(row.key, job.plan.input, job.plan.order),
             outcome=Outcome(row.outcome).name.lower(),
             outputs=tuple(outputs),
             seconds=row.seconds,

@@ -9,7 +9,8 @@ hold equal content but may be other commits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ import msgspec
 from .archive import Archive
 from .bodies import read_job
 from .commits import CommitView
+from .datum_key import KeyPart, labelled_leaves, read_key
 from .derivation import Code, Datum, Derivation, Job, PutCommit, Use
 from .digest import digest, from_hex
 from .errors import CorruptError, NotFoundError
@@ -191,28 +193,36 @@ class _Why:
         return rows[number] if number < len(rows) and rows[number].key == key else None
 
     def _uses(self, origin: JobRecord, valid: JobRecord, key: bytes | None, spec: dict[str, Any]) -> Iterator[Use]:
-        order = self._order(origin)
-        parts = key.split(b"\0") if key is not None else []
-        items = dict(zip(order, parts, strict=False)) if len(parts) == len(order) else {}
-        leaves = dict(_leaves(spec.get("input")))
+        input = spec.get("input")
+        node: dict[str, Any] = input if isinstance(input, dict) else {}
+        parts = read_key(node, self._order(origin), key) if key is not None and node else None
+        leaves = dict(labelled_leaves(node)) if node else {}
         now = {bound.name: bound for bound in valid.inputs}
-        bound_names = {bound.name for bound in origin.inputs}
+        by_label = {part.label: part for part in parts or () if part.label}
+        varying = set(self._order(origin)) if parts is not None else set()
         for bound in origin.inputs:
-            if not bound.repo:
-                continue
+            part = by_label.get(bound.name)
+            leaf = leaves.get(bound.name, {})
+            if not bound.repo or (part is None and str(leaf.get("name") or leaf.get("repo")) in varying):
+                continue  # a member of a union, or a partner, that this datum lacks
             other = now.get(bound.name)
             valid_for = other.commit if other is not None and other.commit != bound.commit else ""
-            yield self._use(bound, items.get(bound.name), leaves.get(bound.name, {}), valid_for)
-        for name, item in items.items():
-            if name not in bound_names:
-                yield Use(name, value=item.decode("utf-8", "backslashreplace"))
+            yield self._use(bound, part, leaf, valid_for)
+        for part in parts or ():
+            if part.leaf is None:
+                yield Use(part.name, value=json.dumps(part.text, ensure_ascii=False))
+            elif part.leaf.get("type") == "values":
+                yield Use(part.name, value=part.text)
 
-    def _use(self, bound: InputBinding, item: bytes | None, leaf: dict[str, Any], valid_for: str) -> Use:
+    def _use(self, bound: InputBinding, part: KeyPart | None, leaf: Mapping[str, Any], valid_for: str) -> Use:
         if not bound.commit:
             return Use(bound.name, bound.repo, role=bound.role, path="/")
         view = CommitView(self.archive, bound.repo, bound.commit)
-        path = _used_path(view.tree, item, leaf)
-        shown = show_path(path)
+        if part is not None and part.grouped:
+            path, shown = b"", f"/{part.text}"
+        else:
+            path = _used_path(view.tree, part.text.encode() if part is not None else None, leaf)
+            shown = show_path(path)
         if view.job:
             made = self.file(view, path)
             return Use(bound.name, bound.repo, bound.commit, shown, bound.role, valid_for=valid_for, made_by=made)
@@ -220,7 +230,7 @@ class _Why:
         return Use(bound.name, bound.repo, bound.commit, shown, bound.role, valid_for=valid_for, put=put)
 
 
-def _used_path(tree: Tree, item: bytes | None, leaf: dict[str, Any]) -> bytes:
+def _used_path(tree: Tree, item: bytes | None, leaf: Mapping[str, Any]) -> bytes:
     """Tree path of what an input took: its item, or for a constant input its folder, or its only file."""
     if leaf.get("type") == "array":
         array = str(leaf.get("path", "")).strip("/").encode()
@@ -234,18 +244,6 @@ def _used_path(tree: Tree, item: bytes | None, leaf: dict[str, Any]) -> bytes:
         return folder if there else b""
     first = tree.first()
     return first[0] if first is not None and len(tree) == 1 else b""
-
-
-def _leaves(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, leaf) of an input expression in plain data."""
-    if not isinstance(node, dict):
-        return
-    inner = node.get("inputs")
-    if isinstance(inner, list):
-        for child in inner:
-            yield from _leaves(child)
-    else:
-        yield str(node.get("name") or node.get("repo") or ""), node
 
 
 def _decode_origin(raw: bytes, path: bytes) -> tuple[bytes, str]:

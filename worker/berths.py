@@ -27,6 +27,13 @@ class Berth:
             self._kept[path] = set()
         return path
 
+    def leave_out(self, folder: str, name: str) -> None:
+        """See to it that there is no `folder/name`, which an earlier datum may have had."""
+        path = f"{folder}/{name}"
+        if self._kept.pop(path, None) is not None:
+            self._kept[folder].discard(name)
+            os.rmdir(path)
+
     def clear(self) -> bool:
         """Remove everything but the kept folders; False if the berth is not what it was and must go."""
         try:

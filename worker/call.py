@@ -180,8 +180,11 @@ class Loaded:
                 return _formed(parameter, payload.given.get(name) or self._constants[name])
             case "value":
                 name = parameter.input or parameter.name
-                return _scalar(parameter, (payload.given.get(name) or self._constants[name]).value)
+                given = payload.given.get(name) or self._constants[name]
+                return None if given.kind == "none" else _scalar(parameter, given.value)
             case "capture":
+                if parameter.optional and parameter.name not in payload.captures:
+                    return None
                 return _scalar(parameter, payload.captures[parameter.name])
             case "parameter":
                 return self._parameters[parameter.name]
@@ -218,14 +221,15 @@ class Loaded:
 
 def _formed(parameter: Parameter, given: Given) -> Any:
     """One input in the form that its annotation asks for."""
+    if given.kind == "none":
+        return [] if parameter.form == "paths" else None
     match parameter.form:
         case "path":
             return Path(given.path)
         case "bytes":
             return given.data if given.kind == "bytes" else Path(given.path).read_bytes()
         case "paths":
-            root = Path(given.path)
-            return [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+            return [Path(path) for path in given.paths]
         case "array":
             return read_box(given.path, given.box)
         case "xarray":

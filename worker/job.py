@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 BLOCK_MAX_DATUMS = 4096
+BLOCK_MAX_BYTES = 4 << 20
+"""A block is closed once its items hold so much: a group lists its files."""
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -27,6 +29,8 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The input that a capture or value belongs to."""
     scalar: str = ""
     """`int`, `float`, `bool`, `str`: what `scalar` is converted to."""
+    optional: bool = False
+    """A datum may lack it: then None comes in."""
 
 
 class ArrayWrites(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -91,6 +95,7 @@ class JobInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`files`, `values` or `array`."""
     constant: bool
     repo: str = ""
+    """Empty, as are the commit and the tree, where members of a union share the name."""
     commit: str = ""
     tree: str = ""
     """Root of the commit's tree, hex."""
@@ -129,12 +134,22 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
 
     path: str
     """A file's or folder's path, a value's canonical JSON, a chunk's key. So it stands in the datum key too, where a
-    folder's path ends in ``/``."""
+    folder's path ends in ``/``. Of a group: its key."""
     kind: str
-    """`f` file, `d` folder, `v` value, `a` array region."""
+    """`f` file, `d` folder, `v` value, `a` array region, `l` files and folders of a group, `n` nothing: the input is
+    absent."""
     value: bytes = b""
-    """`f`: encoded tree value; `d`: root digest of the commit's tree; `v`: empty; `a`: encoded `Region`."""
+    """`f`: encoded tree value; `d`: root digest of the commit's tree; `v`, `n`: empty; `a`: encoded `Region`; `l`: a
+    msgpack list of ``[path, kind, value]``."""
     captures: dict[str, str] = {}
+    """By name; also variables that commands are told of this input (`PACH_DATUM_x_JOIN_ON`)."""
+
+    def members(self) -> list[Item]:
+        """Items of a group."""
+        return _members_decoder.decode(self.value)
+
+
+_members_decoder: msgspec.msgpack.Decoder[list[Item]] = msgspec.msgpack.Decoder(list[Item])
 
 
 class Region(msgspec.Struct, frozen=True, array_like=True):

@@ -23,7 +23,7 @@ import msgspec
 from ..storage.cache import FileCache
 from ..storage.codetree import read_code
 from ..storage.digest import Digest, digest, from_hex
-from ..storage.errors import DmlpipeError, ErrorCode, NotFoundError
+from ..storage.errors import DmlpipeError, ErrorCode, InvalidInputError, NotFoundError
 from ..storage.objects import Objects
 from ..storage.prolly import Tree
 from ..storage.value import Inline, Value, decode_value
@@ -429,6 +429,10 @@ class _Layout:
                 return Given("path", path=self._tree(declared.name, item, self._root().path) if form else "")
             case "a":
                 return self._region(declared.name, item, self._root().path)
+            case "l":
+                return Given("paths", paths=self._group(declared.name, item, self._root().path) if form else ())
+            case "n":
+                return Given("none")
             case other:
                 raise ValueError(f"unknown kind of item {other!r}")
 
@@ -449,6 +453,30 @@ class _Layout:
         target = f"{folder}/{path}" if path else folder
         os.makedirs(target, exist_ok=True)
         return target
+
+    def _group(self, name: str, item: Item, root: str) -> tuple[str, ...]:
+        """Lay out all files of a group; return where each of its files and folders is."""
+        folder = self._root().keep(root, name)
+        wanted: dict[str, Value] = {}
+        found: dict[str, None] = {}
+        for member in item.members():
+            path = member.path.strip("/")
+            target = f"{folder}/{path}" if path else folder
+            found[target] = None
+            if member.kind == "d":
+                os.makedirs(target, exist_ok=True)
+                files = _below(self._store.tree(Digest(member.value)), path)
+            else:
+                files = iter([(path, decode_value(member.value))])
+            for inside, value in files:
+                if wanted.setdefault(inside, value) != value:
+                    raise InvalidInputError(
+                        f"group {item.path!r} has two files /{inside} in input {name!r}",
+                        code=ErrorCode.BAD_INPUT,
+                        hint="give the members of the union names of their own",
+                    )
+        self._files.place_all((f"{folder}/{path}", value) for path, value in wanted.items())
+        return tuple(found)
 
     def _region(self, name: str, item: Item, root: str) -> Given:
         region = _region_decoder.decode(item.value)
@@ -480,9 +508,14 @@ class _Layout:
                     self._file(declared.name, item, pfs)
                 case "d":
                     self._tree(declared.name, item, pfs)
+                case "l":
+                    self._group(declared.name, item, pfs)
+                case "n":
+                    berth.leave_out(pfs, declared.name)
+                    continue
                 case _:
                     self._region(declared.name, item, pfs)
-            path = "" if item.kind == "a" else item.path.strip("/")
+            path = "" if item.kind in ("a", "l") else item.path.strip("/")
             variables[declared.name] = f"{PFS}/{declared.name}/{path}".rstrip("/")
         for name, given in self._job.constants.items():
             berth.keep(pfs, name)

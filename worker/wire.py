@@ -29,7 +29,8 @@ class Given(msgspec.Struct, frozen=True, array_like=True):
     """One input of one datum as the child finds it."""
 
     kind: str
-    """`path` (file or folder), `bytes`, `value` or `array` (a folder with `zarr.json` and the chunks needed)."""
+    """`path` (file or folder), `paths` (of a group), `bytes`, `value`, `array` (a folder with `zarr.json` and the
+    chunks needed) or `none`: the datum lacks it."""
     path: str = ""
     data: bytes = b""
     value: Any = None
@@ -37,6 +38,8 @@ class Given(msgspec.Struct, frozen=True, array_like=True):
     """None with `array`: all of it."""
     root: str = ""
     """Constants: the folder that shows at `/pfs/<name>`."""
+    paths: tuple[str, ...] = ()
+    """Of a group: its files and folders, sorted."""
 
 
 class Payload(msgspec.Struct, frozen=True, array_like=True):

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from .scheduler.inputs import array as array
     from .scheduler.inputs import cross as cross
     from .scheduler.inputs import files as files
+    from .scheduler.inputs import group as group
+    from .scheduler.inputs import join as join
     from .scheduler.inputs import like as like
+    from .scheduler.inputs import union as union
     from .scheduler.inputs import values as values
     from .scheduler.store import Store as Store
     from .scheduler.store import init as init
@@ -33,14 +36,17 @@ _HOME = {
     "array": "scheduler.inputs",
     "cross": "scheduler.inputs",
     "files": "scheduler.inputs",
+    "group": "scheduler.inputs",
     "init": "scheduler.store",
+    "join": "scheduler.inputs",
     "like": "scheduler.inputs",
     "open": "scheduler.store",
     "testing": "scheduler",
+    "union": "scheduler.inputs",
     "values": "scheduler.inputs",
 }
 
-__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604
+__all__ = [*sorted(_HOME), "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dmlpipe.scheduler.fields import camel_case, snake_case
-from dmlpipe.scheduler.inputs import Cross, Files
+from dmlpipe.scheduler.inputs import Cross, Files, Group, Join, Union
 from dmlpipe.scheduler.pachyderm import parse_specs
 from dmlpipe.scheduler.spec import PipelineSpec
 from dmlpipe.storage.errors import DmlpipeError, ErrorCode, InvalidInputError
@@ -188,11 +188,7 @@ def test_a_field_that_is_off_says_nothing(field: str, value: Any) -> None:
         ("output_branch", "staging"),
         ("transform.datum_batching", True),
         ("pipeline.project", "other"),
-        ("input", {"union": [SMALL["input"]]}),
-        ("input", {"join": [SMALL["input"]]}),
-        ("input", {"group": [SMALL["input"]]}),
         ("input", {"cron": {"name": "tick", "spec": "@daily"}}),
-        ("input.pfs.join_on", "$1"),
         ("input.pfs.empty_files", True),
         ("input.pfs.s3", True),
         ("input.pfs.trigger", {"commits": 3}),
@@ -222,6 +218,10 @@ def test_what_is_not_there_yet_is_refused_as_that(field: str, value: Any) -> Non
         ("input", {}, "expected one of pfs, cross, join, group, union, cron, got none", None),
         ("input.cross", [SMALL["input"]], "expected one of .*, got pfs, cross", None),
         ("input", {"cross": []}, "cross is empty", None),
+        ("input", {"join": []}, "join is empty", None),
+        ("input.pfs.outer_join", "yes", "outer_join: expected true or false, got 'yes'", None),
+        ("input", {"join": [SMALL["input"], SMALL["input"]]}, "two inputs are named 'images'", None),
+        ("input", {"group": [{"union": [SMALL["input"]]}, SMALL["input"]]}, "two inputs are named 'images'", None),
         ("input.pfs.repo", None, "required field 'repo' is missing", None),
         ("input.pfs.glob", None, "required field 'glob' is missing", None),
         ("input.pfs.commit", "abc", "'commit' cannot be set", None),
@@ -325,3 +325,16 @@ def test_shared_specs_of_the_example_parse() -> None:
     for path in sorted(folder.glob("*.pipeline.json")):
         specs, _ = parse_specs(path.read_text(), filename=str(path))
         assert specs, path
+
+
+def combined(kind: str, *files: dict[str, Any]) -> dict[str, Any]:
+    return {kind: [{"pfs": {"glob": "/(*).x", **file}} for file in files]}
+
+
+def test_joins_groups_and_unions_keep_their_templates() -> None:
+    join = combined("join", {"repo": "a", "joinOn": "$1", "outerJoin": True}, {"repo": "b", "join_on": "$1"})
+    union = combined("union", {"repo": "c", "name": "x", "group_by": "$1"}, {"repo": "d", "name": "x", "groupBy": "$1"})
+    spec, _ = parse(changed("input", {"cross": [join, {"group": [union]}]}))
+    a, b = (Files(repo=repo, glob="/(*).x", join_on="$1") for repo in "ab")
+    c, d = (Files(repo=repo, glob="/(*).x", name="x", group_by="$1") for repo in "cd")
+    assert spec.input == Cross(inputs=(Join(inputs=(a, b), outer=(0,)), Group(inputs=(Union(inputs=(c, d)),))))

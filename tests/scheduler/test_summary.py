@@ -4,12 +4,11 @@ import json
 
 import msgspec
 
-from dmlpipe.scheduler.inputs import cross, files
+from dmlpipe.scheduler.inputs import array, cross, files, group, join, values
 from dmlpipe.scheduler.plan import plan_job
 from dmlpipe.scheduler.reasons import Reason, Why
 from dmlpipe.scheduler.summary import PlanSummary, ReasonCount, describe_key, summarize
 from dmlpipe.storage.records import Context
-from dmlpipe.worker.job import JobInput
 from tests.scheduler.planning import Listing, Shelf, binding, pipeline
 
 NODE = cross(files("images", "/*.png"), files("model"))
@@ -84,11 +83,16 @@ def test_html_is_escaped() -> None:
 
 
 def test_keys_are_said_as_people_write_names() -> None:
-    inputs = [
-        JobInput(name="im", kind="files", constant=False, repo="images"),
-        JobInput(name="C", kind="values", constant=False),
-        JobInput(name="x", kind="array", constant=False, repo="scenes", path="ndvi"),
-        JobInput(name="m", kind="files", constant=True, repo="model"),
-    ]
-    assert describe_key(b"7/\x000.5\0c/0/1", inputs) == "images:/7/ C=0.5 scenes:/ndvi/c/0/1"
-    assert describe_key(b"", inputs[3:]) == ""
+    node = cross(
+        files("images", "/*", name="im"),
+        files("model"),
+        values(C=[0.5]),
+        array("scenes", "/ndvi", name="x"),
+        join(a=files("reads", "/{n}.1"), b=files("reads", "/{n}.2"), outer=True),
+        group(files("days", "/{shop}/*"), by="shop"),
+    )
+    key = b"7/\x000.5\0c/0/1\0s\x0001\0s.2\0north"
+    order = ("im", "C", "x", "a", "b", "days")
+    assert describe_key(key, node, order) == "images:/7/ C=0.5 scenes:/ndvi/c/0/1 reads:/s.2 shop=north"
+    assert describe_key(b"", files("model"), ()) == ""
+    assert describe_key(b"a\0b", files("images", "/*"), ("images",)) == "a b"
