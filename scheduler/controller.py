@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 from ..storage import records as r
 from ..storage.digest import from_hex
-from ..storage.errors import ConflictError, DmlpipeError, HeldError, InvalidInputError, NotFoundError
+from ..storage.errors import ConflictError, DmlpipeError, ErrorCode, HeldError, InvalidInputError, NotFoundError
 from ..storage.state import State
 from ..storage.store import Store
 from .epoch import Heartbeat, is_alive, take
@@ -65,7 +65,9 @@ _INTERRUPT_S = 5.0
 class _Draft:
     """The state as it will be, and the records that make it so."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, swept: int) -> None:
+        self.swept = swept
+        """Version of the registry of sweeps: what was looked at since is relied on."""
         self.state = state.fork()
         self.records: list[r.Record] = []
         self.reports: list[Report] = []
@@ -184,7 +186,7 @@ class Controller:
         while self._epoch is None and not self._stop.is_set():
             state = self.store.refresh()
             self._may_take(state)
-            draft = _Draft(state)
+            draft = _Draft(state, self.store.nodes.condemned.begin())
             draft.add(take(state.controller(), self._kind))
             try:
                 self._append(draft, ())
@@ -222,7 +224,7 @@ class Controller:
             state = self.store.refresh()
             self._check_epoch(state)
             self._heed_stops(state)
-            draft = _Draft(state)
+            draft = _Draft(state, self.store.nodes.condemned.begin())
             prepared: dict[str, JobRun] = {}
             endings = self._decide(draft, prepared)
             if draft.records and self._epoch is None and not self._may_take(state):
@@ -474,7 +476,14 @@ class Controller:
 
     def _append(self, draft: _Draft, sync: Sequence[str]) -> None:
         records = tuple(draft.records)
-        self.store.publish(records, sync=lambda: [*self.store.nodes.take_written(), *sync])
+
+        def build(state: State) -> Sequence[r.Record]:
+            del state
+            if self.store.nodes.condemned.version != draft.swept:
+                raise ConflictError("a garbage collection was published meanwhile", code=ErrorCode.COLLECTED)
+            return records
+
+        self.store.publish(build, sync=lambda: [*self.store.nodes.take_written(), *sync])
         for record in records:
             if isinstance(record, r.ControllerTake):
                 self._epoch = record.epoch

@@ -16,7 +16,7 @@ import msgspec
 from ..storage import records as r
 from ..storage.codetree import ValuesOnly, write_code
 from ..storage.digest import from_hex
-from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
+from ..storage.errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError
 from ..storage.node import OverlayNodes
 from ..storage.prolly import Tree
 from ..storage.refs import nearest
@@ -59,6 +59,7 @@ class CodeWriter:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._bundles: dict[str, Mapping[str, tuple[bytes, int]]] = {}
+        self._swept = 0
 
     def put(self, files: Mapping[str, tuple[bytes, int]]) -> str:
         """Return the root of the code tree that holds `files`, in hex."""
@@ -68,10 +69,26 @@ class CodeWriter:
 
     def flush(self) -> tuple[Written, list[str]]:
         """Store what was named; return its packs and the keys to sync."""
+        self._swept = self._store.nodes.condemned.begin()
         writer = self._store.objects.writer()
         for files in self._bundles.values():
             write_code(writer, self._store.tree(""), files)
         return writer.flush(), writer.take_keys()
+
+    def check(self) -> None:
+        """Make sure that no garbage collection was published since `flush`; call where records are built.
+
+        Raises
+        ------
+        ConflictError
+            One was (code ``collected``), and may have taken code that was found in the store.
+        """
+        if self._bundles and self._store.nodes.condemned.version != self._swept:
+            raise ConflictError(
+                "a garbage collection was published meanwhile",
+                code=ErrorCode.COLLECTED,
+                hint="submit again: nothing was recorded",
+            )
 
 
 def build(
@@ -178,6 +195,8 @@ def record(
 
     def build_records(state: State) -> Sequence[r.Record]:
         outcome.clear()
+        if not dry_run:
+            writer.check()
         records: list[r.Record] = []
         _check(state, built)
         for given in built.specs:

@@ -134,6 +134,13 @@ def place_for(backend: Backend, condemned: Condemned, key: str) -> str:
     return f"{key}.{secrets.token_hex(8)}"
 
 
+def found_place(backend: Backend, condemned: Condemned, key: str) -> str:
+    """Return the key under which the content of `key` is, as far as can be told; `key` if it is nowhere."""
+    if not condemned.doomed(key) and backend.size(key) is not None:
+        return key
+    return next((found for found in displaced(backend, key) if not condemned.doomed(found)), key)
+
+
 def plain_key(key: str) -> str:
     """Return a key without the suffix of a displaced object."""
     folder, slash, name = key.rpartition("/")

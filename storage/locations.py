@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .backend import Backend
 from .digest import Digest
-from .errors import CorruptError
+from .errors import CorruptError, NotFoundError
 from .index import BlobIndex, index_key
 from .pack import Location
 from .state import State
@@ -78,6 +78,17 @@ class Locator:
             self._n = -1
 
     def _search(self, name: Digest, state: State) -> Location | None:
+        while True:
+            try:
+                return self._search_in(name, state)
+            except NotFoundError:
+                # An index that a sweep replaced since.
+                newer = self._refresh()
+                if newer.n == state.n:
+                    raise
+                state = newer
+
+    def _search_in(self, name: Digest, state: State) -> Location | None:
         with self._lock:
             if state.n > self._n:
                 self._load(state)

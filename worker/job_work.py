@@ -26,6 +26,7 @@ class WorkerStore(ContentStore, SegmentStore, Protocol):
     def nodes(self) -> NodeStore: ...  # noqa: D102
     @property
     def cache_dir(self) -> Path: ...  # noqa: D102
+    def refresh(self) -> object: ...  # noqa: D102
 
 
 class JobWork:
