@@ -19,14 +19,24 @@ if TYPE_CHECKING:
 
 
 @click.command("log", cls=Verb)
-@click.argument("target", metavar="REF[:/path]")
+@click.argument("target", required=False, metavar="REF[:/path]")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N commits.")
+@click.option("--ledger", is_flag=True, help="The store's ledger: every entry, by whom, with its hash.")
 @click.pass_obj
-def command(app: App, target: str, limit: int | None) -> None:
+def command(app: App, target: str | None, limit: int | None, ledger: bool) -> None:
     """Show the history of a branch or a path.
 
     Every head that the branch ever had, newest first; with a path those where what stands there changed.
     """
+    if ledger:
+        from .ledger_log import show_ledger
+
+        if target is not None:
+            raise click.UsageError("--ledger takes no REF: it shows the whole store", click.get_current_context())
+        show_ledger(app, app.data(read_only=True).ledger, limit)
+        return
+    if target is None:
+        raise click.UsageError("missing REF[:/path]", click.get_current_context())
     ref = parse_ref(target)
     store = app.data(read_only=True)
     shown = 0
