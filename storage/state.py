@@ -660,8 +660,10 @@ def _fold_job_start(s: _Scratch, record: r.JobStart | r.JobUnrunnable, entry: r.
         job = msgspec.structs.replace(job, state="unrunnable", end_n=entry.n, ended=entry.ts, because=record.because)
         _consider(s, record.job, job)
     s.put(f"job/{record.job}", job)
-    s.put_text(f"jobn/{_down(entry.n)}/{record.job}", record.job)
-    s.put_text(f"jobp/{record.pipeline}/{_down(entry.n)}/{record.job}", record.job)
+    # One entry may begin several: within it the later one is the newer.
+    place = f"{_down(entry.n)}/{_down(len(run.jobs))}"
+    s.put_text(f"jobn/{place}", record.job)
+    s.put_text(f"jobp/{record.pipeline}/{place}", record.job)
     s.put(f"run/{record.run}", msgspec.structs.replace(run, jobs=(*run.jobs, record.job)))
 
 

@@ -430,3 +430,17 @@ def test_why_takes_a_datum_by_its_id(store: Store) -> None:
     assert store.why(by_path.datum.id).path == "/a.out"
     with pytest.raises(NotFoundError, match="no datum"):
         store.why("0123abcd")
+
+
+def test_jobs_of_one_entry_are_listed_in_their_order(store: Store) -> None:
+    put(store, "src", a="1")
+    names = ["d", "c", "b", "a"]
+    store.submit([make_spec(name, files(above)) for name, above in zip(names, ["src", *names], strict=False)])
+    run(store)
+    put(store, "src", a="2")
+    run(store)
+    put(store, "src", a="1")
+    summary, _ = run(store)
+    assert summary.counters.run == 0
+    newest = [job.pipeline for _, job in itertools.islice(store.refresh().jobs(), 4)]
+    assert newest == ["a", "b", "c", "d"]
