@@ -111,3 +111,39 @@ def test_a_proof_needs_a_file_and_a_place(cli: Cli, store: Path, here: Path) -> 
     assert (answer.code, "names no file" in answer.err) == (2, True)
     answer = cli("prove", "images:/a.txt", "--json")
     assert (answer.code, answer.out) == (2, "")
+
+
+def test_diff_shows_paths_counts_and_lines(cli: Cli, store: Path, here: Path) -> None:
+    (here / "week" / "raw.bin").write_bytes(b"\0" * 10)
+    (here / "week" / "a.txt").write_text("alpha again\nand again\n")
+    assert cli("put", "images", "week").code == 0
+    sides = ("images@master^", "images")
+    assert cli("diff", "--name-only", *sides).lines == ["/a.txt", "/raw.bin"]
+    assert [line.split() for line in cli("diff", "--stat", *sides).lines] == [
+        ["~", "/a.txt", "+1", "-0", "+10", "B"],
+        ["+", "/raw.bin", "binary", "+10", "B"],
+    ]
+    patch = ["--- a/a.txt", "+++ b/a.txt", "@@ -1 +1,2 @@", " alpha again", "+and again"]
+    assert cli("diff", "-p", *sides).lines == [*patch, "+ /raw.bin"]
+    text, raw = cli("diff", "-p", *sides, "--json").records
+    assert (text["lines_added"], text["lines_removed"], text["patch"].splitlines()) == (1, 0, patch)
+    assert (raw["lines_added"], raw["patch"]) == (None, None)
+
+
+def test_diff_shows_lines_of_a_local_side(cli: Cli, store: Path, here: Path) -> None:
+    (here / "week" / "sub" / "b.txt").write_text("gamma\n")
+    (here / "week" / "new.txt").write_text("n\n")
+    changed = ["@@ -1 +1 @@", "-beta", "+gamma"]
+    lines = cli("diff", "-p", "images", "./week").lines
+    assert lines == [
+        "--- /dev/null",
+        "+++ b/new.txt",
+        "@@ -0,0 +1 @@",
+        "+n",
+        "--- a/sub/b.txt",
+        "+++ b/sub/b.txt",
+        *changed,
+    ]
+    assert cli("diff", "-p", "images:/sub", "./week/sub").lines[2:] == changed
+    assert cli("diff", "-p", "images:/sub/b.txt", "./week/sub/b.txt").lines[2:] == changed
+    assert cli("diff", "-p", "./week/sub", "images:/sub").lines[3:] == ["-gamma", "+beta"]
