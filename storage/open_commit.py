@@ -286,7 +286,7 @@ class PartWriter(Editing):
         open_commit: Callable[[str], CommitView],
     ) -> None:
         # Before anything is stored: a sweep that comes later may take it.
-        self._since = ledger.refresh().n
+        self._began_n = ledger.refresh().n
         super().__init__(archive, commit.target, commit.info.base or None, open_commit=open_commit)
         self._ledger = ledger
         self._commit = commit
@@ -320,7 +320,7 @@ class PartWriter(Editing):
             raw = encode_part(
                 Part(
                     writer=self.name,
-                    since=self._since,
+                    since=self._began_n,
                     edits=log,
                     packs=written.packs,
                     index=written.index,
