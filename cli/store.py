@@ -1,4 +1,4 @@
-"""`store`: info, clone, push, pull, archive; and init and fsck by another name."""
+"""`store`: info, clone, push, pull, archive, index; and init and fsck by another name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group("store", cls=Noun)
 def command() -> None:
-    """info, clone, push, pull, archive.
+    """info, clone, push, pull, archive, index.
 
     A clone is a whole store: the same id, the same history. Push and pull bring one of two clones to where the other
     is; only objects that it lacks travel. Two clones that were both written to have grown apart, and are refused.
@@ -125,6 +125,26 @@ def archive(app: App, file: Path) -> None:
     if app.json:
         app.emit({"file": str(file), "size": written, "entries": about.n + 1, "objects": about.objects})
     app.say(f"wrote {file}: {count(about.n + 1, 'ledger entry')}, {count(about.objects, 'object')}, {size(written)}")
+
+
+@command.command("index")
+@click.option("--rebuild", is_flag=True, help="Make it anew.")
+@click.pass_obj
+def index(app: App, rebuild: bool) -> None:
+    """Make or bring up to date a SQLite index of the ledger, in the local cache.
+
+    Answers `why HASH` without reading every branch's head. Derived and never needed: remove it at will.
+    """
+    store = app.data(read_only=True)
+    store.refresh()
+    made = store.sql_index
+    if rebuild:
+        made.rebuild(store.archive, store.ledger)
+    else:
+        made.refresh(store.archive, store.ledger)
+    if app.json:
+        app.emit({"file": str(made.file), "entries": store.state.n + 1})
+    app.say(f"indexed {count(store.state.n + 1, 'ledger entry')} in {made.file}")
 
 
 def _tell(app: App, done: Transfer, what: str) -> None:

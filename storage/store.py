@@ -11,7 +11,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -55,6 +55,9 @@ from .state import State
 from .sweeps import SweepWatch
 from .transaction import Transaction
 from .value import WHOLE_MAX_BYTES
+
+if TYPE_CHECKING:
+    from .sqlindex import SqlIndex
 
 STORE_FOLDER = ".dmlpipe"
 STORE_VARIABLE = "DMLPIPE_STORE"
@@ -140,10 +143,10 @@ class Store:
         self._clock = clock
         self.nodes = NodeStore(backend, tree_target=info.tree.target)
         shared = backend.properties.shared
-        own = self.cache_dir / "stores" / info.repo_id
+        own = self._own = self.cache_dir / "stores" / info.repo_id
         # One for each place: a clone elsewhere has the same id, and may lag behind.
-        place = digest(backend.url.encode()).hex()[:_PLACE_DIGITS]
-        self._head = RememberedHead(own / "heads" / f"{place}.json") if shared else None
+        self._place = digest(backend.url.encode()).hex()[:_PLACE_DIGITS]
+        self._head = RememberedHead(own / "heads" / f"{self._place}.json") if shared else None
         self.ledger = Ledger(
             backend,
             self.nodes,
@@ -715,8 +718,22 @@ class Store:
         """Check the whole store; see `storage.fsck`."""
         return fsck(self.backend, seen=self._head.read() if self._head is not None else None, progress=progress)
 
+    @property
+    def sql_index(self) -> SqlIndex:
+        """The SQLite index in this machine's cache: made by its `refresh`, never needed."""
+        from .sqlindex import SqlIndex
+
+        return SqlIndex(self._own / "sql" / f"{self._place}.sqlite")
+
     def _find_content(self, prefix: str) -> tuple[CommitView, str]:
-        found = next(find_content(self.archive, self.state, prefix), None)
+        index = self.sql_index
+        if index.exists:
+            from . import sqlindex
+
+            index.refresh(self.archive, self.ledger)
+            found = next(sqlindex.find_content(index, self.archive, self.state, prefix), None)
+        else:
+            found = next(find_content(self.archive, self.state, prefix), None)
         if found is None:
             raise NotFoundError(f"no branch's head holds content {prefix}", code=ErrorCode.NO_FILE)
         return found

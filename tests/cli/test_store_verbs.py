@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dmlpipe.storage.digest import digest
+
 from .conftest import Cli
 
 
@@ -87,6 +89,22 @@ def test_put_links(cli: Cli, store: Path, here: Path) -> None:
     assert (answer.code, answer.out) == (1, "")
     assert "week/large.bin changed since it was put: expected 5000 bytes" in answer.err
     assert cli("put", "linked", "week", "--link", "--append").code == 2
+
+
+def test_an_index_is_made_on_demand_and_changes_no_answer(cli: Cli, store: Path, here: Path) -> None:
+    body = b"content to be found " * 30
+    (here / "x.bin").write_bytes(body)
+    assert cli("put", "found", "x.bin").code == 0
+    name = digest(body).hex()[:12]
+    before = cli("why", name, "--json").records
+    assert before[0]["path"] == "/x.bin"
+    record = cli("store", "index", "--json").records[0]
+    assert record["entries"] == 3
+    assert Path(record["file"]).is_file()
+    assert cli("why", name, "--json").records == before
+    assert cli("store", "index", "--rebuild").out.startswith("indexed 3 ledger entries in ")
+    Path(record["file"]).write_bytes(b"broken" * 1000)
+    assert cli("why", name, "--json").records == before
 
 
 @pytest.mark.parametrize("words", [("store", "clone", "here"), ("store", "push"), ("store", "pul", "x")])
