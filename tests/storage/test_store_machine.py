@@ -1,0 +1,238 @@
+"""A store against a dictionary: commits, branches, merges, tags, by two clients that meet in the ledger alone."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from dmlpipe.storage.branch_merge import MergeConflictError, MergeKind
+from dmlpipe.storage.errors import ConflictError, DmlpipeError, InvalidInputError, NotFoundError
+from dmlpipe.storage.paths import folders_of
+from dmlpipe.storage.store import Store
+
+Files = dict[str, str]
+
+_count = itertools.count()
+
+clients = st.integers(0, 1)
+branches = st.sampled_from(["master", "one", "two"])
+tags = st.sampled_from(["v1", "v2"])
+paths = st.sampled_from(["a", "b", "b/x", "c/1", "c/2", "c/2/deep", "d"])
+texts = st.sampled_from(["1", "22", "3" * 200])
+edits = st.lists(st.tuples(paths, texts | st.none()), min_size=1, max_size=3)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A commit of the model."""
+
+    files: Files = field(compare=False)
+    parents: tuple[str, ...]
+
+
+def is_consistent(files: Files) -> bool:
+    return not any(folder.decode() in files for path in files for folder in folders_of(path.encode()))
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Each rule does one thing to the store, through either client, and to the model."""
+
+    @initialize()
+    def begin(self) -> None:
+        url = f"memory://store-machine-{next(_count)}"
+        first = Store.init(url)
+        self.clients = [first, Store.open(url)]
+        self.versions: dict[str, Version] = {}
+        self.heads: dict[str, str] = {}
+        self.tags: dict[str, str] = {}
+        self.commit(0, "master", [("a", "1"), ("c/1", "1")])
+        self.branch(1, "one", 0)
+
+    # --- the model ------------------------------------------------------------------------------------------------
+
+    def ancestors(self, commit: str) -> set[str]:
+        found: set[str] = set()
+        stack = [commit]
+        while stack:
+            found.add(each := stack.pop())
+            stack += [parent for parent in self.versions[each].parents if parent not in found]
+        return found
+
+    def bases(self, one: str, two: str) -> list[str]:
+        common = self.ancestors(one) & self.ancestors(two)
+        return [each for each in common if not any(each != other and each in self.ancestors(other) for other in common)]
+
+    def merged(self, ours: str, theirs: str) -> Files | None:
+        """What a merge makes, by its definition; None: it conflicts."""
+        bases = [self.versions[base].files for base in self.bases(ours, theirs)]
+        mine, other = self.versions[ours].files, self.versions[theirs].files
+        result: Files = {}
+        for path in set(mine) | set(other) | {path for base in bases for path in base}:
+            before = {base.get(path) for base in bases} or {None}
+            o, t = mine.get(path), other.get(path)
+            if o == t:
+                value = o
+            elif before == {o}:
+                value = t
+            elif before == {t}:
+                value = o
+            else:
+                return None
+            if value is not None:
+                result[path] = value
+        return result if is_consistent(result) else None
+
+    def note(self, commit: str, files: Files, *parents: str) -> None:
+        self.versions[commit] = Version(files, parents)
+
+    # --- what people do -------------------------------------------------------------------------------------------
+
+    @rule(client=clients, branch=branches, edits=edits)
+    def commit(self, client: int, branch: str, edits: list[tuple[str, str | None]]) -> None:
+        head = self.heads.get(branch)
+        files = dict(self.versions[head].files) if head else {}
+        clash = False
+        once = self.clients[client].transaction()
+        session = once.commit("r", branch, create=True)
+        try:
+            for path, text in edits:
+                if text is None:
+                    files = {name: kept for name, kept in files.items() if not f"{name}/".startswith(f"{path}/")}
+                    session.delete(path, missing_ok=True)
+                else:
+                    files[path] = text
+                    clash = clash or not is_consistent(files)
+                    session.write(path, text)
+            (made,) = once.publish()
+        except InvalidInputError:
+            assert clash
+            once.abort()
+            return
+        assert is_consistent(files)
+        if made.id != head:
+            self.note(made.id, files, *([head] if head else []))
+        else:
+            assert files == self.versions[head].files
+        self.heads[branch] = made.id
+
+    @rule(client=clients, branch=branches, number=st.integers(0, 20))
+    @precondition(lambda self: self.versions)
+    def branch(self, client: int, branch: str, number: int) -> None:
+        at = list(self.versions)[number % len(self.versions)]
+        if branch in self.heads:
+            with pytest.raises(ConflictError):
+                self.clients[client].create_branch("r", branch, at)
+            self.clients[client].set_branch("r", branch, at)
+        else:
+            self.clients[client].create_branch("r", branch, at)
+        self.heads[branch] = at
+
+    @rule(client=clients, branch=branches)
+    def delete_branch(self, client: int, branch: str) -> None:
+        if branch in self.heads:
+            self.clients[client].delete_branch("r", branch)
+            del self.heads[branch]
+        else:
+            with pytest.raises(DmlpipeError):
+                self.clients[client].delete_branch("r", branch)
+
+    @rule(client=clients, tag=tags, branch=branches, force=st.booleans())
+    def tag(self, client: int, tag: str, branch: str, force: bool) -> None:
+        head = self.heads.get(branch)
+        if head is None:
+            with pytest.raises(DmlpipeError):
+                self.clients[client].create_tag("r", tag, branch, force=force)
+        elif self.tags.get(tag, head) != head and not force:
+            with pytest.raises(ConflictError):
+                self.clients[client].create_tag("r", tag, branch)
+        else:
+            self.clients[client].create_tag("r", tag, branch, force=force)
+            self.tags[tag] = head
+
+    @rule(client=clients, tag=tags)
+    def delete_tag(self, client: int, tag: str) -> None:
+        if tag in self.tags:
+            self.clients[client].delete_tag("r", tag)
+            del self.tags[tag]
+        else:
+            with pytest.raises(DmlpipeError):
+                self.clients[client].delete_tag("r", tag)
+
+    @rule(
+        client=clients,
+        number=st.integers(0, 20),
+        into=branches,
+        prefer=st.sampled_from(["refuse", "ours", "theirs"]),
+        by_name=st.booleans(),
+    )
+    @precondition(lambda self: self.heads)
+    def merge(self, client: int, number: int, into: str, prefer: str, by_name: bool) -> None:
+        store = self.clients[client]
+        if into not in self.heads:
+            with pytest.raises(NotFoundError):
+                store.merge("r", next(iter(self.heads)), into=into, strategy=prefer)
+            return
+        named = sorted({**self.tags, **self.heads}.items())
+        source, theirs = named[number % len(named)]
+        if not by_name:
+            source = theirs = list(self.versions)[number % len(self.versions)]
+        ours = self.heads[into]
+        expected = self.merged(ours, theirs)
+        if expected is None and prefer == "refuse":
+            entries = store.refresh().n
+            with pytest.raises(MergeConflictError) as caught:
+                store.merge("r", source, into=into)
+            assert caught.value.conflicts
+            assert store.refresh().n == entries
+            return
+        result = store.merge("r", source, into=into, strategy=prefer)
+        if theirs in self.ancestors(ours):
+            assert (result.kind, result.commit.id) == (MergeKind.UP_TO_DATE, ours)
+        elif ours in self.ancestors(theirs):
+            assert (result.kind, result.commit.id) == (MergeKind.FAST_FORWARD, theirs)
+        else:
+            assert result.kind is MergeKind.MERGED
+            files = {info.path[1:]: result.commit.read_text(info.path) for info in result.commit.ls(recursive=True)}
+            assert expected is None or files == expected
+            assert bool(result.conflicts) == (expected is None)
+            winner = self.versions[ours if prefer == "ours" else theirs].files
+            assert expected is not None or {
+                files.get(each.path[1:]) for each in result.conflicts if not each.folder
+            } <= {
+                None,
+                *winner.values(),
+            }
+            self.note(result.commit.id, files, ours, theirs)
+        self.heads[into] = result.commit.id
+
+    @rule(client=clients)
+    def reopen(self, client: int) -> None:
+        self.clients[client] = Store.open(self.clients[client].url)
+
+    # --- what holds -----------------------------------------------------------------------------------------------
+
+    @invariant()
+    def both_clients_see_the_model(self) -> None:
+        for store in self.clients:
+            state = store.refresh()
+            assert state.branches("r") == self.heads
+            assert state.tags("r") == self.tags
+            assert set(state.commits_by_prefix("r", "")) == set(self.versions)
+
+    def teardown(self) -> None:
+        store = Store.open(self.clients[0].url)
+        for commit, version in self.versions.items():
+            view = store[f"r@{commit}"]
+            assert {info.path[1:]: view.read_text(info.path) for info in view.ls(recursive=True)} == version.files
+            assert view.parents == version.parents
+            assert (view.files, view.size) == (len(version.files), sum(map(len, version.files.values())))
+        assert store.fsck().ok
+
+
+TestStore = StoreMachine.TestCase
+TestStore.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
