@@ -64,7 +64,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     "store": {
         "init": "Make a store here, and a first DAG with --dag.",
         "fsck": "Check everything that a store holds.",
-        "store": "info, clone, push, pull, archive, index.",
+        "store": "info, clone, push, pull, archive, index, init, fsck.",
     },
 }
 
