@@ -19,15 +19,11 @@ if TYPE_CHECKING:
 
 @click.group("store", cls=Noun)
 def command() -> None:
-    """info, clone, push, pull, archive, index.
+    """info, clone, push, pull, archive, index, init, fsck.
 
     A clone is a whole store: the same id, the same history. Push and pull bring one of two clones to where the other
     is; only objects that it lacks travel. Two clones that were both written to have grown apart, and are refused.
     """
-
-
-command.add_command(init, "init")
-command.add_command(fsck, "fsck")
 
 
 @command.command("info")
@@ -158,3 +154,7 @@ def _tell(app: App, done: Transfer, what: str) -> None:
         app.say(f"{what}: {sent} ({requests})")
     else:
         app.say(f"{what}: nothing new, at entry {done.last} ({requests})")
+
+
+command.add_command(init, "init")
+command.add_command(fsck, "fsck")
