@@ -58,7 +58,7 @@ class Key:
     def of(self, row: Combination, slots: Sequence[str]) -> Text:
         """Return the key of a combination."""
         if not self.template:
-            return tuple(row.capture(name) or "" for name in self.captures)
+            return tuple([row.capture(name) or "" for name in self.captures])
         variable = join_variable if self.template == ANY_TEMPLATE[0] else group_variable
         texts = []
         for slot, piece in zip(slots, row.pieces, strict=True):

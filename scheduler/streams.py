@@ -211,6 +211,8 @@ class CrossStream:
 
     def rows(self) -> Iterator[Combination]:
         """Every combination; holds no more than what the inner sides yield."""
+        if len(self.children) == 1:
+            return self.children[0].rows()
         return _product([_Replay(child.rows) for child in self.children])
 
     def span(self, parts: Sequence[bytes], at: int) -> int:

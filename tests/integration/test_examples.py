@@ -119,6 +119,28 @@ def test_the_output_of_the_array_example_is_the_array_one_expects(here: Path) ->
     np.testing.assert_array_equal(made[...], (np.asarray(scene[...]) > threshold).astype(np.uint8))
 
 
+def test_joins_and_groups_run_what_a_new_file_belongs_to(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    copy_example("shops", here)
+    first, late, specs = blocks(here / "README.md")
+    for line in first:
+        assert type_line(line) == 0, line
+    assert sorted(jobs(last=4)) == [("kept", 5, 0), ("months", 2, 0), ("revenue", 5, 0), ("things", 6, 0)]
+    told = capfd.readouterr().out
+    assert "252.46 in 3 shops" in told
+    assert "revenue@" in told.partition("month")[2]
+    for line in late:
+        assert type_line(line) == 0, line
+    assert sorted(jobs(last=4)) == [("kept", 1, 5), ("months", 1, 1), ("revenue", 1, 5), ("things", 1, 6)]
+    for line in specs:
+        assert type_line(line) == 0, line
+    assert sorted(jobs(last=2)) == [("priced", 6, 0), ("slips", 3, 0)]
+    store = Store.open(read_only=True)
+    assert store["kept"].read_bytes("/bergen_2026-02.txt") == b"490\n"
+    assert store["slips"].read_bytes("/bergen.csv") == b"lamp,490\nrug,1290\nlamp,490\nvase,250\nvase,250\n"
+    used = {use.name: use.path for use in store.why("kept:/lisbon_2026-01.txt").inputs}
+    assert used == {"bought": "/lisbon_2026-01.csv"}
+
+
 def test_the_tests_of_the_digits_example_pass(here: Path) -> None:
     copy_example("digits", here)
     done = subprocess.run(

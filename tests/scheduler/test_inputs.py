@@ -15,14 +15,22 @@ from dmlpipe.scheduler.inputs import (
     Cross,
     Files,
     Input,
+    Join,
     Values,
     array,
     canonical_json,
+    constants,
     cross,
     files,
+    followed,
+    group,
     is_constant,
+    join,
     leaves,
     like,
+    placed,
+    scope,
+    union,
     values,
 )
 from dmlpipe.storage.errors import DmlpipeError, ErrorCode
@@ -52,8 +60,38 @@ def test_names_come_from_the_keyword_then_name_then_the_repo() -> None:
     assert [leaf.name for leaf in leaves(node)] == ["a", "bb", "cc", "g"]
 
 
+N = files("a", "/{n}")
+
+
+def test_keys_are_the_captures_that_all_inputs_share() -> None:
+    pair = join(files("a", "/{k}_{n}_{x}"), files("b", "/{n}.{k}"))
+    assert pair.on == ("k", "n")
+    assert join(pair, files("c", "/{k}"), outer=True) == Join(
+        inputs=(pair, files("c", "/{k}")), on=("k",), outer=(0, 1)
+    )
+    assert join(N, files("b", "/{n}"), outer=["b"]).outer == (1,)
+    assert group(N, files("b", "/{n}.{m}")).by == ("n",)
+    assert group(N, by=[]).by == ()
+
+
+def test_members_of_a_union_may_share_a_name() -> None:
+    node = cross(union(files("a", "/*", name="x"), files("b", "/{n}", name="x")), files("c"))
+    assert [(entry.label, entry.mark) for entry in placed(node)] == [("x", b""), ("x/2", b"1"), ("c", b"")]
+    assert constants(node) == {"c"}
+    assert list(followed(node)) == ["x", "x/2", "c"]
+
+
+def test_what_may_be_missing() -> None:
+    outer = join(a=files("a", "/{n}_{m}"), b=files("b", "/{n}"), outer="b")
+    assert {name: slot.optional for name, slot in scope(outer).slots.items()} == {"a": True, "b": False}
+    assert {name: found.optional for name, found in scope(outer).captures.items()} == {"n": False, "m": True}
+    assert constants(union(files("a"))) == frozenset()
+
+
 def test_every_expression_survives_encoding() -> None:
-    node = cross(files("a", "/{n}"), x=array("b", "/p", halo=(1, 2)), y=values(C=[1, "a", None]))
+    pair = join(files("r", "/{n}.1"), files("s", "/{n}.2"), outer=True)
+    grouped = group(union(Files(repo="t", glob="/(*)", join_on="$1"), files("t", "/*", name="t")), by=[])
+    node = cross(files("a", "/{n}"), pair, grouped, x=array("b", "/p", halo=(1, 2)), y=values(C=[1, "a", None]))
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(node), type=Input) == node
 
 
@@ -97,6 +135,27 @@ def test_canonical_json_tells_numbers_apart() -> None:
         (lambda: cross(x=cross(files("a"))), ErrorCode.BAD_INPUT, "no name of its own"),
         (lambda: cross("a"), ErrorCode.BAD_INPUT, "takes inputs, got str"),  # type: ignore[arg-type]
         (lambda: cross(x="a"), ErrorCode.BAD_INPUT, "takes inputs, got x='a'"),  # type: ignore[arg-type]
+        (lambda: union(), ErrorCode.BAD_INPUT, r"union\(\) needs at least one input"),
+        (lambda: union(*[files("a", name="x")] * 257), ErrorCode.BAD_INPUT, "at most 256 inputs, got 257"),
+        (lambda: union(files("a", name="x"), array("b", name="x")), ErrorCode.BAD_INPUT, "not of one kind"),
+        (lambda: cross(union(files("a")), files("a")), ErrorCode.BAD_INPUT, "two inputs are named 'a'"),
+        (lambda: join(files("a", "/*"), files("b", "/*")), ErrorCode.BAD_INPUT, "no capture that all its inputs share"),
+        (lambda: join(N, files("b", "/{m}"), on="n"), ErrorCode.BAD_INPUT, "b has no capture 'n' in every datum; .* m"),
+        (
+            lambda: join(N, union(files("b", "/{n}"), files("c")), on="n"),
+            ErrorCode.BAD_INPUT,
+            "no capture 'n' in every",
+        ),
+        (lambda: join(N, on=["n", "n"]), ErrorCode.BAD_INPUT, "names a capture twice: n, n"),
+        (lambda: join(N, on=[]), ErrorCode.BAD_INPUT, "has no key"),
+        (lambda: join(N, files("b", "/{n}"), outer="c"), ErrorCode.BAD_INPUT, "names 'c', which is no input of it"),
+        (lambda: join(x=join(N)), ErrorCode.BAD_INPUT, "a join has no name of its own"),
+        (lambda: group(N), ErrorCode.BAD_INPUT, "needs to know by what"),
+        (
+            lambda: group(cross(N, values(C=[1])), by="n"),
+            ErrorCode.BAD_INPUT,
+            r"group\(\) takes files, and 'C' is none",
+        ),
         (lambda: like("x", dtype="float"), ErrorCode.BAD_INPUT, "no dtype 'float'"),
     ],
 )

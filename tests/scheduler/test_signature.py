@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import dmlpipe as dml
-from dmlpipe.scheduler.inputs import Input, Like, array, cross, files, like, values
+from dmlpipe.scheduler.inputs import Input, Like, array, cross, files, group, join, like, union, values
 from dmlpipe.scheduler.signature import read_signature
 from dmlpipe.storage.errors import ErrorCode, InvalidInputError
 
@@ -105,6 +105,41 @@ GOOD: list[tuple[str, Input, dict[str, Any], dict[str, tuple[str, str]], str]] =
         "files",
     ),
     ("class F:\n def __call__(self, model: Path) -> dml.Files: ...", MODEL, {}, {"model": ("input", "path")}, "files"),
+    (
+        "def f(r1: Path, r2: bytes | None, n: str, m: str | None) -> dml.Files: ...",
+        join(r1=files("r", "/{n}_1"), r2=files("r", "/{n}_2_{m}"), outer="r1"),
+        {},
+        {"r1": ("input", "path"), "r2": ("input", "bytes"), "n": ("capture", "str"), "m": ("capture", "str")},
+        "files",
+    ),
+    (
+        "def f(a: list[Path], b: list[Path], n: str) -> dml.Files: ...",
+        group(files("a", "/{n}/*"), files("b", "/{n}/*")),
+        {},
+        {"a": ("input", "paths"), "b": ("input", "paths"), "n": ("capture", "str")},
+        "files",
+    ),
+    (
+        "def f(a: list[list[Path]], n: list[str]) -> list[dml.Files]: ...",
+        group(files("a", "/{n}/*"), by="n"),
+        {"batch": 2},
+        {"a": ("input", "paths"), "n": ("capture", "str")},
+        "files",
+    ),
+    (
+        "def f(a: list[Path | None], b: list[bytes | None], C: list[float | None]) -> list[dml.Files]: ...",
+        union(files("a", "/*"), files("b", "/*"), values(C=[1.0])),
+        {"batch": 2},
+        {"a": ("input", "path"), "b": ("input", "bytes"), "C": ("value", "scalar")},
+        "files",
+    ),
+    (
+        "def f(x: Path) -> dml.Files: ...",
+        union(files("a", "/*", name="x"), files("b", "/*", name="x")),
+        {},
+        {"x": ("input", "path")},
+        "files",
+    ),
 ]
 
 
@@ -175,6 +210,38 @@ BAD: list[tuple[str, Input, dict[str, Any], str]] = [
     ("def f(model: Path) -> np.ndarray: ...", MODEL, {"writes": Like(input="y", dtype="uint8")}, "is no array input"),
     ("def f(a: Path) -> dml.Files: ...", files("my-repo"), {}, "input 'my-repo' is no Python name"),
     ("def f(stem: Path) -> dml.Files: ...", cross(IMAGES, files("x", name="stem")), {}, "name of another input"),
+    (
+        "def f(a: Path, b: bytes) -> dml.Files: ...",
+        join(files("a", "/{n}.x"), files("b", "/{n}.y"), outer="a"),
+        {},
+        "input 'b' may be missing from a datum, and 'b' is annotated bytes",
+    ),
+    (
+        "def f(a: Path | None, b: Path | None, n: str) -> dml.Files: ...",
+        union(files("a", "/{n}.x"), files("b", "/*")),
+        {},
+        "a capture of 'a' may be missing from a datum, and 'n' is annotated str",
+    ),
+    ("def f(a: Path) -> dml.Files: ...", group(files("a", "/{n}/*"), by="n"), {}, r"comes in as: list\[Path\]"),
+    (
+        "def f(a: list[Path]) -> list[dml.Files]: ...",
+        group(files("a", "/{n}/*"), by="n"),
+        {"batch": 2},
+        r"comes in as: list\[Path\]",
+    ),
+    (
+        "def f(a: list[Path], m: str) -> dml.Files: ...",
+        group(files("a", "/{n}/{m}"), by="n"),
+        {},
+        "nothing comes in for parameter 'm'",
+    ),
+    (
+        "def f(a: Path, b: Path) -> dml.Files: ...",
+        join(files("a", "/{n}_{m}"), files("b", "/{n}.{m}"), on="n"),
+        {},
+        r"the capture \{m\} has the name of another input or capture",
+    ),
+    ("def f(a: Path | None) -> dml.Files: ...", files("a", "/*"), {}, "comes in as: Path"),
 ]
 
 
