@@ -23,7 +23,8 @@ from .codetree import code_value
 from .condemned import plain_key
 from .content import OBJECT_PREFIX, Manifest, object_key
 from .digest import Digest, digest, from_hex
-from .errors import CorruptError, FormatError, NotFoundError
+from .errors import BackendError, ConflictError, CorruptError, FormatError, NotFoundError
+from .external import check_external
 from .gc.mark import keeps_results, keeps_rows
 from .heads import SeenHead
 from .index import INDEX_PREFIX, BlobIndex, index_key
@@ -48,9 +49,10 @@ class Problem(NamedTuple):
     """Something that is not as it should be."""
 
     kind: str
-    """`ledger`, `missing`, `damaged`, `unreadable` or `derived` (can be made anew from the rest)."""
+    """`ledger`, `missing`, `damaged`, `unreadable`, `link` (a linked file is not what was put) or `derived` (can be made
+    anew from the rest)."""
     object: str
-    """Key of the object."""
+    """Key of the object; of a link, its URL."""
     message: str
     touches: tuple[str, ...] = ()
     """What cannot be read because of it, the first ten; empty: nothing that the ledger refers to."""
@@ -76,6 +78,8 @@ class Report:
     """Objects that nothing refers to."""
     ignored: tuple[str, ...] = ()
     """Ledger entries that every reader ignores, with the reason."""
+    links: int = 0
+    """Linked files that something refers to, whether or not they were looked at."""
 
     @property
     def ok(self) -> bool:
@@ -93,10 +97,13 @@ class Report:
             "size": self.size_bytes,
             "orphans": self.orphans,
             "ignored": list(self.ignored),
+            "links": self.links,
         }
 
 
-def fsck(backend: Backend, *, seen: SeenHead | None = None, progress: Progress | None = None) -> Report:
+def fsck(
+    backend: Backend, *, seen: SeenHead | None = None, links: bool = False, progress: Progress | None = None
+) -> Report:
     """Check everything in a store.
 
     Parameters
@@ -105,6 +112,8 @@ def fsck(backend: Backend, *, seen: SeenHead | None = None, progress: Progress |
         Where the store is.
     seen
         The last ledger entry that this machine saw: the chain alone cannot tell whether its own end is genuine.
+    links
+        Look whether linked files are still what was put. One request each, to where they are.
     progress
         Hears how far the check is.
 
@@ -118,7 +127,7 @@ def fsck(backend: Backend, *, seen: SeenHead | None = None, progress: Progress |
     BackendError
         The medium failed.
     """
-    return _Check(backend, seen, progress or _silent).run()
+    return _Check(backend, seen, progress or _silent, links).run()
 
 
 def _silent(what: str, count: int) -> None:
@@ -130,6 +139,7 @@ class _Check:
     backend: Backend
     seen: SeenHead | None
     progress: Progress
+    look_at_links: bool
     found: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Key to (kind, message)."""
     touches: dict[str, list[str]] = field(default_factory=dict)
@@ -140,6 +150,7 @@ class _Check:
     reached: set[str] = field(default_factory=set)
     """Keys of the objects that something refers to."""
     walked: set[Digest] = field(default_factory=set)
+    links: set[External] = field(default_factory=set)
     checkpoints: list[tuple[int, Digest]] = field(default_factory=list)
     """Number and root of the good ones."""
     commits: int = 0
@@ -174,6 +185,7 @@ class _Check:
             size_bytes=self.size_bytes,
             orphans=orphans,
             ignored=tuple(self.ignored),
+            links=len(self.links),
         )
 
     def _bad(self, kind: str, key: str, message: str, touches: str = "") -> None:
@@ -462,8 +474,21 @@ class _Check:
                     manifest = msgspec.msgpack.decode(self.nodes.get(name), type=Manifest)
                     for piece in manifest.pieces:
                         self._blob(Digest(piece.hash), shown)
-            case Inline() | External():
+            case External():
+                self._link(value, shown)
+            case Inline():
                 pass
+
+    def _link(self, value: External, shown: str) -> None:
+        if self.look_at_links and value not in self.links:
+            try:
+                check_external(value)
+            except (ConflictError, NotFoundError, BackendError) as error:
+                self._bad("link", value.url, error.message)
+            self.progress("links", len(self.links) + 1)
+        self.links.add(value)
+        if value.url in self.found:
+            self._bad("link", value.url, "", shown)
 
     def _blob(self, name: Digest, shown: str) -> None:
         key = object_key(name)
