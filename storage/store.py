@@ -714,9 +714,10 @@ class Store:
         commit = self[target]
         return list(impact(self.archive, self.state, commit))
 
-    def fsck(self, *, progress: Progress | None = None) -> Report:
-        """Check the whole store; see `storage.fsck`."""
-        return fsck(self.backend, seen=self._head.read() if self._head is not None else None, progress=progress)
+    def fsck(self, *, links: bool = False, progress: Progress | None = None) -> Report:
+        """Check the whole store, and with `links` the files that it links to; see `storage.fsck`."""
+        seen = self._head.read() if self._head is not None else None
+        return fsck(self.backend, seen=seen, links=links, progress=progress)
 
     @property
     def sql_index(self) -> SqlIndex:
