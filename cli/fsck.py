@@ -11,14 +11,15 @@ from .text import count, printable, size
 
 
 @click.command("fsck", cls=Verb)
+@click.option("--links", is_flag=True, help="Also look whether linked files are still what was put.")
 @click.pass_obj
-def command(app: App) -> int:
+def command(app: App, links: bool) -> int:
     """Check everything that a store holds.
 
     The ledger's chain, that everything it refers to is there, and that all bytes are what they are named. Repairs
     nothing. Exit 1 if something is wrong.
     """
-    report = app.data(read_only=True).fsck()
+    report = app.data(read_only=True).fsck(links=links)
     if app.json:
         app.emit(report.to_dict())
         return 0 if report.ok else FAILED
@@ -31,6 +32,8 @@ def command(app: App) -> int:
     read = f"{count(report.entries, 'ledger entry')}, {count(report.commits, 'commit')}, "
     read += f"{count(report.objects, 'object')} ({size(report.size_bytes)}) read"
     orphans = f", {count(report.orphans, 'orphan')}" if report.orphans else ""
+    if report.links:
+        orphans += f", {count(report.links, 'link')}{'' if links else ' not looked at (--links)'}"
     verdict = "all is well" if report.ok else count(len(report.problems), "problem")
     app.say(f"{read}{orphans}: {verdict}")
     return 0 if report.ok else FAILED
