@@ -49,8 +49,8 @@ class Problem(NamedTuple):
     """Something that is not as it should be."""
 
     kind: str
-    """`ledger`, `missing`, `damaged`, `unreadable`, `link` (a linked file is not what was put) or `derived` (can be made
-    anew from the rest)."""
+    """`ledger`, `missing`, `damaged`, `unreadable`, `link` (a linked file is not what was put) or `derived` (can be
+    made anew from the rest)."""
     object: str
     """Key of the object; of a link, its URL."""
     message: str
