@@ -89,6 +89,10 @@ def test_put_links(cli: Cli, store: Path, here: Path) -> None:
     assert (answer.code, answer.out) == (1, "")
     assert "week/large.bin changed since it was put: expected 5000 bytes" in answer.err
     assert cli("put", "linked", "week", "--link", "--append").code == 2
+    assert cli("fsck").out.endswith(", 3 links not looked at (--links): all is well\n")
+    broken = cli("fsck", "--links")
+    assert broken.code == 1
+    assert broken.lines[0].split()[0] == "link"
 
 
 def test_an_index_is_made_on_demand_and_changes_no_answer(cli: Cli, store: Path, here: Path) -> None:

@@ -90,6 +90,19 @@ def test_a_source_that_changes_while_it_is_read_is_noticed_at_its_end(scans: Pat
             file.read()
 
 
+def test_fsck_looks_at_links_where_asked(store: Store, scans: Path) -> None:
+    store.put("scans", scans, link=True)
+    store.put("copy", scans, link=True)
+    assert (store.fsck().links, store.fsck(links=True).ok) == (2, True)
+    touch(scans / "a.bin", b"other")
+    assert store.fsck().ok
+    report = store.fsck(links=True)
+    assert [(problem.kind, problem.object) for problem in report.problems] == [("link", f"file://{scans}/a.bin")]
+    assert len(report.problems[0].touches) == 1  # the trees are one
+    (scans / "a.bin").unlink()
+    assert "is gone" in store.fsck(links=True).problems[0].message
+
+
 def test_a_source_that_is_gone_is_named(store: Store, scans: Path) -> None:
     view = store.put("scans", scans, link=True)
     (scans / "a.bin").unlink()

@@ -305,6 +305,7 @@ def test_a_transfer_that_dies_at_any_write_goes_on_where_it_was(source: Store) -
     source.put("images", ("a.bin", os.urandom(300)), ("b.bin", os.urandom(1 << 20)))
     source.put("images", ("c.bin", os.urandom(300)))
     source.put("images", ("a.bin", os.urandom(300)))
+    writes = 0
     for after in (False, True):
         for writes in itertools.count():
             place = url()
