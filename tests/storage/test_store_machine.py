@@ -114,10 +114,10 @@ class StoreMachine(RuleBasedStateMachine):
             once.abort()
             return
         assert is_consistent(files)
-        if made.id != head:
-            self.note(made.id, files, *([head] if head else []))
+        if made.id in self.versions:
+            assert (made.id, files) == (head, self.versions[made.id].files)
         else:
-            assert files == self.versions[head].files
+            self.note(made.id, files, *([head] if head else []))
         self.heads[branch] = made.id
 
     @rule(client=clients, branch=branches, number=st.integers(0, 20))
