@@ -187,3 +187,46 @@ def test_walking_a_tree_finds_what_matching_every_path_finds(data: st.DataObject
     expected |= {folder + "/" for folder in folders if glob.match(folder) is not None}
     found = [match.path + "/" * match.folder for match in glob_tree(tree, glob)]
     assert found == sorted(expected, key=str.encode)
+
+
+@given(st.data())
+def test_known_captures_find_what_has_them(data: st.DataObject) -> None:
+    part = st.text(st.sampled_from("ab.-"), min_size=1, max_size=3).filter(lambda text: text not in (".", ".."))
+    drawn = data.draw(st.sets(st.lists(part, min_size=1, max_size=3).map("/".join), max_size=12))
+    paths = {path for path in drawn if not any(other.startswith(path + "/") for other in drawn)}
+    pattern = data.draw(
+        st.sampled_from(
+            [
+                "/{n}",
+                "/{n}.b",
+                "/{n}-*",
+                "/*{n}",
+                "/{n}/{m}",
+                "/*/{n}",
+                "/**/{n}",
+                "/(*)-(*)",
+                "/(**)",
+                "/@(a|ab)*",
+                "/x{n}{n}",
+            ]
+        )
+    )
+    tree, _ = _tree(*sorted(paths))
+    glob = compile_glob(pattern)
+    matches = list(glob_tree(tree, glob))
+    texts = st.one_of(
+        st.sampled_from([match.captures for match in matches] or [{}]), st.just(dict.fromkeys(glob.captures, ""))
+    )
+    known = {name: text for name, text in data.draw(texts).items() if data.draw(st.booleans())}
+    found = [match for match in glob_tree(tree, glob.given(known)) if known.items() <= match.captures.items()]
+    assert found == [match for match in matches if known.items() <= match.captures.items()]
+
+
+def test_known_captures_say_where_to_look() -> None:
+    paths = [f"s{at:04}_{month}.csv" for at in range(2000) for month in range(3)]
+    tree, nodes = _tree(*paths)
+    cold = Tree(NodeStore(nodes.backend, tree_target=4), tree.root)
+    glob = compile_glob("/{shop}_{month}.csv").given({"shop": "s1234"})
+    assert [found.path for found in glob_tree(cold, glob)] == [f"s1234_{month}.csv" for month in range(3)]
+    assert isinstance(cold.nodes, NodeStore)
+    assert cold.nodes.reads < 20

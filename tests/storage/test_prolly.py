@@ -163,6 +163,8 @@ def test_list_dir_gives_what_is_right_below(content: dict[bytes, bytes], parts: 
     assert len(found) == len(expected)
     assert set(found) == expected
     assert found == sorted(found, key=lambda item: item[0] + b"/" * item[1])
+    for begins in (b"a", b"a-", b"b", b"\xff"):
+        assert list(tree.list_dir(folder, begins)) == [item for item in found if item[0].startswith(begins)]
 
 
 @given(st.dictionaries(paths, values, max_size=40), st.sampled_from([b"", b"a", b"a/", b"a/b", b"none"]))
