@@ -703,11 +703,10 @@ class Store:
         NotFoundError
             There is no such file.
         """
-        state = self.refresh()
         commit = self[target]
         if not commit.path:
             raise InvalidInputError(f"{target} names no file", code=ErrorCode.BAD_REF, hint="for example: repo:/path")
-        return prove(self.archive, state, commit, commit.path)
+        return prove(self.archive, self.state, commit, commit.path)
 
     def impact(self, target: str | Ref) -> list[tuple[CommitView, JobState]]:
         """Return the commits that jobs made from a commit, directly or through others, with those jobs."""

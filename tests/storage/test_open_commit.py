@@ -60,6 +60,16 @@ def test_many_processes_write_into_one_commit(tmp_path: Path) -> None:
     assert leftovers(store) == []
 
 
+@pytest.mark.s3
+def test_on_s3(s3_url: str, tmp_path: Path) -> None:
+    store = Store.init(s3_url, cache_dir=tmp_path / "cache")
+    opened = store.open_commit("r")
+    for number in range(3):
+        _task(pickle.loads(pickle.dumps(opened)), number)
+    assert [info.path for info in opened.commit().ls("/f")] == ["/f/0.bin", "/f/1.bin", "/f/2.bin"]
+    assert leftovers(store) == []
+
+
 def test_an_array_is_written_chunk_by_chunk(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     store = Store.init(tmp_path / "store", cache_dir=tmp_path / "cache")
