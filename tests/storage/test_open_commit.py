@@ -5,17 +5,18 @@ import itertools
 import multiprocessing
 import pickle
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlpipe.storage.condemned import SweepList, encode_list
 from dmlpipe.storage.errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError, ReadOnlyError
+from dmlpipe.storage.gc.sweep import Collector
 from dmlpipe.storage.open_commit import OpenCommit
 from dmlpipe.storage.parts import SESSIONS_PREFIX, folder_of, read_parts
-from dmlpipe.storage.records import GcDone, GcSweep
 from dmlpipe.storage.store import Store
 
 _count = itertools.count()
@@ -236,17 +237,46 @@ def test_a_new_repo_is_made_with_it(store: Store) -> None:
     assert read(store, "fresh@dev") == {"/x": "1"}
 
 
-def test_a_sweep_that_may_have_taken_what_a_writer_stored_is_noticed(store: Store) -> None:
+def _collect(store: Store, grace_s: float, clock: Callable[[], float] = time.time) -> int:
+    other = Store.open(store.url)
+    return (
+        Collector(other.backend, other.nodes, other.objects, other.ledger, grace_s=grace_s, clock=clock)
+        .collect()
+        .objects
+    )
+
+
+def test_what_writers_left_outlives_a_collection_as_long_as_it_is_alive(store: Store) -> None:
     opened = store.open_commit("r")
     with opened.writer() as writer:
         writer.write("x", "1" * 500)
-    (part,) = read_parts(store.backend, opened.id)
-    name = store.nodes.put(encode_list(SweepList(nonce=b"n", keys=part.packs)))
-    entry = store.publish([GcSweep(list=name.hex(), token="t")])
-    store.publish([GcDone(sweep=entry.n)])
+        writer.write("large", "2" * (2 << 20))
+    assert _collect(store, grace_s=0.001) == 0
+    assert opened.commit().read_text("x") == "1" * 500
+
+
+def test_a_collection_that_took_what_a_writer_stored_is_noticed(store: Store) -> None:
+    opened = store.open_commit("r")
+    with opened.writer() as writer:
+        writer.write("x", "1" * 500)
+    assert _collect(store, grace_s=0) > 0
     with pytest.raises(ConflictError, match="garbage collection") as caught:
         opened.commit()
     assert caught.value.code == ErrorCode.COLLECTED
+    with pytest.raises(ConflictError, match="garbage collection"):
+        Store.open(store.url).attach(opened.id).commit()
+
+
+def test_a_collection_before_a_writer_began_is_no_matter(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.commit("r") as session:
+        session.write("large", "2" * (2 << 20))
+        raise RuntimeError
+    opened = store.open_commit("r")
+    assert _collect(store, grace_s=0) > 0
+    with opened.writer() as writer:
+        writer.write("large", "2" * (2 << 20))
+    assert len(opened.commit().read_bytes("large")) == 2 << 20
+    assert Store.open(store.url).fsck().ok
 
 
 def test_wrong_use_is_refused(store: Store) -> None:
