@@ -1,4 +1,4 @@
-"""`commit`: list, inspect."""
+"""`commit`: list, inspect, squash, delete, keep."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..storage.errors import ErrorCode, InvalidInputError
 from ..storage.refs import need_repo
 from .app import App
 from .command import Noun
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group("commit", cls=Noun)
 def command() -> None:
-    """list, inspect."""
+    """list, inspect, squash, delete, keep."""
 
 
 @command.command("list")
@@ -60,6 +61,79 @@ def inspect(app: App, ref: str) -> None:
         return
     shown = record | {"parents": ", ".join(record["parents"]), "names": ", ".join(record["names"])}
     app.table([(key, printable(str(value))) for key, value in shown.items() if value != ""])
+
+
+@command.command("squash")
+@click.argument("target", metavar="REPO@REF")
+@click.pass_obj
+def squash(app: App, target: str) -> None:
+    """End a commit that others followed; what it brought stays in those.
+
+    Its space comes back with the next `gc`.
+    """
+    from ..storage.gc.retain import plan_squash
+
+    store = app.data()
+    view = store[target]
+    store.publish(lambda state: plan_squash(state, view.repo, view.id, lambda commit: store.body(commit).parents))
+    if app.json:
+        app.emit({"repo": view.repo, "commit": view.id, "squashed": True})
+    app.say(f"squashed {view.repo}@{short(view.id)}")
+
+
+@command.command("delete")
+@click.argument("target", metavar="REPO@REF")
+@click.pass_obj
+def delete(app: App, target: str) -> None:
+    """Take a branch's newest commit back; the branch goes to the one before.
+
+    Pipelines that read the branch run on that. The space comes back with the next `gc`.
+    """
+    from ..storage.gc.retain import plan_delete
+    from ..storage.publish import refuse_output
+
+    store = app.data()
+    view = store[target]
+    refuse_output(store.state, view.repo)
+    store.publish(lambda state: plan_delete(state, view.repo, view.id, lambda commit: store.body(commit).parents))
+    if app.json:
+        app.emit({"repo": view.repo, "commit": view.id, "deleted": True})
+    app.say(f"deleted {view.repo}@{short(view.id)}")
+
+
+@command.command("keep")
+@click.argument("repo", metavar="REPO")
+@click.option("--last", type=click.IntRange(min=0), default=0, metavar="N", help="The newest N commits of each branch.")
+@click.option("--days", type=click.FloatRange(min=0), default=0.0, metavar="N", help="Commits younger than N days.")
+@click.option("--all", "everything", is_flag=True, help="Everything, for ever: no rule.")
+@click.pass_obj
+def keep(app: App, repo: str, last: int, days: float, everything: bool) -> None:
+    """Say which commits of a repo are kept; `gc` ends the others.
+
+    Heads, tagged and held commits, and what a run uses, are kept anyway. Without options: show the rule.
+    """
+    from ..storage.records import KeepSet
+
+    if everything and (last or days):
+        raise InvalidInputError("--all excludes --last and --days", code=ErrorCode.INVALID)
+    if "@" in repo:
+        raise InvalidInputError(f"{repo}: a rule is for a whole repo", code=ErrorCode.BAD_REF)
+    changes = bool(everything or last or days)
+    store = app.data(read_only=not changes)
+    need_repo(store.refresh(), repo)
+    if changes:
+        store.publish([KeepSet(repo=repo, last=last, days=days)])
+    rule = store.state.keep(repo)
+    if app.json:
+        app.emit({"repo": repo, "last": rule.last if rule else 0, "days": rule.days if rule else 0.0})
+        return
+    if rule is None:
+        app.say(f"{repo} keeps all commits")
+        return
+    parts = [f"the last {rule.last} of each branch"] * bool(rule.last) + [f"those of {rule.days:g} days"] * bool(
+        rule.days
+    )
+    app.say(f"{repo} keeps {' and '.join(parts)}")
 
 
 def _newest_first(state: State, repo: str) -> list[str]:

@@ -96,6 +96,7 @@ def _heads(store: Store, ref: Ref) -> Iterator[CommitView]:
     view = first
     while True:
         yield view
-        if not view.parents:
+        parents = store.state.live_parents(ref.repo, view.parents)
+        if not parents:
             return
-        view = store[f"{ref.repo}@{view.parents[0]}"]
+        view = store[f"{ref.repo}@{parents[0]}"]

@@ -56,7 +56,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "repo": "list, inspect, create, delete.",
         "branch": "list, create, set, delete.",
         "tag": "list, create, delete.",
-        "commit": "list, inspect.",
+        "commit": "list, inspect, squash, delete, keep.",
         "pipeline": "list, inspect, stop, start, reprocess, delete.",
         "job": "list, inspect, wait, stop.",
         "datum": "list, inspect, logs.",
@@ -64,6 +64,8 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     "store": {
         "init": "Make a store here, and a first DAG with --dag.",
         "fsck": "Check everything that a store holds.",
+        "gc": "Give back the space of what nothing refers to.",
+        "du": "Say what holds a store's bytes.",
         "store": "info, clone, push, pull, archive, index, init, fsck.",
     },
 }
@@ -84,6 +86,9 @@ _WHOLE = {
     ("create", "pipeline"): ("submit",),
     ("update", "pipeline"): ("submit",),
     ("list", "datums"): ("datum", "list"),
+    ("squash", "commit"): ("commit", "squash"),
+    ("store", "gc"): ("gc",),
+    ("store", "du"): ("du",),
 }
 
 

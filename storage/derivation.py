@@ -126,11 +126,14 @@ class Use:
     """Who put it, if people did."""
     made_by: Derivation | None = None
     """What made it, if a job did."""
+    dropped: str = ""
+    """Why the commit is no longer there, if it is not."""
 
     @property
     def shown(self) -> str:
         """`images@9c41e2:/0012.png`, or the value."""
-        return show_commit(self.repo, self.commit, self.path) if self.repo else self.value
+        gone = f" ({self.dropped})" if self.dropped else ""
+        return show_commit(self.repo, self.commit, self.path) + gone if self.repo else self.value
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data with stable keys."""
@@ -144,6 +147,7 @@ class Use:
             "valid_for": self.valid_for,
             "put": self.put.to_dict() if self.put else None,
             "made_by": self.made_by.to_dict() if self.made_by else None,
+            "dropped": self.dropped,
         }
 
 

@@ -25,7 +25,7 @@ from .content import OBJECT_PREFIX, Manifest, object_key
 from .digest import Digest, digest, from_hex
 from .errors import BackendError, ConflictError, CorruptError, FormatError, NotFoundError
 from .external import check_external
-from .gc.mark import keeps_results, keeps_rows
+from .gc.mark import input_trees, keeps_results, keeps_rows
 from .heads import SeenHead
 from .index import INDEX_PREFIX, BlobIndex, index_key
 from .ledger import PREFIX, decode_entry, entry_key
@@ -355,7 +355,7 @@ class _Check:
             about = f"context {name[:12]}"
             self._tree(context.out, about, _file_values)
             self._tree(context.s, about, _success_values)
-            for root in (context.t, context.p, context.f):
+            for root in (context.t, context.p, context.f, *input_trees(context)):
                 self._tree(root, about, _no_values)
         for name, context in state.replaced_contexts():
             self._tree(context.out, f"context {name[:12]}", _file_values)

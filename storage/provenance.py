@@ -95,7 +95,8 @@ def impact(archive: Archive, state: State, commit: CommitView) -> Iterator[tuple
                 seen.add((job.pipeline, job.commit))
                 made = CommitView(archive, job.pipeline, job.commit)
                 open_.append(made)
-                yield made, job
+                if state.commit(job.pipeline, job.commit) is not None:
+                    yield made, job
 
 
 @dataclass(slots=True)
@@ -145,12 +146,20 @@ class _Why:
         value = commit.tree.get(path) if path else None
         if value is not None:
             for _ in range(_HISTORY_SEARCHED):
-                above = [CommitView(self.archive, commit.repo, parent) for parent in commit.parents[:1]]
+                above = [
+                    CommitView(self.archive, commit.repo, parent)
+                    for parent in self.state.live_parents(commit.repo, commit.parents[:1])[:1]
+                    if self.state.commit(commit.repo, parent) is not None
+                ]
                 if not above or above[0].tree.get(path) != value:
                     break
                 commit = above[0]
         body = commit.body
         return PutCommit(commit.repo, commit.id, body.author, body.message, body.time, body.files)
+
+    def _dropped(self, repo: str, commit: str) -> str:
+        found = self.state.dropped(repo, commit)
+        return f"dropped at entry {found.n}: {found.why or 'by hand'}" if found is not None else "not in this store"
 
     def _record(self, job: JobState) -> JobRecord:
         return read_job(self.archive.nodes, job.end.record)
@@ -179,7 +188,10 @@ class _Why:
 
     def _row(self, job: JobState, key: bytes) -> Row | None:
         """The datum's row in its segment; None if the job computed no such datum or its segments are gone."""
-        raw = self.archive.tree(job.end.rows).get(key)
+        try:
+            raw = self.archive.tree(job.end.rows).get(key)
+        except NotFoundError:
+            return None  # collected: the commit that the job made was dropped
         if raw is None:
             return None
         segment, number = msgspec.msgpack.decode(raw, type=tuple[str, int])
@@ -217,6 +229,10 @@ class _Why:
     def _use(self, bound: InputBinding, part: KeyPart | None, leaf: Mapping[str, Any], valid_for: str) -> Use:
         if not bound.commit:
             return Use(bound.name, bound.repo, role=bound.role, path="/")
+        if self.state.commit(bound.repo, bound.commit) is None:
+            gone = f"/{part.text.strip('/')}" if part is not None else "/"
+            why_gone = self._dropped(bound.repo, bound.commit)
+            return Use(bound.name, bound.repo, bound.commit, gone, bound.role, valid_for=valid_for, dropped=why_gone)
         view = CommitView(self.archive, bound.repo, bound.commit)
         if part is not None and part.grouped:
             path, shown = b"", f"/{part.text}"

@@ -168,7 +168,7 @@ def resolve(ref: Ref, state: State, parents: Callable[[str], tuple[str, ...]]) -
     """
     commit = _start(ref, state)
     for step in range(ref.up):
-        above = parents(commit)
+        above = state.live_parents(ref.repo, parents(commit))
         if not above:
             has = f"only {step} ancestor{'s' if step > 1 else ''}" if step else "no parent"
             raise NotFoundError(

@@ -72,7 +72,7 @@ class Marker:
             Something that must be followed is missing or damaged: then nobody can tell what hangs below it.
         """
         for key, _ in state.scan(b"commit/"):
-            self._once(key.decode(), lambda key=key: self._commit(key.decode().rpartition("/")[2]))  # type: ignore[misc]
+            self._once(key.decode(), lambda key=key: self.mark_commit(key.decode().rpartition("/")[2]))  # type: ignore[misc]
         for name, context in (*state.contexts(), *state.replaced_contexts()):
             self._context(name, context)
         for key, raw in state.scan(b"ver/"):
@@ -93,7 +93,8 @@ class Marker:
 
     # --- roots ----------------------------------------------------------------------------------------------------
 
-    def _commit(self, commit: str) -> None:
+    def mark_commit(self, commit: str) -> None:
+        """Mark what one commit refers to."""
         self.marked.nodes.add(from_hex(commit))
         body = read_commit(self._nodes, commit)
         self._tree("files", body.tree, _files)
@@ -106,6 +107,9 @@ class Marker:
         self._tree("memo", context.s, _successes)
         for root in (context.t, context.p, context.f):
             self._tree("plain", root, _nothing)
+        for root in input_trees(context):
+            # What the next job is compared with: paths and ids, and what an array's metadata says.
+            self._tree("inputs", root, _nothing)
 
     def _spec(self, spec: str) -> None:
         if not spec:
@@ -206,9 +210,13 @@ class Marker:
                 continue
             walked.add(name)
             self.marked.nodes.add(name)
-            _, level, _, entries = msgspec.msgpack.decode(raw, type=tuple[int, int, list[bytes], list[Any]])
+            _, level, keys, entries = msgspec.msgpack.decode(raw, type=tuple[int, int, list[bytes], list[Any]])
             if level:
                 open_.extend(Digest(entry[0]) for entry in entries)
+            elif kind == "inputs":
+                for key, entry in zip(keys, entries, strict=True):
+                    if is_metadata(key):
+                        self._value(decode_value(entry))
             elif kind == "rows":
                 self.marked.segments.update(msgspec.msgpack.decode(entry)[0] for entry in entries)
             else:
@@ -228,6 +236,16 @@ class Marker:
                     self.marked.nodes.add(name)
             case Inline() | External():
                 pass
+
+
+def input_trees(context: Context) -> list[str]:
+    """Return the trees that a context's memo was computed for (inputs of listed values have none)."""
+    return [root for root in context.inputs.values() if root and not root.startswith("[")]
+
+
+def is_metadata(path: bytes) -> bool:
+    """Whether a file of an input is read to compare it with a newer one."""
+    return path.rpartition(b"/")[2] == b"zarr.json"
 
 
 def keeps_results(state: State, job: JobState) -> bool:

@@ -116,9 +116,19 @@ class Collector:
         self._grace_s = grace_s
         self._clock = clock
 
-    def plan(self, only: frozenset[str] | None = None) -> Plan:
-        """Say what a sweep would take. Writes nothing but checkpoints that are missing."""
-        return self._look(only).plan
+    def plan(
+        self, only: frozenset[str] | None = None, *, foresee: Callable[[State], State] = lambda state: state
+    ) -> Plan:
+        """Say what a sweep would take. Writes nothing but checkpoints that are missing.
+
+        Parameters
+        ----------
+        only
+            Take nothing but these.
+        foresee
+            Returns the state for which to plan, from the present one.
+        """
+        return self._look(only, foresee).plan
 
     def mark(self) -> tuple[str, Plan]:
         """Plan, and keep the list for `collect(only=...)`; return its id and the plan."""
@@ -175,12 +185,12 @@ class Collector:
 
     # --- looking --------------------------------------------------------------------------------------------------
 
-    def _look(self, only: frozenset[str] | None) -> _Prepared:
+    def _look(self, only: frozenset[str] | None, foresee: Callable[[State], State] = lambda state: state) -> _Prepared:
         for _ in range(_TRIES):
             self._ledger.refresh()
             write_missing(self._backend, self._nodes, self._ledger)
             version = self._nodes.condemned.begin()
-            state = self._ledger.refresh()
+            state = foresee(self._ledger.refresh())
             if self._nodes.condemned.version != version:
                 continue
             marker = Marker(self._backend, self._nodes)
