@@ -65,7 +65,7 @@ def during_the_fold(fold: Callable[..., Any]) -> Callable[..., Any]:
 
 def before_the_entry(publish: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(self: Store, build: Any, **options: Any) -> Any:
-        records = build(self.state) if callable(build) else build
+        records: Any = build(self.state) if callable(build) else build
         if any(isinstance(record, JobDone) for record in records):
             die()
         return publish(self, build, **options)
