@@ -140,8 +140,9 @@ class Copier:
         held = self._holdings.sizes(keys)
         unknown = [key for key in held if not sizes[key]]
         expected = {**sizes, **(Holdings(self.source.backend).sizes(unknown) if unknown else {})}
-        # Of another size: left by a power cut before anything published it.
-        return {key for key, size in held.items() if size == expected[key]}
+        # Of another size: left by a power cut before anything published it. Named by an open sweep: may vanish.
+        doomed = self.source.nodes.condemned.doomed
+        return {key for key, size in held.items() if size == expected.get(key) and not doomed(key)}
 
     def _fetch(self, keys: Sequence[str], *, optional: bool) -> Iterator[Stored]:
         condemned = self.source.nodes.condemned

@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 from dmlpipe.storage.backend import Backend, open_backend
 from dmlpipe.storage.backend.memory import MemoryBackend
 from dmlpipe.storage.checkpoint import checkpoint_key
+from dmlpipe.storage.condemned import SweepList, encode_list
 from dmlpipe.storage.digest import Data
 from dmlpipe.storage.errors import ConflictError, DmlpipeError, ErrorCode, InvalidInputError
+from dmlpipe.storage.gc.run import collect
 from dmlpipe.storage.ledger import entry_key
+from dmlpipe.storage.records import CommitDrop, Dropped, GcSweep
 from dmlpipe.storage.store import Store
 from dmlpipe.storage.sync import Transfer, clone, pull, push, relate
 from dmlpipe.storage.sync.reach import changed
@@ -309,7 +312,7 @@ def test_a_transfer_that_dies_at_any_write_goes_on_where_it_was(source: Store) -
     for after in (False, True):
         for writes in itertools.count():
             place = url()
-            Store_at(source, place)
+            begin_clone(source, place)
             mortal = StoppingBackend(open_backend(place), writes, after=after)
             try:
                 push_between(source.backend, mortal, source)
@@ -329,7 +332,7 @@ def test_a_transfer_that_dies_at_any_write_goes_on_where_it_was(source: Store) -
         assert writes > 10
 
 
-def Store_at(source: Store, place: str) -> None:
+def begin_clone(source: Store, place: str) -> None:
     backend = open_backend(place)
     backend.put_if_absent("dmlpipe.json", source.backend.get("dmlpipe.json"))
 
@@ -362,6 +365,58 @@ def test_what_changed_between_two_states() -> None:
     new = Map({b"k/a": b"1", b"k/b": b"2", b"k/d": b"4", b"x": b"9"})
     old = Map({b"k/a": b"1", b"k/b": b"0", b"k/c": b"3"})
     assert list(changed(new, old, "k/")) == [("k/b", b"2", b"0"), ("k/d", b"4", None)]  # type: ignore[arg-type]
+
+
+# --- stores that give space back ---
+
+
+def test_what_was_collected_does_not_travel_and_harms_no_clone(source: Store) -> None:
+    contents = [os.urandom(1 << 20), os.urandom(3000), os.urandom(300)]
+    for number in (0, 1, 2, 0, 1):
+        source.put("images", ("a.bin", contents[number]), (f"{number}.bin", contents[number]), mirror=True)
+    early = url()
+    clone(source.backend, early, cache_dir=source.cache_dir)
+    drop = [commit for commit in source.state.commits_by_prefix("images", "") if commit != source["images"].id]
+    dropped = tuple(Dropped(commit, source.body(commit).parents) for commit in drop)
+    source.publish([CommitDrop(repo="images", commits=dropped)])
+    before = len(list(source.backend.list()))
+    collect(source, grace_s=0)
+    assert len(list(source.backend.list())) < before
+    source.put("images", ("b.bin", contents[0]))  # what was collected comes back
+    late = url()
+    done = clone(source.backend, late, cache_dir=source.cache_dir)
+    assert done.last == source.refresh().n
+    for place in (early, late):
+        push(source, place)
+        same(source, opened(source, place))
+    # A clone collects on its own, and whoever follows it has the same store.
+    copy = opened(source, early)
+    collect(copy, grace_s=0)
+    pull(source, early)
+    same(copy, source)
+
+
+def test_what_stands_beside_a_name_that_a_sweep_holds_travels_under_its_own(source: Store) -> None:
+    content = os.urandom(1 << 20)
+    with source.commit("images") as session:
+        session.write("lost.bin", content)
+        session.abort()
+    (key,) = (key for key, _ in source.backend.list("objects/"))
+    swept = source.nodes.put(encode_list(SweepList(nonce=b"n" * 16, keys=(key,)))).hex()
+    source.publish([GcSweep(list=swept)])
+    source.put("images", ("kept.bin", content))
+    places = sorted(found for found, _ in source.backend.list("objects/"))
+    assert len(places) == 2
+    place = url()
+    begin_clone(source, place)
+    open_backend(place).put_if_absent(key, content)  # what stands under the name itself does not count
+    clone(source.backend, place, cache_dir=source.cache_dir)
+    copy = opened(source, place)
+    assert sorted(found for found, _ in copy.backend.list("objects/")) == places
+    same(source, copy)
+    # Its collector may die at any time after it deleted the name.
+    copy.backend.delete_many([key])
+    assert copy["images"].read_bytes("/kept.bin") == content
 
 
 # --- a real server ---
