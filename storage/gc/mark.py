@@ -61,6 +61,7 @@ class Marker:
         self._walked: dict[str, set[Digest]] = {}
         self._done: set[str] = set()
         self._origins: dict[str, frozenset[str]] = {}
+        self._remembered: set[str] = set()
         self.marked = Marked()
 
     def mark(self, state: State) -> Marked:
@@ -105,7 +106,8 @@ class Marker:
         self._tree("files", context.out, _files)
         self._tree("files", context.metadata, _files)
         self._tree("memo", context.s, _successes)
-        for root in (context.t, context.p, context.f):
+        self._tree("t", context.t, _nothing)
+        for root in (context.p, context.f):
             self._tree("plain", root, _nothing)
         for root in input_trees(context):
             # What the next job is compared with: paths and ids, and what an array's metadata says.
@@ -129,7 +131,8 @@ class Marker:
 
     def _jobs(self, state: State) -> None:
         self.marked.running = set()
-        wanted: set[str] = set()
+        # What is remembered may be published again, with the job that computed it.
+        wanted = set(self._remembered)
         jobs = dict(state.jobs())
         for name, job in jobs.items():
             if job.state == "running":
@@ -221,6 +224,8 @@ class Marker:
                 self.marked.segments.update(msgspec.msgpack.decode(entry)[0] for entry in entries)
             else:
                 for entry in entries:
+                    if kind in ("t", "memo"):
+                        self._remembered.add(_origin(entry, 1 if kind == "t" else 0))
                     for value in leaf(entry):
                         self._value(value)
 
@@ -270,6 +275,10 @@ def _successes(raw: bytes) -> Iterator[Value]:
     _, outputs = msgspec.msgpack.decode(raw, type=tuple[bytes, list[tuple[str, bytes]]])
     for _, value in outputs:
         yield decode_value(value)
+
+
+def _origin(raw: bytes, place: int) -> str:
+    return bytes(msgspec.msgpack.decode(raw)[place]).hex()
 
 
 def _finished(raw: bytes) -> Iterator[Value]:

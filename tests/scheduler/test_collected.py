@@ -10,6 +10,7 @@ import pytest
 from dmlpipe.scheduler.inputs import files
 from dmlpipe.scheduler.store import Store
 from dmlpipe.storage import records as r
+from dmlpipe.storage.gc.run import collect as collect_all
 from dmlpipe.storage.gc.sweep import Collector
 from dmlpipe.storage.store import Store as PlainStore
 from dmlpipe.storage.value import decode_value
@@ -76,4 +77,33 @@ def test_a_collection_while_a_job_runs_costs_it_nothing_that_is_published(size: 
         assert when == "before"
     found = open_again(store)["out"]
     assert {info.path[1:]: found.read_bytes(info.path) for info in found.ls()} == contents
+    assert open_again(store).fsck().ok
+
+
+def test_memory_is_never_broken_by_a_collection(tmp_path: Path) -> None:
+    store = Store.init(f"memory://collected-{next(_names)}", cache_dir=tmp_path)
+    compute = lambda spec, datum: {datum.key.decode(): decode_value(datum.items[0].value).data * 300}  # type: ignore[union-attr]  # noqa: E731
+
+    def work(a: str) -> int:
+        put(store, "images", a=a, b="B")
+        executor = FakeExecutor(store, compute)
+        assert store.run(executor=executor).jobs[0].state == "done"
+        return len(executor.calls)
+
+    put(store, "images", a="0", b="B")
+    store.submit([make_spec("out", files("images", "/*"))])
+    assert [work("A"), work("A2")] == [2, 1]
+    for repo in ("images", "out"):
+        store.publish([r.KeepSet(repo=repo, last=1)])
+    done = collect_all(open_again(store), grace_s=0)
+    assert (done.dropped, done.swept.objects > 0) == (3, True)
+    assert open_again(store).fsck().ok
+    # A, A2, A: what was computed once is found, though every commit that had it is gone.
+    assert work("A") == 0
+    assert store["out"].read_bytes("a") == b"A" * 300
+    collect_all(open_again(store), grace_s=0)
+    assert work("A2") == 0
+    assert work("A3") == 1
+    why = store.why("out:/b")
+    assert "dropped at entry" in str(why.to_dict())
     assert open_again(store).fsck().ok
