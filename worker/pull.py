@@ -309,7 +309,7 @@ class PullLoop:
         return decode_block(self._store.nodes.get(from_hex(block)))
 
     def _make_job(self, spec: str) -> JobWork:
-        # What this worker finds in the store counts as there only as of the job's beginning: see `storage/condemned.py`.
+        # What this worker finds in the store counts as there only as of the job's beginning (`storage/condemned.py`).
         self._store.refresh()
         decoded = decode_spec(self._store.nodes.get(from_hex(spec)))
         folder = self._folder / "jobs" / f"{decoded.job}-{uuid.uuid4().hex[:8]}"

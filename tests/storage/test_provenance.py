@@ -23,7 +23,10 @@ def store(tmp_path: Path) -> Store:
     engine.pipeline("model", [{"type": "files", "repo": "training", "glob": "/"}], {"C": 1.0})
     engine.pipeline(
         "predictions",
-        [{"type": "files", "repo": "images", "glob": "/*.png", "name": "in_images"}, {"type": "files", "repo": "model"}],
+        [
+            {"type": "files", "repo": "images", "glob": "/*.png", "name": "in_images"},
+            {"type": "files", "repo": "model"},
+        ],
         {},
     )
     engine.job("model", 1, {"training": "data"}, (), {"model.joblib": (b"", b"m" * 300, 1)})
