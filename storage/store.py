@@ -5,6 +5,7 @@ Opening reads one small object; the ledger is read when something is first asked
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import uuid
@@ -24,7 +25,7 @@ from .clock import utc_now
 from .commits import CommitView
 from .derivation import Derivation
 from .digest import Digest, digest
-from .errors import ConflictError, CorruptError, ErrorCode, FormatError, InvalidInputError, NotFoundError, ReadOnlyError
+from .errors import BackendError, ConflictError, CorruptError, ErrorCode, FormatError, InvalidInputError, NotFoundError, ReadOnlyError
 from .fsck import Progress, Report, fsck
 from .heads import RememberedHead
 from .ledger import Build, Ledger
@@ -58,6 +59,8 @@ from .value import WHOLE_MAX_BYTES
 
 if TYPE_CHECKING:
     from .sqlindex import SqlIndex
+
+logger = logging.getLogger(__name__)
 
 STORE_FOLDER = ".dmlpipe"
 STORE_VARIABLE = "DMLPIPE_STORE"
@@ -726,14 +729,17 @@ class Store:
         return SqlIndex(self._own / "sql" / f"{self._place}.sqlite")
 
     def _find_content(self, prefix: str) -> tuple[CommitView, str]:
+        places = find_content(self.archive, self.state, prefix)
         index = self.sql_index
         if index.exists:
             from . import sqlindex
 
-            index.refresh(self.archive, self.ledger)
-            found = next(sqlindex.find_content(index, self.archive, self.state, prefix), None)
-        else:
-            found = next(find_content(self.archive, self.state, prefix), None)
+            try:
+                index.refresh(self.archive, self.ledger)
+                places = sqlindex.find_content(index, self.archive, self.state, prefix)
+            except BackendError as error:
+                logger.warning("%s; every branch's head is read instead", error)
+        found = next(places, None)
         if found is None:
             raise NotFoundError(f"no branch's head holds content {prefix}", code=ErrorCode.NO_FILE)
         return found
