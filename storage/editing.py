@@ -5,19 +5,25 @@ Content is stored as it is put. Nothing refers to it until whoever owns the edit
 
 from __future__ import annotations
 
+import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO
 
+import msgspec
+
 from .archive import Archive
+from .clock import utc_now
 from .commits import CommitView
 from .edits import Edits
 from .errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError
 from .external import describe_external, local_link
 from .folders import list_folder
+from .parts import heartbeat_key
 from .paths import join_path, normalize_folder, normalize_path, show_path
 from .prolly import Tree
 from .refs import DEFAULT_BRANCH, parse_ref
@@ -30,6 +36,7 @@ if TYPE_CHECKING:
     from .filesystem import SessionFileSystem
 
 _COPY_BYTES = 1 << 20
+BEAT_EVERY_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,9 @@ class Editing:
         self._head = head
         self._since = archive.nodes.condemned.begin() if since is None else since
         self._edits = Edits(self._tree_of(head))
+        self._opened = utc_now()
+        self._beat_due = time.monotonic() + BEAT_EVERY_S
+        self._heartbeat = ""
         self._writer = archive.objects.writer()
 
     # --- editing --------------------------------------------------------------------------------------------------
@@ -304,6 +314,8 @@ class Editing:
             if not self._ended:
                 self._ended = True
                 self._writer.close()
+                if self._heartbeat:
+                    self._archive.backend.delete_many([self._heartbeat])
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -319,7 +331,16 @@ class Editing:
             self._open()
             self._edits.check({key})
 
+    def _beat(self) -> None:
+        """Let a garbage collection know, once in a while, since when something is written that nobody refers to."""
+        if time.monotonic() < self._beat_due:
+            return
+        self._beat_due = time.monotonic() + BEAT_EVERY_S
+        self._heartbeat = self._heartbeat or heartbeat_key(secrets.token_hex(8))
+        self._archive.backend.put(self._heartbeat, msgspec.json.encode({"started": self._opened}))
+
     def _store(self, item: SourceFile) -> Value:
+        self._beat()
         if item.data is not None:
             return self._writer.put(item.data)
         if item.file is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dmlpipe.storage import editing
 from dmlpipe.storage import records as r
 from dmlpipe.storage.backend import Backend
 from dmlpipe.storage.gc import sweep
@@ -175,3 +176,12 @@ def test_a_dropped_commit_is_refused_and_led_past(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         store.publish([r.TagSet(repo="images", tag="t", commit=ids[1])])
     assert [head.commit for head in store.state.history("images")] == [ids[2], ids[0]]
+
+
+def test_a_session_that_writes_for_long_says_so_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(editing, "BEAT_EVERY_S", 0.0)
+    store = Store.init(tmp_path / "store", cache_dir=tmp_path / "cache")
+    with store.commit("images") as session:
+        session.put([("a", b"a" * 300), ("b", b"b" * 300)])
+        assert [key.rpartition("/")[2] for key, _ in store.backend.list("sessions/")] == ["heartbeat.json"]
+    assert list(store.backend.list("sessions/")) == []
