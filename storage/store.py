@@ -25,7 +25,16 @@ from .clock import utc_now
 from .commits import CommitView
 from .derivation import Derivation
 from .digest import Digest, digest
-from .errors import BackendError, ConflictError, CorruptError, ErrorCode, FormatError, InvalidInputError, NotFoundError, ReadOnlyError
+from .errors import (
+    BackendError,
+    ConflictError,
+    CorruptError,
+    ErrorCode,
+    FormatError,
+    InvalidInputError,
+    NotFoundError,
+    ReadOnlyError,
+)
 from .fsck import Progress, Report, fsck
 from .heads import RememberedHead
 from .ledger import Build, Ledger
