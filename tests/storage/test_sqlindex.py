@@ -170,3 +170,11 @@ def test_why_of_a_hash_is_the_same_with_an_index(store: Store) -> None:
     reads = store.nodes.reads
     assert store.why(prefix).to_dict() == before
     assert store.nodes.reads == reads
+
+
+def test_an_index_that_cannot_be_written_is_not_needed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    store.put("r", ("a/x", content(1)))
+    file = store.sql_index.file
+    file.mkdir(parents=True)  # nobody can write a database there
+    assert store.why(digest(content(1)).hex()[:12]).path == "/a/x"
+    assert "every branch's head is read instead" in caplog.text
