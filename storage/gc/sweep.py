@@ -193,21 +193,29 @@ class Collector:
             state = foresee(self._ledger.refresh())
             if self._nodes.condemned.version != version:
                 continue
-            marker = Marker(self._backend, self._nodes)
-            marked = marker.mark(state)
-            contents = read_contents(self._backend, state)
-            listed = [item for prefix in _PREFIXES for item in self._list(prefix)]
-            plan = plan_sweep(
-                state,
-                marked,
-                contents,
-                listed,
-                orphan_indexes=read_orphans(self._backend, listed, contents),
-                written_before_s=self._written_before(state),
-                only=only,
-            )
-            return _Prepared(plan, state, contents, marker, version)
+            try:
+                return self._look_at(state, version, only)
+            except NotFoundError:
+                # Dropped and swept under our eyes, or else really missing.
+                if self._ledger.refresh().n == state.n:
+                    raise
         raise ConflictError("other collectors are faster, again and again")
+
+    def _look_at(self, state: State, version: int, only: frozenset[str] | None) -> _Prepared:
+        marker = Marker(self._backend, self._nodes)
+        marked = marker.mark(state)
+        contents = read_contents(self._backend, state)
+        listed = [item for prefix in _PREFIXES for item in self._list(prefix)]
+        plan = plan_sweep(
+            state,
+            marked,
+            contents,
+            listed,
+            orphan_indexes=read_orphans(self._backend, listed, contents),
+            written_before_s=self._written_before(state),
+            only=only,
+        )
+        return _Prepared(plan, state, contents, marker, version)
 
     def _list(self, prefix: str) -> Iterator[Aged]:
         for key, size, written_s in self._backend.list_written(prefix):
