@@ -51,5 +51,3 @@ def test_the_first_dag_is_short_and_its_tests_pass_without_a_store(cli: Cli, her
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
-    seconds = float(done.stdout.rpartition(" in ")[2].partition("s")[0])
-    assert seconds < 5, "under a second on a machine that does nothing else"

@@ -59,7 +59,7 @@ def test_its_tests_pass_without_a_store_and_it_runs_as_it_stands(terminal: Termi
     for path in (terminal.folder / ".dmlpipe").rglob("*"):
         assert path.is_dir() or "ledger" not in path.parts, "nothing was recorded"
     tested = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--durations=0", "-p", "no:cacheprovider", "-p", "no:asyncio"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio"],
         cwd=terminal.folder,
         env=terminal.environment | {"DMLPIPE_STORE": "/nowhere"},
         capture_output=True,
@@ -69,8 +69,6 @@ def test_its_tests_pass_without_a_store_and_it_runs_as_it_stands(terminal: Termi
     )
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert "2 passed" in tested.stdout
-    # Under a second by itself; this machine may do other things meanwhile.
-    assert sum(float(seconds) for seconds in re.findall(r"^([\d.]+)s call ", tested.stdout, re.MULTILINE)) < 3
     assert list(terminal.store().refresh().repos()) == []
 
     for stem, text in TEXTS.items():
