@@ -243,10 +243,12 @@ def show(rows: Sequence[dict[str, Any]], workload: InferenceWorkload, rounds: in
     console.print(table)
 
 
-def default_out() -> Path:
-    """Return `benchmarks/results/<date>-<commit>.json`."""
+def result_file(out: Path | None) -> Path:
+    """Return where the figures go: `out`, or `<date>-<commit>.json` in the folder `out`, or in `benchmarks/results`."""
+    if out is not None and not out.is_dir():
+        return out
     name = "-".join(filter(None, (datetime.now(UTC).date().isoformat(), commit().rstrip("+"))))
-    return ROOT / "benchmarks" / "results" / f"{name}.json"
+    return (out or ROOT / "benchmarks" / "results") / f"{name}.json"
 
 
 def contenders_for(slots: Sequence[int]) -> list[Contender]:
@@ -264,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 2], help="default: 1 2")
     parser.add_argument("--dir", type=Path, help="where to work, default: the system's folder for temporary files")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/<date>-<commit>.json, and .svg beside it")
+    parser.add_argument("--out", type=Path, help="file or folder; default: benchmarks/results, and an .svg beside it")
     given = parser.parse_args(arguments)
     if given.files < 1 or given.rounds < 1 or min(given.slots) < 1:
         parser.error("--files, --rounds and --slots take numbers above 0")
@@ -273,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=132)
-    out = given.out or default_out()
+    out = result_file(given.out)
     workload = InferenceWorkload(files=given.files, trees=given.trees)
     machine, taken_at = describe(), commit()
     with tempfile.TemporaryDirectory(prefix="dmlpipe-bench-", dir=given.dir) as folder:

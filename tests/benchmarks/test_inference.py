@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import inference
 from benchmarks.chart import draw
-from benchmarks.inference import Contender, Measured, Prepared, report, run_rounds
+from benchmarks.inference import Contender, Measured, Prepared, report, result_file, run_rounds
 from benchmarks.machine import ONE_THREAD, ROOT
 from benchmarks.workloads import InferenceWorkload, write_inputs
 
@@ -106,3 +106,10 @@ def test_the_newest_stored_result_can_be_drawn_again(tmp_path: Path) -> None:
         if result["benchmark"] == "inference":
             draw(result, tmp_path / "again.png")
             assert (tmp_path / "again.png").stat().st_size > 1000
+
+
+def test_figures_go_to_a_file_or_into_a_folder(tmp_path: Path) -> None:
+    assert result_file(tmp_path / "mine.json") == tmp_path / "mine.json"
+    assert result_file(tmp_path).parent == tmp_path
+    assert result_file(tmp_path).suffix == ".json"
+    assert result_file(None).parent.name == "results"
