@@ -70,7 +70,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-_MODULES = {"try": "try_"}
+_MODULES = {"try": "verbs.try_", "demo": "demo"}
 
 # pachctl's order of words, for hands that are used to it.
 _NOUN_SECOND = ("list", "inspect", "create", "delete", "start", "stop", "wait")
@@ -103,7 +103,7 @@ class Root(click.Group):
         """Import a verb."""
         if not any(cmd_name in group for group in VERBS.values()):
             return None
-        module = importlib.import_module(f"dmlpipe.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        module = importlib.import_module(f"dmlpipe.cli.{_MODULES.get(cmd_name, f'verbs.{cmd_name}')}")
         command = module.command
         assert isinstance(command, click.Command)
         return command

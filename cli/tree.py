@@ -18,7 +18,7 @@ from collections.abc import Callable
 from rich.text import Text
 from rich.tree import Tree
 
-from ..storage.derivation import Code, Derivation, Job, PutCommit, Use
+from ..storage.provenance.derivation import Code, Derivation, Job, PutCommit, Use
 from ..storage.refs import show_commit
 from .packages import roots
 from .picture import SUFFIXES, draw

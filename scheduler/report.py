@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from ..storage.objects.segment import Failure
 from ..storage.records import Counters
-from ..storage.segment import Failure
 
 
 class RunBegan(msgspec.Struct, frozen=True, kw_only=True, tag="run-began"):

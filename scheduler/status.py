@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from ..storage import records as r
 from ..storage.state import State
 from ..storage.store import Store
+from .jobs.runs import OUTPUT_BRANCH, source_view, topological, why_due
 from .report import PipelineStatus, StoreStatus
-from .runs import OUTPUT_BRANCH, source_view, topological, why_due
 
 SHOWN_DIGITS = 6
 
@@ -104,7 +104,7 @@ def _held(state: State, name: str, pipeline: r.PipelineState, due: tuple[str, ..
 
 
 def _controller(store: Store, state: State) -> str:
-    from .epoch import is_alive
+    from .jobs.epoch import is_alive
 
     holder = state.controller()
     if holder is None or holder.ended:
@@ -118,7 +118,7 @@ def _controller(store: Store, state: State) -> str:
 def _cluster(store: Store) -> dict[str, object]:
     if not store.backend.properties.shared:
         return {}
-    from .daemon import status as cluster_status
+    from .cluster.daemon import status as cluster_status
 
     found = cluster_status(store.cache_dir, store.repo_id)
     if found is None:

@@ -14,24 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..storage import records as r
-from ..storage.bodies import read_job
 from ..storage.commits import CommitView
-from ..storage.derivation import Derivation
 from ..storage.digest import from_hex
 from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
-from ..storage.provenance import CONTENT_PREFIX_MIN
+from ..storage.objects.bodies import read_job
+from ..storage.provenance.derivation import Derivation
+from ..storage.provenance.explain import CONTENT_PREFIX_MIN
 from ..storage.refs import Ref, nearest
 from ..storage.state import State
 from ..storage.store import Store as VersionedStore
 from .errors import JobFailed
-from .preview import Plans, preview
+from .jobs.preview import Plans, preview
+from .pipelines.spec import PipelineSpec, decode_pipeline
 from .report import Observer, RunSummary, StoreStatus, Submitted, ignore
-from .spec import PipelineSpec, decode_pipeline
 from .submission import CodeWriter, Params, build, record
 
 if TYPE_CHECKING:
-    from .dag import DAG
-    from .executor import Executor
+    from .leases.executor import Executor
+    from .pipelines.dag import DAG
 
 
 _DIGITS = re.compile(r"[0-9a-f]{4,64}")
@@ -142,7 +142,7 @@ class Store(VersionedStore):
                 raise _no_pipeline(name, known)
         summary = self._hand_over(state, observer) if executor is None else None
         if summary is None:
-            from .controller import Controller
+            from .jobs.controller import Controller
 
             given = executor
             controller = Controller(
@@ -159,7 +159,7 @@ class Store(VersionedStore):
         return summary
 
     def _local_executor(self, slots: int | None) -> Executor:
-        from .cluster import start_executor
+        from .cluster.local import start_executor
 
         count = slots or len(os.sched_getaffinity(0))
         folder = self.cache_dir / "stores" / self.repo_id / "run"
@@ -174,9 +174,9 @@ class Store(VersionedStore):
 
     def _hand_over(self, state: State, observer: Observer) -> RunSummary | None:
         """Let a living `up` do the work; None: there is none."""
-        from .epoch import is_alive
-        from .follow import follow
-        from .runs import wants_retry
+        from .jobs.epoch import is_alive
+        from .jobs.follow import follow
+        from .jobs.runs import wants_retry
 
         holder = state.controller()
         if holder is None or holder.kind != "up" or not is_alive(holder, self.backend):
@@ -188,7 +188,7 @@ class Store(VersionedStore):
 
     def wait(self, *, timeout_s: float | None = None) -> bool:
         """Wait until nothing is due and nothing runs; return whether that came to be in time."""
-        from .follow import is_busy
+        from .jobs.follow import is_busy
 
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while is_busy(self.refresh()):
@@ -261,7 +261,7 @@ class Store(VersionedStore):
                 return super().why(target)
             except NotFoundError:
                 pass  # a datum's id looks the same
-        from .rows import find_datum
+        from .planning.rows import find_datum
 
         row = find_datum(self, target)
         commit = (job.commit if (job := self.state.job(row.job)) is not None else "") or "master"

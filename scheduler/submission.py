@@ -14,22 +14,22 @@ from typing import Any
 import msgspec
 
 from ..storage import records as r
-from ..storage.codetree import ValuesOnly, write_code
 from ..storage.digest import from_hex
 from ..storage.errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError
-from ..storage.node import OverlayNodes
-from ..storage.prolly import Tree
+from ..storage.objects.node import OverlayNodes
+from ..storage.objects.writer import Written
 from ..storage.refs import nearest
 from ..storage.state import State
 from ..storage.store import Store
-from ..storage.writer import Written
-from .dag import DAG
-from .inputs import Array, Files, leaves
-from .reasons import explain
+from ..storage.trees.codetree import ValuesOnly, write_code
+from ..storage.trees.prolly import Tree
+from .inputs.expression import Array, Files, leaves
+from .jobs.runs import OUTPUT_BRANCH
+from .pipelines.dag import DAG
+from .pipelines.spec import PipelineSpec, decode_pipeline, encode_pipeline, identity
+from .pipelines.topology import topological_order
+from .planning.reasons import explain
 from .report import Submitted
-from .runs import OUTPUT_BRANCH
-from .spec import PipelineSpec, decode_pipeline, encode_pipeline, identity
-from .topology import topological_order
 
 Params = Mapping[str, Mapping[str, Any]]
 
@@ -120,7 +120,7 @@ def build(
             return _build_specs(path, writer, params, code)
         if code is not None:
             raise InvalidInputError("--code belongs to JSON and YAML specs; a Python DAG names its own files")
-        from .load import load_dags
+        from .pipelines.load import load_dags
 
         what = load_dags(path)
     items = [what] if isinstance(what, DAG | PipelineSpec) else list(what)
@@ -145,7 +145,7 @@ def build(
 
 
 def _build_specs(path: Path, writer: CodeWriter, params: Params | None, code: Path | None) -> Built:
-    from .pachyderm import parse_specs
+    from .pipelines.pachyderm import parse_specs
 
     if not path.is_file():
         raise NotFoundError(f"{path}: no such file", code=ErrorCode.NO_FILE)

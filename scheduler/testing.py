@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..storage.commits import CommitView
 from .errors import JobFailed
-from .inline import InlineExecutor
+from .leases.inline import InlineExecutor
 from .store import Store
 
 if TYPE_CHECKING:
-    from .dag import DAG
+    from .pipelines.dag import DAG
 
 __all__ = ["run"]
 

@@ -19,20 +19,20 @@ import msgspec
 
 from ..storage.backend.layered import LayeredBackend
 from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
+from ..storage.objects.segment import Failure, Outcome, Row
+from ..storage.objects.value import decode_value
 from ..storage.refs import nearest
-from ..storage.segment import Failure, Outcome, Row
 from ..storage.state import State
-from ..storage.value import decode_value
 from ..worker.inline import InlineWorker
 from ..worker.job import Datum
-from .datums import SEPARATOR
-from .inputs import Array, Files, leaves
-from .jobrun import JobRun, bind_inputs, is_single
-from .plan import Run
-from .rows import find_datum
-from .spec import PipelineSpec
+from .inputs.expression import Array, Files, leaves
+from .jobs.jobrun import JobRun, bind_inputs, is_single
+from .pipelines.spec import PipelineSpec
+from .planning.datums import SEPARATOR
+from .planning.plan import Run
+from .planning.rows import find_datum
+from .planning.summary import describe_key
 from .store import Store
-from .summary import describe_key
 
 __all__ = ["Trial", "TrialResult", "Tried"]
 
@@ -113,7 +113,7 @@ class Trial:
         if file is None:
             return
         if file.suffix == ".py":
-            from .load import load_dags
+            from .pipelines.load import load_dags
 
             dags = load_dags(file)
             submitted = self._store.submit(dags, params=params)

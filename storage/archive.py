@@ -6,13 +6,13 @@ import threading
 from dataclasses import dataclass, field
 
 from .backend import Backend
-from .bodies import read_commit
-from .cache import FileCache
 from .digest import Digest, from_hex
-from .node import NodeStore
-from .objects import Objects
-from .prolly import EMPTY, Tree
+from .objects.bodies import read_commit
+from .objects.cache import FileCache
+from .objects.node import NodeStore
+from .objects.object_store import Objects
 from .records import Commit
+from .trees.prolly import EMPTY, Tree
 
 _BODIES_KEPT = 1024
 

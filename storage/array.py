@@ -24,12 +24,12 @@ from zarr.core.buffer.core import default_buffer_prototype
 from .backend import Backend
 from .digest import Data, Digest
 from .errors import InvalidInputError
-from .index import BlobIndex
-from .node import NodeStore
-from .objects import Objects, ObjectWriter
+from .objects.index import BlobIndex
+from .objects.node import NodeStore
+from .objects.object_store import Objects, ObjectWriter
+from .objects.value import PACK_BELOW_BYTES, Value, Whole, decode_value
 from .paths import join_path, normalize_folder
-from .prolly import Tree
-from .value import PACK_BELOW_BYTES, Value, Whole, decode_value
+from .trees.prolly import Tree
 
 T = TypeVar("T")
 

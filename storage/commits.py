@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .archive import Archive
-from .diff import Change, diff_folder, diff_trees
 from .errors import BackendError, CorruptError, DmlpipeError, ErrorCode, InvalidInputError, NotFoundError
 from .glob import compile_glob, glob_tree
+from .objects.value import PACK_BELOW_BYTES, Value, decode_value
 from .paths import join_path, normalize_folder, normalize_path, show_path
-from .prolly import Tree
 from .records import Commit
 from .refs import CommitRef, show_commit
-from .value import PACK_BELOW_BYTES, Value, decode_value
+from .trees.diff import Change, diff_folder, diff_trees
+from .trees.prolly import Tree
 
 if TYPE_CHECKING:
     from zarr import Array as ZarrArray

@@ -24,12 +24,12 @@ from fsspec.utils import tokenize
 
 from .backend import Backend
 from .commits import CommitView
-from .filesystem import CommitFileSystem, SessionFileSystem
-from .reading import Reader
+from .filesystem.filesystem import CommitFileSystem, SessionFileSystem
+from .filesystem.tree_files import Editor
+from .objects.reading import Reader
 from .refs import CommitRef, parse_ref, resolve
 from .state import State
 from .store import INFO_KEY, STORE_VARIABLE, Store, find_store, read_info
-from .tree_files import Editor
 
 _Key = tuple[object, ...]
 

@@ -16,28 +16,28 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from . import checkpoint as ckpt
 from .backend import Backend
-from .bodies import read_commit, read_job
-from .codetree import code_value
-from .condemned import plain_key
-from .content import OBJECT_PREFIX, Manifest, object_key
 from .digest import Digest, digest, from_hex
 from .errors import BackendError, ConflictError, CorruptError, FormatError, NotFoundError
-from .external import check_external
 from .gc.mark import input_trees, keeps_results, keeps_rows
-from .heads import SeenHead
-from .index import INDEX_PREFIX, BlobIndex, index_key
-from .ledger import PREFIX, decode_entry, entry_key
-from .node import NODE_PREFIX, NodeStore, OverlayNodes, node_key, unpack_node
-from .pack import PACK_PREFIX, Location, read_footer, verify_pack
+from .ledger import checkpoint as ckpt
+from .ledger.heads import SeenHead
+from .ledger.ledger import PREFIX, decode_entry, entry_key
+from .objects.bodies import read_commit, read_job
+from .objects.condemned import plain_key
+from .objects.content import OBJECT_PREFIX, Manifest, object_key
+from .objects.external import check_external
+from .objects.index import INDEX_PREFIX, BlobIndex, index_key
+from .objects.node import NODE_PREFIX, NodeStore, OverlayNodes, node_key, unpack_node
+from .objects.pack import PACK_PREFIX, Location, read_footer, verify_pack
+from .objects.segment import SEGMENT_PREFIX
+from .objects.value import External, Inline, Pieces, Value, Whole, decode_value
 from .paths import show_path
-from .prolly import EMPTY, Tree
 from .records import Commit
 from .refs import show_commit
-from .segment import SEGMENT_PREFIX
 from .state import State
-from .value import External, Inline, Pieces, Value, Whole, decode_value
+from .trees.codetree import code_value
+from .trees.prolly import EMPTY, Tree
 
 TOUCHES_SHOWN = 10
 

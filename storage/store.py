@@ -19,11 +19,8 @@ import msgspec
 from .actor import user_name
 from .archive import Archive
 from .backend import Backend, open_backend, probe_exclusive_create
-from .branch_merge import MergeResult, merge_branch
-from .cache import FileCache
 from .clock import utc_now
 from .commits import CommitView
-from .derivation import Derivation
 from .digest import Digest, digest
 from .errors import (
     BackendError,
@@ -36,18 +33,18 @@ from .errors import (
     ReadOnlyError,
 )
 from .fsck import Progress, Report, fsck
-from .heads import RememberedHead
-from .ledger import Build, Ledger
-from .locations import Locator
-from .merge import Prefer
-from .node import TREE_TARGET, NodeStore
-from .objects import Objects
-from .open_commit import OpenCommit, begin_open_commit, find_open_commit
-from .pack import PACK_TARGET_BYTES, Location
-from .parts import SESSIONS_PREFIX, OpenInfo, read_open
-from .prolly import Tree
-from .proof import prove
-from .provenance import CONTENT_PREFIX_MIN, find_content, impact, why
+from .ledger.heads import RememberedHead
+from .ledger.ledger import Build, Ledger
+from .ledger.sweeps import SweepWatch
+from .objects.cache import FileCache
+from .objects.locations import Locator
+from .objects.node import TREE_TARGET, NodeStore
+from .objects.object_store import Objects
+from .objects.pack import PACK_TARGET_BYTES, Location
+from .objects.value import WHOLE_MAX_BYTES
+from .provenance.derivation import Derivation
+from .provenance.explain import CONTENT_PREFIX_MIN, find_content, impact, why
+from .provenance.proof import prove
 from .records import Commit, Entry, JobState, Record, RefSet, RepoCreate, RepoDelete, TagSet
 from .refs import (
     DEFAULT_BRANCH,
@@ -59,15 +56,18 @@ from .refs import (
     need_repo,
     resolve,
 )
-from .session import Session, Target
+from .sessions.branch_merge import MergeResult, merge_branch
+from .sessions.open_commit import OpenCommit, begin_open_commit, find_open_commit
+from .sessions.parts import SESSIONS_PREFIX, OpenInfo, read_open
+from .sessions.session import Session, Target
+from .sessions.transaction import Transaction
 from .sources import Source
 from .state import State
-from .sweeps import SweepWatch
-from .transaction import Transaction
-from .value import WHOLE_MAX_BYTES
+from .trees.merge import Prefer
+from .trees.prolly import Tree
 
 if TYPE_CHECKING:
-    from .sqlindex import SqlIndex
+    from .provenance.sqlindex import SqlIndex
 
 logger = logging.getLogger(__name__)
 
@@ -733,7 +733,7 @@ class Store:
     @property
     def sql_index(self) -> SqlIndex:
         """The SQLite index in this machine's cache: made by its `refresh`, never needed."""
-        from .sqlindex import SqlIndex
+        from .provenance.sqlindex import SqlIndex
 
         return SqlIndex(self._own / "sql" / f"{self._place}.sqlite")
 
@@ -741,7 +741,7 @@ class Store:
         places = find_content(self.archive, self.state, prefix)
         index = self.sql_index
         if index.exists:
-            from . import sqlindex
+            from .provenance import sqlindex
 
             try:
                 index.refresh(self.archive, self.ledger)

@@ -34,7 +34,7 @@ assert not bare, bare
 
 
 def test_a_module_refuses_its_bare_name() -> None:
-    code = "import scheduler.spec"
+    code = "import scheduler.errors"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "beyond top-level package" in done.stderr
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from ..storage.errors import DmlpipeError
 from ..storage.store import Store
-from .environment import clean_environment
+from .child.environment import clean_environment
+from .child.zygote import Zygote
 from .folders import release, worker_folder
 from .messages import LeaseSource
 from .pull import PullLoop, PullSettings, new_worker_name
 from .segments import FlushLimits
-from .zygote import Zygote
 
 logger = logging.getLogger("dmlpipe.worker")
 

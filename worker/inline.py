@@ -16,22 +16,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..storage.errors import DmlpipeError
-from ..storage.segment import Outcome, Row
-from ..storage.value import encode_value
-from .attempts import Attempts, Call, resident_key
-from .call import Loaded, load_transform
-from .child import rewritten
-from .collect import Output, collect_folder
-from .command import run_command
-from .environment import datum_environment
-from .failure import UserFrames, failure_of
+from ..storage.objects.segment import Outcome, Row
+from ..storage.objects.value import encode_value
+from .child.call import Loaded, load_transform
+from .child.collect import Output, collect_folder
+from .child.command import run_command
+from .child.environment import datum_environment
+from .child.failure import UserFrames, failure_of
+from .child.main import rewritten
+from .child.wire import Result, Setup
 from .job import CommandTransform, Datum, JobSpec, Parameter, PythonTransform
-from .job_work import JobWork, WorkerStore
-from .lease_run import wrote_to_input
-from .materialize import Materializer, Prepared
 from .messages import Stored
 from .segments import FlushLimits, SegmentWriter, worker_host
-from .wire import Result, Setup
+from .slots.attempts import Attempts, Call, resident_key
+from .slots.job_work import JobWork, WorkerStore
+from .slots.lease_run import wrote_to_input
+from .slots.materialize import Materializer, Prepared
 
 
 class InlineWorker:

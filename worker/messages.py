@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from ..storage.segment import Failure
+from ..storage.objects.segment import Failure
 from .job import Lease
 
 PROTOCOL = 1

@@ -25,12 +25,11 @@ from pathlib import Path
 
 from ..storage.digest import from_hex
 from ..storage.errors import DmlpipeError
-from ..storage.segment import Outcome, Row
+from ..storage.objects.segment import Outcome, Row
 from ..storage.version import __version__
-from .failure import UserFrames, failure_of
+from .child.failure import UserFrames, failure_of
+from .child.zygote import Zygote
 from .job import Datum, Lease, decode_block, decode_spec
-from .job_work import JobTable, JobWork, WorkerStore
-from .lease_run import LeaseReport, SlotWorker
 from .messages import (
     MAX_FAILURES_REPORTED,
     PROTOCOL,
@@ -43,7 +42,8 @@ from .messages import (
     Stored,
 )
 from .segments import FlushLimits, SegmentWriter, worker_host
-from .zygote import Zygote
+from .slots.job_work import JobTable, JobWork, WorkerStore
+from .slots.lease_run import LeaseReport, SlotWorker
 
 logger = logging.getLogger(__name__)
 
@@ -309,7 +309,7 @@ class PullLoop:
         return decode_block(self._store.nodes.get(from_hex(block)))
 
     def _make_job(self, spec: str) -> JobWork:
-        # What this worker finds in the store counts as there only as of the job's beginning (`storage/condemned.py`).
+        # What this worker finds in the store counts as there only as of the job's beginning (`objects/condemned.py`).
         self._store.refresh()
         decoded = decode_spec(self._store.nodes.get(from_hex(spec)))
         folder = self._folder / "jobs" / f"{decoded.job}-{uuid.uuid4().hex[:8]}"

@@ -16,10 +16,10 @@ import msgspec
 
 from ..storage.backend import Backend
 from ..storage.errors import ConflictError
-from ..storage.objects import Objects, ObjectWriter
-from ..storage.pack import PackBuilder
-from ..storage.segment import Outcome, Row, SegmentMeta, encode_rows, segment_key
-from ..storage.value import Value
+from ..storage.objects.object_store import Objects, ObjectWriter
+from ..storage.objects.pack import PackBuilder
+from ..storage.objects.segment import Outcome, Row, SegmentMeta, encode_rows, segment_key
+from ..storage.objects.value import Value
 from .messages import Stored, StoredLease
 
 _ROW_BYTES = 160

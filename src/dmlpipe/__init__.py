@@ -13,37 +13,37 @@ from .storage.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .scheduler import testing as testing
-    from .scheduler.dag import DAG as DAG
-    from .scheduler.dag import Files as Files
-    from .scheduler.inputs import array as array
-    from .scheduler.inputs import cross as cross
-    from .scheduler.inputs import files as files
-    from .scheduler.inputs import group as group
-    from .scheduler.inputs import join as join
-    from .scheduler.inputs import like as like
-    from .scheduler.inputs import union as union
-    from .scheduler.inputs import values as values
+    from .scheduler.inputs.expression import array as array
+    from .scheduler.inputs.expression import cross as cross
+    from .scheduler.inputs.expression import files as files
+    from .scheduler.inputs.expression import group as group
+    from .scheduler.inputs.expression import join as join
+    from .scheduler.inputs.expression import like as like
+    from .scheduler.inputs.expression import union as union
+    from .scheduler.inputs.expression import values as values
+    from .scheduler.pipelines.dag import DAG as DAG
+    from .scheduler.pipelines.dag import Files as Files
     from .scheduler.store import Store as Store
     from .scheduler.store import init as init
     from .scheduler.store import open as open
     from .storage.errors import DmlpipeError as DmlpipeError
 
 _HOME = {
-    "DAG": "scheduler.dag",
+    "DAG": "scheduler.pipelines.dag",
     "DmlpipeError": "storage.errors",
-    "Files": "scheduler.dag",
+    "Files": "scheduler.pipelines.dag",
     "Store": "scheduler.store",
-    "array": "scheduler.inputs",
-    "cross": "scheduler.inputs",
-    "files": "scheduler.inputs",
-    "group": "scheduler.inputs",
+    "array": "scheduler.inputs.expression",
+    "cross": "scheduler.inputs.expression",
+    "files": "scheduler.inputs.expression",
+    "group": "scheduler.inputs.expression",
     "init": "scheduler.store",
-    "join": "scheduler.inputs",
-    "like": "scheduler.inputs",
+    "join": "scheduler.inputs.expression",
+    "like": "scheduler.inputs.expression",
     "open": "scheduler.store",
     "testing": "scheduler",
-    "union": "scheduler.inputs",
-    "values": "scheduler.inputs",
+    "union": "scheduler.inputs.expression",
+    "values": "scheduler.inputs.expression",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

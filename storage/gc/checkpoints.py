@@ -6,12 +6,12 @@ write changes nothing: a checkpoint follows from the ledger alone.
 
 from __future__ import annotations
 
-from .. import checkpoint as ckpt
 from ..backend import Backend
-from ..ledger import Ledger
-from ..node import NodeStore
-from ..prolly import Tree, empty
+from ..ledger import checkpoint as ckpt
+from ..ledger.ledger import Ledger
+from ..objects.node import NodeStore
 from ..state import State
+from ..trees.prolly import Tree, empty
 
 
 def write_missing(backend: Backend, nodes: NodeStore, ledger: Ledger) -> int:

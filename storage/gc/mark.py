@@ -15,20 +15,20 @@ from typing import Any
 
 import msgspec
 
-from .. import checkpoint as ckpt
 from ..backend import Backend
-from ..bodies import read_commit, read_job
-from ..codetree import code_value
-from ..content import Manifest
 from ..digest import Digest, from_hex
 from ..errors import CorruptError, NotFoundError
-from ..node import NodeStore
-from ..pack import read_footer
-from ..prolly import EMPTY
+from ..ledger import checkpoint as ckpt
+from ..objects.bodies import read_commit, read_job
+from ..objects.content import Manifest
+from ..objects.node import NodeStore
+from ..objects.pack import read_footer
+from ..objects.segment import SEGMENT_PREFIX, decode_rows
+from ..objects.value import External, Inline, Pieces, Value, Whole, decode_value
 from ..records import Context, JobState
-from ..segment import SEGMENT_PREFIX, decode_rows
 from ..state import State
-from ..value import External, Inline, Pieces, Value, Whole, decode_value
+from ..trees.codetree import code_value
+from ..trees.prolly import EMPTY
 
 Leaf = Callable[[bytes], Iterable[Value]]
 

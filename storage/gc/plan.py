@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..backend import Backend
-from ..condemned import plain_key
-from ..content import OBJECT_PREFIX
 from ..digest import Digest, from_hex
 from ..errors import CorruptError, NotFoundError
-from ..index import INDEX_PREFIX, BlobIndex
-from ..node import NODE_PREFIX
-from ..pack import PACK_PREFIX, Location
-from ..segment import SEGMENT_PREFIX
+from ..objects.condemned import plain_key
+from ..objects.content import OBJECT_PREFIX
+from ..objects.index import INDEX_PREFIX, BlobIndex
+from ..objects.node import NODE_PREFIX
+from ..objects.pack import PACK_PREFIX, Location
+from ..objects.segment import SEGMENT_PREFIX
 from ..state import State
 from .mark import Marked
 

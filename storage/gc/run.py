@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from ..archive import Archive
 from ..backend import Backend
 from ..backend.local import LocalBackend
-from ..content import Content
-from ..ledger import Ledger
-from ..node import NodeStore
+from ..ledger.ledger import Ledger
+from ..objects.content import Content
+from ..objects.node import NodeStore
 from ..records import CommitDrop, Record
 from ..state import State
 from .plan import Plan

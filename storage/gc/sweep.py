@@ -23,18 +23,27 @@ from typing import Any
 import msgspec
 
 from ..backend import Backend
-from ..compression import compress, decompress
-from ..condemned import SweepList, encode_list
-from ..content import Content
 from ..digest import Digest
 from ..errors import ConflictError, ErrorCode, NotFoundError
-from ..index import INDEX_PREFIX, BlobIndex, index_key
-from ..ledger import Ledger
-from ..node import NodeStore
-from ..pack import CODEC_ZSTD, PACK_TARGET_BYTES, Location, PackBuilder, check_blob, pack_key, parse_footer, unpack
+from ..ledger.ledger import Ledger
+from ..ledger.sweeps import read_list
+from ..objects.compression import compress, decompress
+from ..objects.condemned import SweepList, encode_list
+from ..objects.content import Content
+from ..objects.index import INDEX_PREFIX, BlobIndex, index_key
+from ..objects.node import NodeStore
+from ..objects.pack import (
+    CODEC_ZSTD,
+    PACK_TARGET_BYTES,
+    Location,
+    PackBuilder,
+    check_blob,
+    pack_key,
+    parse_footer,
+    unpack,
+)
 from ..records import GcDone, GcSweep, Record
 from ..state import State
-from ..sweeps import read_list
 from .checkpoints import write_missing
 from .mark import Marker
 from .plan import Aged, Contents, Plan, is_alive, plan_sweep, read_contents, read_orphans

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backend import Backend
-from ..condemned import plain_key
 from ..digest import Digest, from_hex
-from ..node import NodeStore
+from ..objects.condemned import plain_key
+from ..objects.node import NodeStore
 from ..state import State
 from .mark import Marker
 from .plan import read_contents

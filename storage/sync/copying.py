@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..backend import MAX_OBJECT_BYTES, Backend
-from ..condemned import plain_key
-from ..content import OBJECT_PREFIX, object_key
 from ..digest import Digest, digest, from_hex
 from ..errors import CorruptError, NotFoundError
-from ..index import INDEX_PREFIX, index_key
-from ..pack import Footer, read_footer, verify_pack
-from ..segment import SEGMENT_PREFIX, decode_rows
+from ..objects.condemned import plain_key
+from ..objects.content import OBJECT_PREFIX, object_key
+from ..objects.index import INDEX_PREFIX, index_key
+from ..objects.pack import Footer, read_footer, verify_pack
+from ..objects.segment import SEGMENT_PREFIX, decode_rows
 from ..store import Store
 from .reach import Needed, Stored, fetch_displaced
 

@@ -15,19 +15,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..compression import decompress
-from ..condemned import displaced, place_for
-from ..content import Manifest, object_key
 from ..digest import Digest, digest, from_hex, short
 from ..errors import CorruptError, NotFoundError
-from ..index import BlobIndex, index_key
-from ..node import NodeStore, node_key
-from ..prolly import EMPTY
+from ..objects.compression import decompress
+from ..objects.condemned import displaced, place_for
+from ..objects.content import Manifest, object_key
+from ..objects.index import BlobIndex, index_key
+from ..objects.node import NodeStore, node_key
+from ..objects.value import PACK_BELOW_BYTES, External, Inline, Pieces, Value, Whole
 from ..records import Commit, CommitState, Context, JobRecord, JobState, SweepState, VersionState
 from ..state import State
 from ..store import Store
-from ..tree_values import ValuesOf, code_values, file_values, no_values, success_values
-from ..value import PACK_BELOW_BYTES, External, Inline, Pieces, Value, Whole
+from ..trees.prolly import EMPTY
+from ..trees.tree_values import ValuesOf, code_values, file_values, no_values, success_values
 
 _TOGETHER = 64
 _Inner = tuple[int, int, list[bytes], list[Any]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..digest import digest
 from ..errors import ConflictError
-from ..ledger import decode_entry, entry_key
+from ..ledger.ledger import decode_entry, entry_key
 from ..store import Store
 
 HashOf = Callable[[int], str]

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..backend import Backend, open_backend, probe_exclusive_create
 from ..errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError
-from ..ledger import entry_key
+from ..ledger.ledger import entry_key
 from ..store import INFO_KEY, Store, read_info
 from .copying import Copier
 from .meter import Meter

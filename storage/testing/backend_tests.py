@@ -1,6 +1,7 @@
 """The contract of `Backend` as a test suite: subclass `BackendTests` and give it a fixture `backend`.
 
-Each rule has a test; `tests/storage/broken_backends.py` has, for each rule, a backend that breaks it and nothing else.
+Each rule has a test; `tests/storage/backend/broken_backends.py` has, for each rule, a backend that breaks it and
+nothing else.
 """
 
 from __future__ import annotations

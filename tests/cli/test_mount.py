@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dmlpipe.cli import mount
+from dmlpipe.cli.verbs import mount
 
 from .conftest import Cli
 

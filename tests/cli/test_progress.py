@@ -8,8 +8,8 @@ from rich.console import Console
 from dmlpipe.cli.progress import LINE_EVERY_S, Progress, bar, failure_lines
 from dmlpipe.cli.summary import summary_lines
 from dmlpipe.scheduler import report as r
+from dmlpipe.storage.objects.segment import Failure
 from dmlpipe.storage.records import Counters
-from dmlpipe.storage.segment import Failure
 
 MODEL = "7d02b1ff00"
 FAILURE = Failure(

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from dmlpipe.cli.tree import derivation_tree
-from dmlpipe.storage.derivation import Code, Datum, Derivation, Job, PutCommit, Use
+from dmlpipe.storage.provenance.derivation import Code, Datum, Derivation, Job, PutCommit, Use
 
 JOB = Job("20ce31aa", "3f", "done", "2026-11-23T19:01:00Z", "2026-11-23T19:02:00Z", "a")
 TRAINED = Job("11aa22bb", "3e", "done", "2026-11-23T18:01:00Z", "", "a")

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from dmlpipe.scheduler import jobrun
+from dmlpipe.scheduler.jobs import jobrun
 from dmlpipe.scheduler.store import Store
-from dmlpipe.storage.prolly import Tree
 from dmlpipe.storage.records import JobDone
+from dmlpipe.storage.trees.prolly import Tree
 
 
 def die() -> NoReturn:

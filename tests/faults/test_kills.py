@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from dmlpipe.scheduler.store import Store
-from dmlpipe.storage.pack import read_rows
-from dmlpipe.storage.segment import decode_rows
+from dmlpipe.storage.objects.pack import read_rows
+from dmlpipe.storage.objects.segment import decode_rows
 from tests.faults.killed_run import POINTS
 
 ROOT = Path(__file__).parents[2]

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.scheduler.cluster import Cluster, start_local
-from dmlpipe.scheduler.dask_executor import DaskExecutor
+from dmlpipe.scheduler.cluster.local import Cluster, start_local
 from dmlpipe.scheduler.errors import ClusterError
-from dmlpipe.scheduler.executor import Event, Executor, SegmentStored
+from dmlpipe.scheduler.leases.dask_executor import DaskExecutor
+from dmlpipe.scheduler.leases.executor import Event, Executor, SegmentStored
 from dmlpipe.scheduler.store import Store
 from dmlpipe.storage.digest import from_hex
-from dmlpipe.storage.pack import read_rows
-from dmlpipe.storage.segment import decode_rows
+from dmlpipe.storage.objects.pack import read_rows
+from dmlpipe.storage.objects.segment import decode_rows
 
 DATUMS = 160
 SLOTS = 2

@@ -13,7 +13,7 @@ import pytest
 import zarr
 
 import dmlpipe as dml
-from dmlpipe.scheduler.inline import InlineExecutor
+from dmlpipe.scheduler.leases.inline import InlineExecutor
 from dmlpipe.scheduler.report import RunSummary
 
 pytestmark = pytest.mark.timeout(120)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.storage.pack import read_rows
-from dmlpipe.storage.segment import decode_rows
+from dmlpipe.storage.objects.pack import read_rows
+from dmlpipe.storage.objects.segment import decode_rows
 from tests.integration.terminal import Terminal, wait_for
 
 pytestmark = pytest.mark.timeout(120)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 
-from dmlpipe.scheduler.inputs import cross, files
-from dmlpipe.scheduler.spec import Options, PipelineSpec
+from dmlpipe.scheduler.inputs.expression import cross, files
+from dmlpipe.scheduler.pipelines.spec import Options, PipelineSpec
 from dmlpipe.scheduler.store import Store
-from dmlpipe.storage.value import decode_value
+from dmlpipe.storage.objects.value import decode_value
 from dmlpipe.worker.job import CommandTransform, Datum, JobSpec
 from tests.scheduler.fake_executor import FakeExecutor
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.scheduler.supervise import ProcessId
-from dmlpipe.storage.pack import read_rows
+from dmlpipe.scheduler.cluster.supervise import ProcessId
+from dmlpipe.storage.objects.pack import read_rows
+from dmlpipe.storage.objects.segment import decode_rows
 from dmlpipe.storage.records import JobStart
-from dmlpipe.storage.segment import decode_rows
 from tests.integration.terminal import PROGRAM, Terminal, wait_for
 
 pytestmark = pytest.mark.timeout(150)

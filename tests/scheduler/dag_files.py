@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from dmlpipe.scheduler.load import load_dags
-from dmlpipe.scheduler.spec import PipelineSpec
+from dmlpipe.scheduler.pipelines.load import load_dags
+from dmlpipe.scheduler.pipelines.spec import PipelineSpec
 from dmlpipe.storage.digest import digest
 
 HEAD = "from pathlib import Path\nimport dmlpipe as dml\ndag = dml.DAG('d')\n"

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from dmlpipe.scheduler.executor import Event, JobFinished, JobOffer, Progressed, SegmentStored
+from dmlpipe.scheduler.leases.executor import Event, JobFinished, JobOffer, Progressed, SegmentStored
 from dmlpipe.storage.digest import from_hex
-from dmlpipe.storage.pack import PackBuilder
-from dmlpipe.storage.segment import Failure, Outcome, Row, SegmentMeta, encode_rows, segment_key
+from dmlpipe.storage.objects.pack import PackBuilder
+from dmlpipe.storage.objects.segment import Failure, Outcome, Row, SegmentMeta, encode_rows, segment_key
+from dmlpipe.storage.objects.value import encode_value
 from dmlpipe.storage.store import Store
-from dmlpipe.storage.value import encode_value
 from dmlpipe.worker.job import Datum, JobSpec, decode_block, decode_spec
 
 Compute = Callable[[JobSpec, Datum], dict[str, bytes]]

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from dmlpipe.storage.bodies import encode_body
 from dmlpipe.storage.digest import digest
-from dmlpipe.storage.index import BlobIndex, index_key
-from dmlpipe.storage.pack import PackBuilder, parse_footer
+from dmlpipe.storage.objects.bodies import encode_body
+from dmlpipe.storage.objects.index import BlobIndex, index_key
+from dmlpipe.storage.objects.pack import PackBuilder, parse_footer
+from dmlpipe.storage.objects.segment import Outcome, Row, encode_rows, segment_key
+from dmlpipe.storage.objects.value import encode_value
 from dmlpipe.storage.records import (
     Commit,
     CommitMade,
@@ -27,9 +29,7 @@ from dmlpipe.storage.records import (
     RunDone,
     RunStart,
 )
-from dmlpipe.storage.segment import Outcome, Row, encode_rows, segment_key
 from dmlpipe.storage.store import Store
-from dmlpipe.storage.value import encode_value
 
 Leaf = dict[str, object]
 

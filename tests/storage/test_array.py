@@ -17,13 +17,13 @@ from zarr.testing.store import StoreTests
 
 from dmlpipe.storage.array import ArrayStore
 from dmlpipe.storage.backend import Backend, open_backend
-from dmlpipe.storage.edits import Edits
 from dmlpipe.storage.errors import InvalidInputError
-from dmlpipe.storage.index import BlobIndex
-from dmlpipe.storage.node import NodeStore
-from dmlpipe.storage.objects import Objects, ObjectWriter
-from dmlpipe.storage.prolly import EMPTY, Tree, build
-from dmlpipe.storage.value import Value, Whole, decode_value, encode_value
+from dmlpipe.storage.objects.index import BlobIndex
+from dmlpipe.storage.objects.node import NodeStore
+from dmlpipe.storage.objects.object_store import Objects, ObjectWriter
+from dmlpipe.storage.objects.value import Value, Whole, decode_value, encode_value
+from dmlpipe.storage.trees.edits import Edits
+from dmlpipe.storage.trees.prolly import EMPTY, Tree, build
 
 _numbers = itertools.count()
 

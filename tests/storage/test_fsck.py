@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.storage.ledger import entry_key
+from dmlpipe.storage.ledger.ledger import entry_key
 from dmlpipe.storage.store import Store
 
 BIG = os.urandom(2 << 20)

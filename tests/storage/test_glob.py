@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from dmlpipe.storage.backend.memory import MemoryBackend
 from dmlpipe.storage.errors import ErrorCode, InvalidInputError
 from dmlpipe.storage.glob import compile_glob, glob_tree
-from dmlpipe.storage.node import NodeStore
-from dmlpipe.storage.prolly import Tree, build
+from dmlpipe.storage.objects.node import NodeStore
+from dmlpipe.storage.trees.prolly import Tree, build
 
 YES = [
     ("/*", "a", {}),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dmlpipe.storage.checkpoint import CHECKPOINT_EVERY, read_checkpoint
+from dmlpipe.storage.ledger.checkpoint import CHECKPOINT_EVERY, read_checkpoint
 from dmlpipe.storage.store import Store
 
 from ..data.golden.generate import expected, fill

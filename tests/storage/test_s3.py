@@ -11,11 +11,11 @@ import pytest
 from dmlpipe.storage.backend import Backend, open_backend, probe_exclusive_create
 from dmlpipe.storage.backend.remote import RemoteBackend
 from dmlpipe.storage.errors import BackendError, ErrorCode, NotFoundError
-from dmlpipe.storage.index import BlobIndex
-from dmlpipe.storage.node import NodeStore
-from dmlpipe.storage.objects import Objects
-from dmlpipe.storage.prolly import Tree, build
+from dmlpipe.storage.objects.index import BlobIndex
+from dmlpipe.storage.objects.node import NodeStore
+from dmlpipe.storage.objects.object_store import Objects
 from dmlpipe.storage.testing import BackendTests
+from dmlpipe.storage.trees.prolly import Tree, build
 
 pytestmark = pytest.mark.s3
 

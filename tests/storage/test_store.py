@@ -20,7 +20,7 @@ from dmlpipe.storage.errors import (
     NotFoundError,
     ReadOnlyError,
 )
-from dmlpipe.storage.ledger import entry_key
+from dmlpipe.storage.ledger.ledger import entry_key
 from dmlpipe.storage.store import Store, default_cache_dir, find_store
 
 

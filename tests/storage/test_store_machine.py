@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dmlpipe.storage.branch_merge import MergeConflictError, MergeKind
 from dmlpipe.storage.errors import ConflictError, DmlpipeError, InvalidInputError, NotFoundError
 from dmlpipe.storage.paths import folders_of
+from dmlpipe.storage.sessions.branch_merge import MergeConflictError, MergeKind
 from dmlpipe.storage.store import Store
 
 Files = dict[str, str]

@@ -12,15 +12,16 @@ from typing import Any
 
 import msgspec
 
-from dmlpipe.storage.codetree import write_code
 from dmlpipe.storage.digest import digest, from_hex
-from dmlpipe.storage.pack import read_footer
-from dmlpipe.storage.prolly import Tree
+from dmlpipe.storage.objects.pack import read_footer
+from dmlpipe.storage.objects.segment import Row, SegmentMeta, decode_rows
+from dmlpipe.storage.objects.value import decode_value
 from dmlpipe.storage.records import PipelineSet, RepoCreate
-from dmlpipe.storage.segment import Row, SegmentMeta, decode_rows
 from dmlpipe.storage.store import Store
-from dmlpipe.storage.value import decode_value
-from dmlpipe.worker.environment import clean_environment
+from dmlpipe.storage.trees.codetree import write_code
+from dmlpipe.storage.trees.prolly import Tree
+from dmlpipe.worker.child.environment import clean_environment
+from dmlpipe.worker.child.zygote import Zygote
 from dmlpipe.worker.job import (
     CommandTransform,
     Datum,
@@ -36,7 +37,6 @@ from dmlpipe.worker.job import (
 from dmlpipe.worker.messages import LeaseReply, LeaseRequest
 from dmlpipe.worker.pull import PullLoop, PullSettings
 from dmlpipe.worker.segments import FlushLimits
-from dmlpipe.worker.zygote import Zygote
 
 WAIT_S = 60.0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dmlpipe.storage.store import Store
-from dmlpipe.worker.zygote import Zygote
+from dmlpipe.worker.child.zygote import Zygote
 from tests.worker.bench import Bench, start_zygote
 
 

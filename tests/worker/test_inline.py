@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.storage.segment import Outcome, Row
+from dmlpipe.storage.objects.segment import Outcome, Row
 from dmlpipe.storage.store import Store
+from dmlpipe.worker.child.zygote import Zygote
 from dmlpipe.worker.inline import InlineWorker
 from dmlpipe.worker.job import Datum, JobSpec
-from dmlpipe.worker.zygote import Zygote
 from tests.worker.bench import (
     Bench,
     command,
@@ -25,7 +25,7 @@ from tests.worker.bench import (
     spec,
     varying,
 )
-from tests.worker.test_lease_run import BATCHED, IMAGES
+from tests.worker.slots.test_lease_run import BATCHED, IMAGES
 
 
 @pytest.fixture

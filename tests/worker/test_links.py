@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.storage.segment import Outcome
+from dmlpipe.storage.objects.segment import Outcome
 from dmlpipe.storage.store import Store
-from dmlpipe.worker.zygote import Zygote
+from dmlpipe.worker.child.zygote import Zygote
 from tests.worker.bench import Bench, constant, file_datums, parameter, python, spec, varying
 
 

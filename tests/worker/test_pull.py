@@ -8,7 +8,7 @@ import pytest
 
 from dmlpipe.storage.backend import Backend
 from dmlpipe.storage.errors import BackendError
-from dmlpipe.storage.segment import Outcome
+from dmlpipe.storage.objects.segment import Outcome
 from dmlpipe.worker.messages import LeaseReply, LeaseRequest
 from dmlpipe.worker.pull import new_worker_name
 from dmlpipe.worker.segments import FlushLimits

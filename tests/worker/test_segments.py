@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from dmlpipe.storage.errors import ConflictError
-from dmlpipe.storage.segment import Failure, Outcome, Row
+from dmlpipe.storage.objects.segment import Failure, Outcome, Row
+from dmlpipe.storage.objects.value import encode_value
 from dmlpipe.storage.store import Store
-from dmlpipe.storage.value import encode_value
 from dmlpipe.worker.messages import StoredLease
 from dmlpipe.worker.segments import FlushLimits, SegmentWriter
 from tests.worker.bench import Bench

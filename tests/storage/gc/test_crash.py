@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.storage import editing
 from dmlpipe.storage import records as r
 from dmlpipe.storage.backend import Backend
 from dmlpipe.storage.gc import sweep
+from dmlpipe.storage.sessions import editing
 from dmlpipe.storage.store import Store
 from dmlpipe.storage.testing import Stopped, StoppingBackend
 from tests.storage.gc.model import collector, drop, open_on

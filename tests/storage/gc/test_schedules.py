@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dmlpipe.storage import ledger
 from dmlpipe.storage.gc.mark import Marked, Marker
 from dmlpipe.storage.gc.sweep import Collector
-from dmlpipe.storage.node import NodeStore
+from dmlpipe.storage.ledger import ledger
+from dmlpipe.storage.objects.node import NodeStore
 from dmlpipe.storage.state import State
 from tests.storage.gc.model import World
 

@@ -1,0 +1,68 @@
+"""`init`: make a store, and with `--dag` a first DAG beside it."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import re
+from pathlib import Path
+
+import click
+
+from ...storage.errors import ConflictError, DmlpipeError, ErrorCode
+from ..app import App
+from ..command import Verb
+from ..text import size
+
+TEMPLATES = {"dag.py": "dag.py.txt", "test_dag.py": "test_dag.py.txt"}
+
+
+@click.command("init", cls=Verb)
+@click.argument("url", required=False)
+@click.option("--dag", is_flag=True, help="Also write dag.py and test_dag.py into this folder.")
+@click.pass_obj
+def command(app: App, url: str | None, dag: bool) -> None:
+    """Make a store here, and a first DAG with --dag.
+
+    URL is a folder or any fsspec URL (s3://bucket/prefix); default: ./.dmlpipe.
+    """
+    from ...storage.store import Store
+
+    written = _plan_templates(Path.cwd()) if dag else {}
+    place = url or app.url or os.environ.get("DMLPIPE_STORE") or "./.dmlpipe"
+    try:
+        store = Store.init(place)
+    except DmlpipeError as error:
+        # With --dag the store is not what was asked for first; what is no store is still refused.
+        if not dag or error.code != ErrorCode.EXISTS:
+            raise
+        Store.open(place, read_only=True)
+        app.note(f"{place} is a store already")
+        made = ""
+    else:
+        made = store.url
+        app.say(f"made an empty store at {store.url}")
+    for path, text in written.items():
+        path.write_text(text, encoding="utf-8")
+        app.say(f"wrote {path.name} ({size(len(text.encode()))})")
+    if written:
+        app.say("next: pytest   ·   dmlpipe put texts SOME.txt   ·   dmlpipe run dag.py")
+    if app.json:
+        app.emit({"store": made or place, "created": bool(made), "files": [str(path) for path in written]})
+
+
+def _plan_templates(folder: Path) -> dict[Path, str]:
+    """Read the templates; refuse before anything is written if one is in the way."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._") or "first"
+    texts = {}
+    for target, template in TEMPLATES.items():
+        path = folder / target
+        if path.exists():
+            raise ConflictError(
+                f"{target} exists already in {folder}",
+                code=ErrorCode.EXISTS,
+                hint="nothing was written; move it away, or work in another folder",
+            )
+        source = importlib.resources.files("dmlpipe.cli") / "templates" / template
+        texts[path] = source.read_text(encoding="utf-8").replace("@NAME@", name)
+    return texts

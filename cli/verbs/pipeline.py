@@ -1,0 +1,132 @@
+"""`pipeline`: list, inspect, stop, start, reprocess, delete."""
+
+from __future__ import annotations
+
+import click
+
+from ...storage import records as r
+from ...storage.errors import ErrorCode, NotFoundError
+from ...storage.refs import nearest
+from ...storage.state import State
+from ..app import App
+from ..command import Noun
+from ..text import short, when
+
+
+@click.group("pipeline", cls=Noun)
+def command() -> None:
+    """list, inspect, stop, start, reprocess, delete."""
+
+
+@command.command("list")
+@click.pass_obj
+def list_(app: App) -> None:
+    """List pipelines."""
+    state = app.data(read_only=True).state
+    rows = []
+    for name, pipeline in state.pipelines():
+        inputs = [f"{repo}@{branch}" for repo, branch in pipeline.inputs]
+        head = state.head(name) or ""
+        if app.json:
+            app.emit(
+                {
+                    "pipeline": name,
+                    "version": pipeline.version,
+                    "dag": pipeline.dag,
+                    "inputs": inputs,
+                    "head": head,
+                    "stopped": pipeline.stopped,
+                    "held": pipeline.hold is not None,
+                    "last_job": pipeline.last_job,
+                    "last_state": pipeline.last_state,
+                }
+            )
+        flags = [word for word, on in (("stopped", pipeline.stopped), ("held", pipeline.hold is not None)) if on]
+        last = f"{pipeline.last_state} (job {short(pipeline.last_job)})" if pipeline.last_job else "never ran"
+        rows.append((name, f"v{pipeline.version}", " ".join(flags) or last, ", ".join(inputs), short(head)))
+    if not app.json:
+        app.table(rows, header=("pipeline", "", "last job", "inputs", "head"))
+        if not rows:
+            app.note("no pipelines yet; submit some: dmlpipe submit dag.py")
+
+
+@command.command("inspect")
+@click.argument("name", metavar="PIPELINE")
+@click.option("--version", type=click.IntRange(min=1), metavar="N", help="An earlier version.")
+@click.pass_obj
+def inspect(app: App, name: str, version: int | None) -> None:
+    """Say everything about one pipeline."""
+    import msgspec
+
+    store = app.store(read_only=True)
+    need_pipeline(store.state, name)
+    spec = msgspec.to_builtins(store.pipeline_spec(name, version))
+    versions = [
+        {"version": number, "time": state.time, "by": state.actor, "identity": state.identity}
+        for number, state in store.state.versions(name)
+    ]
+    if app.json:
+        app.emit({"pipeline": name, "spec": spec, "versions": versions})
+        return
+    app.line(msgspec.json.format(msgspec.json.encode(spec), indent=2).decode())
+    app.table([(f"v{each['version']}", when(str(each["time"])), str(each["by"])) for each in versions])
+
+
+@command.command("stop")
+@click.argument("name", metavar="PIPELINE")
+@click.pass_obj
+def stop(app: App, name: str) -> None:
+    """Start no new jobs until `start`."""
+    app.store().stop_pipeline(name)
+    _told(app, name, "stopped")
+
+
+@command.command("start")
+@click.argument("name", metavar="PIPELINE")
+@click.pass_obj
+def start(app: App, name: str) -> None:
+    """Start jobs again."""
+    app.store().start_pipeline(name)
+    _told(app, name, "started")
+
+
+@command.command("reprocess")
+@click.argument("name", metavar="PIPELINE")
+@click.pass_obj
+def reprocess(app: App, name: str) -> None:
+    """Compute all datums anew at the next run."""
+    store = app.store()
+    need_pipeline(store.state, name)
+    submitted = store.submit([store.pipeline_spec(name)], reprocess=True)
+    if app.json:
+        app.emit({"pipeline": name, "reprocess": True, "version": submitted[0].version})
+    app.say(f"{name} will compute all its datums anew; next: dmlpipe run")
+
+
+@command.command("delete")
+@click.argument("name", metavar="PIPELINE")
+@click.option("--with-repo", is_flag=True, help="Delete its output repo too.")
+@click.pass_obj
+def delete(app: App, name: str, with_repo: bool) -> None:
+    """End a pipeline; its output repo stays."""
+    app.store().delete_pipeline(name, keep_repo=not with_repo)
+    _told(app, name, "deleted")
+
+
+def need_pipeline(state: State, name: str) -> r.PipelineState:
+    """Return a pipeline's state, or raise with the nearest name."""
+    found = state.pipeline(name)
+    if found is None:
+        near = nearest(name, (each for each, _ in state.pipelines()))
+        raise NotFoundError(
+            f"no pipeline {name!r}",
+            code=ErrorCode.NO_PIPELINE,
+            hint=(f"did you mean {near}? " if near else "") + "list: dmlpipe pipeline list",
+        )
+    return found
+
+
+def _told(app: App, name: str, done: str) -> None:
+    if app.json:
+        app.emit({"pipeline": name, done: True})
+    app.say(f"pipeline {name} is {done}")

@@ -1,0 +1,128 @@
+"""`put`: commit files to a repo."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from ...storage.errors import ErrorCode, InvalidInputError
+from ...storage.refs import parse_ref
+from ..app import App
+from ..command import Verb
+from ..text import count, short, size
+
+if TYPE_CHECKING:
+    from ...storage.sources import Source
+
+
+@click.command("put", cls=Verb)
+@click.argument("target", metavar="REPO[@BRANCH][:/dir]")
+@click.argument("sources", nargs=-1, metavar="SRC...")
+@click.option("-m", "--message", default="", metavar="TEXT", help="What this commit is.")
+@click.option("--append", is_flag=True, help="Add to the end of files that exist.")
+@click.option("--mirror", is_flag=True, help="Delete what is no longer in SRC.")
+@click.option("--link", is_flag=True, help="Leave the content where it is: record URL, size and version.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these out. Repeatable.")
+@click.option(
+    "--from-file", type=click.File("r"), metavar="FILE", help="Read more sources from FILE, one a line; - is stdin."
+)
+@click.option("--create", is_flag=True, help="Make the repo though one has a similar name.")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would be put.")
+@click.pass_obj
+def command(
+    app: App,
+    target: str,
+    sources: tuple[str, ...],
+    message: str,
+    append: bool,
+    mirror: bool,
+    link: bool,
+    exclude: tuple[str, ...],
+    from_file: TextIO | None,
+    create: bool,
+    dry_run: bool,
+) -> None:
+    """Commit files to a repo.
+
+    SRC is a file, a folder (its contents land at the target), an fsspec URL, or - for stdin (then the target's last
+    part names the file). A repo that does not exist is made. With --link files stay where they are and are read from
+    there when needed; one that changes is refused from then on, until it is put again.
+    """
+    ref = parse_ref(target)
+    if ref.up:
+        raise InvalidInputError(
+            f"{target}: a put goes to a branch, not to an ancestor",
+            code=ErrorCode.BAD_REF,
+            hint=f"put to {ref.repo}@{ref.ref}",
+        )
+    if append and mirror:
+        raise click.UsageError("--append and --mirror exclude each other", click.get_current_context())
+    if append and link:
+        raise click.UsageError("--append and --link exclude each other", click.get_current_context())
+    listed = [line.rstrip("\r\n") for line in from_file or () if line.strip()]
+    words = [*sources, *listed]
+    if not words:
+        raise click.UsageError("missing SRC", click.get_current_context())
+    folder, planned = _sources(ref.path or "", words)
+    store = app.data(read_only=dry_run)
+    if dry_run:
+        _dry_run(app, folder, planned, exclude, target, skip=store.backend.properties.path)
+        return
+    with store.commit(ref.repo, ref.ref, message, create=True if create else None) as session:
+        own = store.backend.properties.path
+        session.put(planned, folder, append=append, mirror=mirror, exclude=exclude, skip=own, link=link)
+    view = session.result
+    assert view is not None
+    if app.json:
+        app.emit(
+            {
+                "repo": ref.repo,
+                "branch": ref.ref,
+                "commit": view.id,
+                "changed": session.made,
+                "files": view.files,
+                "size": view.size,
+                "created": session.creates_repo,
+            }
+        )
+    if session.creates_repo:
+        app.say(f"made repo {ref.repo}")
+    if session.made:
+        app.say(f"{ref.repo}@{ref.ref} is at {short(view.id)}: {count(view.files, 'file')}, {size(view.size)}")
+    else:
+        app.say(f"{ref.repo}@{ref.ref} stays at {short(view.id)}: nothing changed")
+
+
+def _sources(path: str, words: list[str]) -> tuple[str, list[Source]]:
+    """Target folder and sources; stdin takes its name from the target."""
+    if "-" not in words:
+        return path, list(words)
+    if len(words) > 1:
+        raise InvalidInputError("- (stdin) cannot stand beside other sources", code=ErrorCode.INVALID)
+    folder, _, name = path.rpartition("/")
+    if not name:
+        raise InvalidInputError(
+            "- (stdin) has no name: the target must give one",
+            code=ErrorCode.BAD_PATH,
+            hint="for example: dmlpipe put notes:/today.txt -",
+        )
+    return folder, [(name, sys.stdin.buffer)]
+
+
+def _dry_run(
+    app: App, folder: str, sources: list[Source], exclude: tuple[str, ...], target: str, *, skip: Path | None
+) -> None:
+    from ...storage.paths import normalize_folder, show_path
+    from ...storage.sources import plan_sources
+
+    planned = plan_sources(sources, normalize_folder(folder), exclude=exclude, skip=skip)
+    for item in sorted(planned, key=lambda item: item.path):
+        if app.json:
+            app.emit({"path": show_path(item.path), "from": item.origin})
+        elif app.verbosity >= 0:
+            app.line(f"{show_path(item.path)}  <- {item.origin}")
+    total = sum(Path(item.file).stat().st_size for item in planned if item.file is not None)
+    app.say(f"would put {count(len(planned), 'file')}, {size(total)}, to {target}; nothing was written")

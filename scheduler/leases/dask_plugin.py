@@ -1,0 +1,278 @@
+"""The lease pool as a service of a Dask scheduler: two RPCs and two hooks around the pure `LeasePool`.
+
+Load it with ``dask scheduler --preload dmlpipe.scheduler.leases.dask_plugin``, or as `scheduler_process` does. All
+state is soft: when the scheduler dies, the controller offers again what is not stored.
+
+Everything runs on the scheduler's event loop; between two awaits the pool is consistent. A worker is known from Dask's
+`add_worker` to its `remove_worker`, so a lease is never given to one whose connection has closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from ...storage.errors import DmlpipeError
+from ...worker import messages
+from ...worker.messages import LeaseReply, LeaseRequest
+from . import control
+from .control import (
+    AddBlock,
+    AdvanceFold,
+    Bye,
+    Cancel,
+    ControlReply,
+    ControlRequest,
+    EndBlocks,
+    Hello,
+    NumberedEvent,
+    Offer,
+    Poll,
+    Settle,
+    Status,
+)
+from .executor import Progressed
+from .pool import LeasePool
+
+__all__ = ["LeaseService", "dask_setup"]
+
+logger = logging.getLogger(__name__)
+
+WAIT_MAX_S = 10.0
+"""Longest long poll."""
+REGISTRATION_S = 10.0
+"""How long an unknown worker may take to appear in Dask's list."""
+BACKLOG_LOW = 8
+"""A poll is answered early when the backlog of an unended job falls below this."""
+
+
+class LeaseService:
+    """Serves leases to workers and the pool's events to one controller.
+
+    Parameters
+    ----------
+    clock
+        Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.pool = LeasePool()
+        self._clock = clock
+        self._gone: set[str] = set()
+        self._refused: dict[str, str] = {}
+        self._session = ""
+        self._beginning = False
+        """A session waits for the jobs of the one before to end."""
+        self._stopping = False
+        self._outbox: list[NumberedEvent] = []
+        self._next_event = 1
+        self._low: set[str] = set()
+        """Jobs whose low backlog the controller was told of."""
+        self._news = asyncio.Event()
+        """Set, and replaced, when the controller may have something to hear."""
+        self._work = asyncio.Event()
+        """The same, when a waiting slot may have something to do."""
+
+    # -- hooks
+
+    def add_worker(self, name: str, slots: int) -> None:
+        """Dask knows a new worker."""
+        self._gone.discard(name)
+        self.pool.add_worker(name, slots)
+        self._wake()
+
+    def remove_worker(self, name: str) -> None:
+        """Dask lost a worker."""
+        self._gone.add(name)
+        self.pool.remove_worker(name)
+        if not self._session or self._beginning:
+            # Nobody is there to look at what it had stored.
+            self.pool.settle_all()
+        self._wake()
+
+    # -- RPCs
+
+    async def lease(self, data: bytes) -> bytes:
+        """Answer `dml_lease`."""
+        return messages.encode_reply(await self._lease(messages.decode_request(data)))
+
+    async def control(self, data: bytes) -> bytes:
+        """Answer `dml_control`."""
+        try:
+            reply = await self._control(control.decode_request(data))
+        except DmlpipeError as err:
+            reply = ControlReply(error=str(err))
+        return control.encode_reply(reply)
+
+    # -- inside
+
+    def _wake(self, *, slots: bool = True) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+        if slots:
+            self._work.set()
+            self._work = asyncio.Event()
+
+    async def _wait(self, event: asyncio.Event, deadline: float) -> bool:
+        """Wait for a change; False when the deadline came first."""
+        left = deadline - self._clock()
+        if left <= 0:
+            return False
+        try:
+            async with asyncio.timeout(left):
+                await event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _lease(self, request: LeaseRequest) -> LeaseReply:
+        name = request.worker
+        if request.protocol != messages.PROTOCOL:
+            text = (
+                f"worker {name} speaks lease protocol {request.protocol} (dmlpipe {request.version}), "
+                f"this scheduler {messages.PROTOCOL} (dmlpipe {version('dmlpipe')})"
+            )
+            if name not in self._refused:
+                logger.error("%s", text)
+                self._refused[name] = text
+            return LeaseReply(error=text, stop=True)
+        now = self._clock()
+        registered_by = now + REGISTRATION_S
+        while not self.pool.has_worker(name):
+            if name in self._gone or not await self._wait(self._work, registered_by):
+                return LeaseReply(stop=True)
+        self.pool.report(request, self._clock())
+        # A worker's reports overtake each other: what this one completes, another slot may be waiting to store.
+        self._wake()
+        deadline = now + min(request.wait_s, WAIT_MAX_S)
+        while True:
+            if self._stopping or not self.pool.has_worker(name):
+                return LeaseReply(stop=True, cancelled=self.pool.cancelled_for(name))
+            lease = self.pool.take(name, request.slot, self._clock()) if request.want and not request.draining else None
+            flush = lease is None and request.want > 0 and self.pool.flush_wanted(name)
+            news = self.pool.cancel_news(name, request.slot)
+            if lease is not None:
+                self._wake_controller(lease.job)
+            draining = self.pool.draining(name)
+            if lease is not None or flush or news or draining or not await self._wait(self._work, deadline):
+                return LeaseReply(lease=lease, flush=flush, cancelled=self.pool.cancelled_for(name))
+
+    def _wake_controller(self, job: str) -> None:
+        if job not in self._low and self.pool.backlog(job) < BACKLOG_LOW:
+            self._low.add(job)
+            self._wake(slots=False)
+
+    async def _control(self, request: ControlRequest) -> ControlReply:
+        match request:
+            case Status():
+                return self._status()
+            case Hello():
+                return await self._hello(request)
+        if request.session != self._session:
+            return ControlReply(superseded=True, error="another controller drives this scheduler now")
+        match request:
+            case Poll():
+                return await self._poll(request)
+            case Offer(offer=offer):
+                self.pool.offer(offer)
+            case AddBlock(job=job, block=block, count=count):
+                self.pool.add_block(job, block, count)
+                if self.pool.backlog(job) >= BACKLOG_LOW:
+                    self._low.discard(job)
+            case EndBlocks(job=job):
+                self.pool.end_blocks(job)
+                self._low.add(job)
+            case AdvanceFold(job=job, fold=fold):
+                self.pool.advance_fold(job, fold)
+            case Cancel(job=job):
+                self.pool.cancel(job)
+            case Settle(job=job, worker=worker, stored=stored):
+                self.pool.settle(job, worker, stored)
+            case Bye(stop_workers=stop_workers):
+                self._end_session()
+                self._stopping = stop_workers
+        self._wake()
+        return self._status()
+
+    def _end_session(self) -> None:
+        for job in self.pool.jobs():
+            self.pool.cancel(job)
+        self.pool.settle_all()
+        self._session = ""
+
+    async def _hello(self, request: Hello) -> ControlReply:
+        if request.protocol != control.CONTROL_PROTOCOL:
+            return ControlReply(
+                error=f"the controller speaks protocol {request.protocol} (dmlpipe {request.version}), "
+                f"the scheduler {control.CONTROL_PROTOCOL} (dmlpipe {version('dmlpipe')})"
+            )
+        if request.session == self._session:
+            return self._status()
+        self._end_session()
+        self._session = request.session
+        self._stopping = False
+        self._beginning = True
+        self._wake()
+        deadline = self._clock() + request.drain_s
+        while self.pool.jobs() and self._session == request.session:
+            if not await self._wait(self._news, deadline):
+                break
+        if self._session != request.session:
+            return ControlReply(superseded=True, error="another controller drives this scheduler now")
+        for job in self.pool.jobs():
+            logger.warning("workers did not give back job %s of an earlier controller in time", job)
+            self.pool.revoke(job)
+        self._beginning = False
+        self.pool.events()
+        self._outbox.clear()
+        self._low.clear()
+        return self._status()
+
+    async def _poll(self, request: Poll) -> ControlReply:
+        self._outbox = [event for event in self._outbox if event.number > request.ack]
+        deadline = self._clock() + min(request.wait_s, WAIT_MAX_S)
+        low = len(self._low)
+        while True:
+            again = self.pool.progress(self._clock())
+            self._collect()
+            if self._outbox or len(self._low) > low:
+                return self._status(events=tuple(self._outbox))
+            until = deadline if again is None else min(deadline, again)
+            if not await self._wait(self._news, until) and self._clock() >= deadline:
+                return self._status()
+            if self._session != request.session:
+                return ControlReply(superseded=True, error="another controller drives this scheduler now")
+
+    def _collect(self) -> None:
+        for event in self.pool.events():
+            if isinstance(event, Progressed):
+                # Only the newest totals of a job matter: a slow controller finds one, not hundreds.
+                self._outbox = [
+                    old
+                    for old in self._outbox
+                    if not (isinstance(old.event, Progressed) and old.event.job == event.job)
+                ]
+            self._outbox.append(NumberedEvent(self._next_event, event))
+            self._next_event += 1
+
+    def _status(self, *, events: tuple[NumberedEvent, ...] = ()) -> ControlReply:
+        status = self.pool.status()
+        return ControlReply(
+            events=events,
+            jobs=tuple(status),
+            workers=self.pool.worker_count(),
+            slots=self.pool.slots(),
+            driven=bool(self._session),
+            refused=tuple(self._refused.values()),
+        )
+
+
+async def dask_setup(scheduler: Any) -> None:
+    """Entry point of ``--preload``: serve leases from `scheduler`."""
+    from .dask_seam import install
+
+    install(scheduler, LeaseService())

@@ -1,0 +1,401 @@
+"""The Python API of pipelines: `DAG`, its decorator, its commands.
+
+Declaring checks a pipeline alone (its signature, its options); `DAG.build` checks them together, finds out what code
+they are and yields their specs. Nothing of the user's is called, and only `put_bundle` writes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import html
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from ...storage.digest import digest
+from ...storage.errors import ErrorCode, InvalidInputError
+from ...storage.refs import check_name
+from ...worker.job import CommandTransform
+from ..identity.bundle import git_state
+from ..identity.source import Project, find_root
+from ..inputs.expression import Array, Cross, Group, Input, Join, Like, Union, Values, leaves
+from ..inputs.expression import Files as FilesInput
+from .declared import Declared, Home, PutBundle, check_parameters, command_spec, make_options, python_spec
+from .fresh import FreshModules
+from .signature import FileMapping as Files
+from .signature import read_signature
+from .spec import PipelineSpec
+from .topology import topological_order
+
+__all__ = ["DAG", "Declared", "Files", "SubmitsDags"]
+
+Transform = TypeVar("Transform", bound=Callable[..., Any])
+
+
+class SubmitsDags(Protocol):
+    """A store that pipelines can be submitted to."""
+
+    def submit(self, dag: DAG, *, params: Mapping[str, Mapping[str, Any]] | None = None) -> object:
+        """Record a version of each pipeline."""
+
+
+class DAG:
+    """Pipelines that belong together.
+
+    Parameters
+    ----------
+    name
+        Owns its pipelines: another DAG cannot take their names.
+    env
+        What third-party code they run with: a requirements or lock file (relative to this file; its content counts)
+        or an image with its digest. Not given: versions in use are recorded, and do not count.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from dmlpipe import DAG, Files, files
+    >>> dag = DAG("letters")
+    >>> @dag.pipeline(files("texts", "/*"))
+    ... def upper(texts: Path) -> Files:
+    ...     return {texts.name: texts.read_text().upper()}
+    >>> list(dag.pipelines)
+    ['upper']
+    """
+
+    def __init__(self, name: str, env: str | None = None) -> None:
+        self.name = check_name(name, "DAG")
+        self.env = env
+        self.pipelines: dict[str, Declared] = {}
+        """What was declared, by name, in order."""
+        self.notices: list[str] = []
+        """What the last `build` found worth saying."""
+        self.loaded: FreshModules | None = None
+        """The modules that were loaded with this DAG's file (set by `load_dags`)."""
+        self.home = _home(sys._getframe(1).f_globals)
+
+    # --- declaring ---
+
+    def pipeline(
+        self,
+        input: Input,
+        *,
+        name: str | None = None,
+        batch: int = 0,
+        writes: Like | None = None,
+        cpus: float = 1.0,
+        gpus: int = 0,
+        memory: str | int | None = None,
+        tries: int = 1,
+        timeout: str | float | None = None,
+        max_failures: str | int = 0,
+        env: str | None = None,
+        secrets: Sequence[str] = (),
+        include: str | Sequence[str] = (),
+        keep: str | None = None,
+        version: str | None = None,
+    ) -> Callable[[Transform], Transform]:
+        """Declare a function or class as a pipeline; it is returned unchanged.
+
+        Parameters
+        ----------
+        input
+            What it reads: `files`, `array`, `values`; a `cross`, `union`, `join` or `group` of them.
+        name
+            Of the pipeline and its output repo; default: the function's.
+        batch
+            Datums per call; then what varies comes in as lists, and a list goes out. 0: one datum per call.
+        writes
+            `like(...)`: the output is an array.
+        cpus, gpus, memory
+            What one slot needs (`memory="8GiB"`).
+        tries
+            How often a datum is tried.
+        timeout
+            Of one datum: `"10m"` or seconds.
+        max_failures
+            Datums that may fail (a number or `"0.1%"`) without failing the job.
+        env
+            As of `DAG`, for this pipeline.
+        secrets
+            Names of variables that are read where the worker runs.
+        include
+            Files, folders or globs relative to this file that go along and count by content.
+        keep
+            `"latest"`: older versions of the output may be collected.
+        version
+            Stands for the code instead of its analysis: raise it when outputs may differ.
+
+        Raises
+        ------
+        InvalidInputError
+            The signature does not fit the input, an option is wrong, or the name is taken.
+        """
+        options = make_options(
+            batch=batch,
+            cpus=cpus,
+            gpus=gpus,
+            memory=memory,
+            tries=tries,
+            timeout=timeout,
+            max_failures=max_failures,
+            secrets=secrets,
+            keep=keep,
+        )
+        _check_input(input)
+        if version is not None and (not isinstance(version, str) or not version):
+            raise _bad(f'version: expected a text such as "3", got {version!r}')
+        line = sys._getframe(1).f_lineno
+
+        def declare(transform: Transform) -> Transform:
+            label = name or str(getattr(transform, "__name__", ""))
+            if not name and "<" in label:
+                raise _bad("a lambda has no name: give the pipeline one with name=")
+            self._add(
+                Declared(
+                    name=check_name(label, "pipeline"),
+                    input=input,
+                    options=options,
+                    transform=transform,
+                    signature=read_signature(transform, input, batch=batch, writes=writes),
+                    env=env,
+                    include=_listed(include),
+                    version=version,
+                    writes=writes,
+                    line=line,
+                )
+            )
+            return transform
+
+        return declare
+
+    def command(
+        self,
+        name: str,
+        command: str | Sequence[str],
+        input: Input,
+        *,
+        cpus: float = 1.0,
+        gpus: int = 0,
+        memory: str | int | None = None,
+        tries: int = 1,
+        timeout: str | float | None = None,
+        max_failures: str | int = 0,
+        env: str | None = None,
+        secrets: Sequence[str] = (),
+        include: str | Sequence[str] = (),
+        keep: str | None = None,
+    ) -> None:
+        """Declare a command, in any language, as a pipeline.
+
+        Parameters
+        ----------
+        command
+            A line for ``bash -euo pipefail``, in which `$out` is the output folder and `$NAME` an input's path, a
+            capture or a value; or an argv.
+        include
+            Files, folders or globs relative to this file: they stand in `/code` under the same relative paths.
+
+        Raises
+        ------
+        InvalidInputError
+            An option is wrong, or the name is taken.
+        """
+        options = make_options(
+            cpus=cpus,
+            gpus=gpus,
+            memory=memory,
+            tries=tries,
+            timeout=timeout,
+            max_failures=max_failures,
+            secrets=secrets,
+            keep=keep,
+        )
+        _check_input(input)
+        for leaf in leaves(input):
+            if not leaf.name.isidentifier():
+                raise _bad(
+                    f"command {name!r}: input {leaf.name!r} cannot be the variable ${leaf.name}",
+                    hint='name it: cross(reads=files("raw-reads")), or with name=',
+                )
+        self._add(
+            Declared(
+                name=check_name(name, "pipeline"),
+                input=input,
+                options=options,
+                transform=_command(name, command),
+                env=env,
+                include=_listed(include),
+                line=sys._getframe(1).f_lineno,
+            )
+        )
+
+    def _add(self, declared: Declared) -> None:
+        if declared.name in self.pipelines:
+            raise InvalidInputError(
+                f"DAG {self.name!r} has two pipelines named {declared.name!r}",
+                code=ErrorCode.NAME_CLASH,
+                hint="give one of them another name with name=",
+            )
+        self.pipelines[declared.name] = declared
+
+    # --- together ---
+
+    def order(self) -> list[str]:
+        """Names of the pipelines, upstream first.
+
+        Raises
+        ------
+        InvalidInputError
+            `CYCLE`.
+        """
+        return topological_order({name: _repos(declared.input) for name, declared in self.pipelines.items()})
+
+    def build(
+        self, params: Mapping[str, Mapping[str, Any]] | None = None, *, put_bundle: PutBundle
+    ) -> list[PipelineSpec]:
+        """Make the spec of each pipeline, upstream first.
+
+        Parameters
+        ----------
+        params
+            Pipeline to parameter to value, in place of the defaults.
+        put_bundle
+            Stores the files that run, and returns their tree's id.
+
+        Raises
+        ------
+        InvalidInputError
+            A cycle, an unknown parameter, code that cannot be followed or sent, a missing env or include file.
+        """
+        given = dict(params or {})
+        unknown = sorted(set(given) - set(self.pipelines))
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], self.pipelines, 1)
+            raise InvalidInputError(
+                f"parameters for {unknown[0]!r}: DAG {self.name!r} has no such pipeline",
+                code=ErrorCode.NO_PIPELINE,
+                hint=f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.pipelines)}",
+            )
+        with self.loaded.active() if self.loaded is not None else nullcontext():
+            return self._build(given, put_bundle)
+
+    def _build(self, given: Mapping[str, Mapping[str, Any]], put_bundle: PutBundle) -> list[PipelineSpec]:
+        project = self._project()
+        git = git_state(self.home.folder)
+        notices: dict[str, None] = {}
+        specs: list[PipelineSpec] = []
+        for name in self.order():
+            declared = self.pipelines[name]
+            parameters = check_parameters(declared, given.get(name, {}))
+            if isinstance(declared.transform, CommandTransform):
+                spec = command_spec(declared, self.home, put_bundle=put_bundle)
+            else:
+                spec, found = python_spec(declared, self.home, project, parameters, put_bundle=put_bundle)
+                notices.update(dict.fromkeys(found))
+            env_name = declared.env or self.env or ""
+            env = declared_env(env_name, self.home) if env_name else ""
+            specs.append(msgspec.structs.replace(spec, dag=self.name, env=env, env_name=env_name, git=git))
+        self.notices = list(notices)
+        return specs
+
+    def submit(self, store: SubmitsDags, params: Mapping[str, Mapping[str, Any]] | None = None) -> object:
+        """Record a version of each pipeline in a store; see `Store.submit`."""
+        return store.submit(self, params=params)
+
+    def _project(self) -> Project:
+        folders = [self.home.folder]
+        for entry in sys.path:
+            folder = Path(entry or ".").resolve()
+            if folder.is_relative_to(self.home.root) and "site-packages" not in folder.parts and folder not in folders:
+                folders.append(folder)
+        texts = {} if self.loaded is None else self.loaded.texts
+        return Project(self.home.root, tuple(folders), texts)
+
+    def __repr__(self) -> str:
+        return f"DAG({self.name!r}: {', '.join(self.pipelines)})"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for name in self.order():
+            reads = ", ".join(_shown(leaf) for leaf in leaves(self.pipelines[name].input))
+            rows.append(f"<tr><td><b>{html.escape(name)}</b></td><td>{html.escape(reads)}</td></tr>")
+        head = f"<caption>DAG {html.escape(self.name)}</caption><tr><th>pipeline</th><th>reads</th></tr>"
+        return f"<table>{head}{''.join(rows)}</table>"
+
+
+def declared_env(env: str, home: Home) -> str:
+    """Identity of a declared environment: the hash of a file, or the digest of an image.
+
+    Raises
+    ------
+    InvalidInputError
+        `BAD_SPEC`: neither a file nor an image with a digest.
+    """
+    _, marker, image_digest = env.partition("sha256:")
+    if marker:
+        if len(image_digest) == 64 and all(letter in "0123456789abcdef" for letter in image_digest):
+            return f"sha256:{image_digest}"
+        raise _bad(f"env={env!r}: sha256: is followed by 64 hex digits")
+    for folder in (home.folder, home.root):
+        if (folder / env).is_file():
+            return digest((folder / env).read_bytes()).hex()
+    near = difflib.get_close_matches(env, [item.name for item in home.folder.iterdir() if item.is_file()], 1)
+    raise InvalidInputError(
+        f"env={env!r}: no such file in {home.folder}, and no image with its digest (name@sha256:...)",
+        code=ErrorCode.BAD_SPEC,
+        hint=f"did you mean {near[0]!r}?" if near else None,
+    )
+
+
+def _home(namespace: Mapping[str, Any]) -> Home:
+    filename = namespace.get("__file__")
+    file = Path(filename).resolve() if filename else None
+    folder = Path.cwd().resolve() if file is None else file.parent
+    return Home(file, folder, find_root(folder))
+
+
+def _command(name: str, command: str | Sequence[str]) -> CommandTransform:
+    if isinstance(command, str):
+        if not command.strip():
+            raise _bad(f"command {name!r} is empty")
+        return CommandTransform(argv=("bash", "-euo", "pipefail", "-c", command), shell=True)
+    words = tuple(command)
+    if not words or not all(isinstance(word, str) for word in words) or not words[0]:
+        raise _bad(f"command {name!r}: expected a line or a list of texts, got {command!r}")
+    return CommandTransform(argv=words)
+
+
+def _check_input(input: object) -> None:
+    if not isinstance(input, FilesInput | Array | Values | Cross | Union | Join | Group):
+        raise InvalidInputError(
+            "a pipeline's input is files(...), array(...), values(...), or a cross, union, join or group of them,"
+            f" got {input!r}",
+            code=ErrorCode.BAD_INPUT,
+            hint='dml.files("images", "/*")' if isinstance(input, str | type(None)) or callable(input) else None,
+        )
+
+
+def _repos(input: Input) -> list[str]:
+    return [leaf.repo for leaf in leaves(input) if not isinstance(leaf, Values)]
+
+
+def _shown(leaf: FilesInput | Array | Values) -> str:
+    match leaf:
+        case FilesInput():
+            return f"{leaf.repo}:{leaf.glob}"
+        case Array():
+            return f"{leaf.repo}:{leaf.path} (array)"
+        case Values():
+            return f"{leaf.name} in {list(leaf.values)}"
+
+
+def _listed(include: str | Sequence[str]) -> tuple[str, ...]:
+    return (include,) if isinstance(include, str) else tuple(include)
+
+
+def _bad(message: str, *, hint: str | None = None) -> InvalidInputError:
+    return InvalidInputError(message, code=ErrorCode.BAD_SPEC, hint=hint)

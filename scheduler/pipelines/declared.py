@@ -1,0 +1,340 @@
+"""One declared pipeline, and its spec.
+
+`Declared` is what the decorator noted; `python_spec` and `command_spec` find out what code it is, collect the files
+that run and fill in a `PipelineSpec`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import pickle
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...storage.digest import digest
+from ...storage.errors import ErrorCode, InvalidInputError
+from ...storage.objects.value import WHOLE_MAX_BYTES
+from ...worker.job import CommandTransform, PythonTransform
+from ..identity.bundle import PICKLES, BundleFile, included_files, module_files
+from ..identity.code import CodeIdentity, command_identity, python_identity
+from ..identity.reach import locate
+from ..identity.source import Project
+from ..inputs.expression import Input, Like, canonical_json
+from .quantities import check_share, parse_duration_s, parse_size_bytes
+from .signature import Signature
+from .spec import Definition, Options, PipelineSpec
+
+PutBundle = Callable[[dict[str, BundleFile]], str]
+"""Stores files (path to content and mode) as a tree; returns its id in hex."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a DAG was written."""
+
+    file: Path | None
+    """None: a notebook or an interactive session."""
+    folder: Path
+    root: Path
+    """The project root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What `@dag.pipeline` or `dag.command` noted of one pipeline."""
+
+    name: str
+    input: Input
+    options: Options
+    transform: Callable[..., object] | CommandTransform
+    signature: Signature | None = None
+    """None: a command."""
+    env: str | None = None
+    include: tuple[str, ...] = ()
+    version: str | None = None
+    writes: Like | None = None
+    line: int = 0
+    """Of the call, in the DAG's file."""
+
+
+def make_options(
+    *,
+    batch: int = 0,
+    cpus: float = 1.0,
+    gpus: int = 0,
+    memory: str | int | None = None,
+    tries: int = 1,
+    timeout: str | float | None = None,
+    max_failures: str | int = 0,
+    secrets: Sequence[str] = (),
+    keep: str | None = None,
+) -> Options:
+    """Check the options of a pipeline.
+
+    Raises
+    ------
+    InvalidInputError
+        `BAD_SPEC`, naming the option.
+    """
+    _whole("batch", batch, 0)
+    _whole("gpus", gpus, 0)
+    _whole("tries", tries, 1)
+    if isinstance(cpus, bool) or not isinstance(cpus, int | float) or not 0 < cpus < float("inf"):
+        raise _bad(f"cpus: expected a number above 0, got {cpus!r}")
+    if memory is not None:
+        parse_size_bytes(memory, what="memory")
+    if keep not in (None, "latest"):
+        raise _bad(f'keep: expected "latest", got {keep!r}')
+    if isinstance(secrets, str) or not all(isinstance(item, str) and item.isidentifier() for item in secrets):
+        raise _bad(f'secrets: expected names of variables such as ["HF_TOKEN"], got {secrets!r}')
+    return Options(
+        batch=batch,
+        cpus=float(cpus),
+        gpus=gpus,
+        memory="" if memory is None else str(memory),
+        tries=tries,
+        timeout_s=0.0 if timeout is None else parse_duration_s(timeout, what="timeout"),
+        max_failures=check_share(max_failures),
+        secrets=tuple(secrets),
+        keep=keep or "",
+    )
+
+
+def python_spec(
+    declared: Declared, home: Home, project: Project, parameters: Mapping[str, Any], *, put_bundle: PutBundle
+) -> tuple[PipelineSpec, tuple[str, ...]]:
+    """Spec of a Python pipeline without its DAG's name, env and git state, and notices about its code."""
+    transform, signature = declared.transform, declared.signature
+    assert not isinstance(transform, CommandTransform)
+    assert signature is not None
+    included = included_files(declared.include, base=home.folder, root=home.root)
+    code = python_identity(
+        transform, project, skip_defaults=signature.homes, included=included, version=declared.version
+    )
+    module, file = _module_of(transform, project)
+    files: dict[str, BundleFile] = dict(included)
+    folders: tuple[str, ...] = ("",)
+    if file is not None:
+        modules = module_files(project, file, module)
+        files.update(modules.files)
+        folders = modules.folders
+    pickled = pickled_python = ""
+    if file is None or not _importable(transform):
+        data = _pickle(transform, declared.name)
+        pickled = digest(data).hex()
+        pickled_python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        files[f"{PICKLES}/{pickled}.pkl"] = (data, 0o644)
+    source_file, line = locate(transform, project)
+    spec = PipelineSpec(
+        name=declared.name,
+        input=declared.input,
+        transform=PythonTransform(
+            module=module,
+            qualname=transform.__qualname__,
+            kind=signature.kind,
+            result=signature.result,
+            signature=signature.parameters,
+            bundle=put_bundle(files),
+            path=folders,
+            pickled=pickled,
+            pickled_python=pickled_python,
+        ),
+        code_id=code.code_id,
+        parameters={**signature.defaults, **parameters},
+        writes=declared.writes,
+        options=declared.options,
+        definitions=_definitions(code),
+        whole_modules=code.whole_modules,
+        source=f"{source_file}:{line}" if source_file else "",
+        description=_summary(transform),
+    )
+    return spec, code.notices
+
+
+def command_spec(declared: Declared, home: Home, *, put_bundle: PutBundle) -> PipelineSpec:
+    """Spec of a command without its DAG's name, env and git state."""
+    command = declared.transform
+    assert isinstance(command, CommandTransform)
+    included = included_files(declared.include, base=home.folder, root=home.folder)
+    code = put_bundle(dict(included)) if included else ""
+    transform = CommandTransform(argv=command.argv, shell=command.shell, code=code)
+    file = "" if home.file is None else home.file.relative_to(home.root).as_posix()
+    return PipelineSpec(
+        name=declared.name,
+        input=declared.input,
+        transform=transform,
+        code_id=command_code_id(transform, code_hash(included), secrets=declared.options.secrets),
+        options=declared.options,
+        definitions=command_definitions(transform, file, declared.line, included),
+        source=f"{file}:{declared.line}" if file else "",
+    )
+
+
+def code_hash(files: Mapping[str, BundleFile]) -> str:
+    """Hash of a code folder: paths, whether they are executable, bytes; hex, empty for no files."""
+    if not files:
+        return ""
+    listed = [[path, bool(mode & 0o111), digest(data).hex()] for path, (data, mode) in sorted(files.items())]
+    return json_digest(listed)
+
+
+def command_code_id(transform: CommandTransform, code: str, *, secrets: Sequence[str] = ()) -> str:
+    """Code id of a command: all that decides what it does.
+
+    Parameters
+    ----------
+    code
+        Hash of its code folder (`code_hash`); the tree's id does not count, since a plan that writes nothing has none.
+    secrets
+        Names of the secrets it gets.
+    """
+    return command_identity(
+        {
+            "argv": transform.argv,
+            "stdin": transform.stdin,
+            "env": dict(sorted(transform.env.items())),
+            "working_dir": transform.working_dir,
+            "accept_return_code": tuple(sorted(transform.accept_return_code)),
+            "err_argv": transform.err_argv,
+            "err_stdin": transform.err_stdin,
+            "code": code,
+            "secrets": tuple(sorted(secrets)),
+        }
+    )
+
+
+def command_definitions(
+    transform: CommandTransform, file: str, line: int, included: Mapping[str, BundleFile]
+) -> tuple[Definition, ...]:
+    """What a plan compares to say where a command changed: the command, and each file of its code folder."""
+    command = json_digest([transform.argv, transform.stdin, dict(sorted(transform.env.items()))])
+    files = [Definition(name, name, 0, digest(included[name][0]).hex()) for name in sorted(included)]
+    return (Definition("command", file, line, command), *files)
+
+
+def json_digest(value: Any) -> str:
+    """Hash of plain data, hex."""
+    return digest(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hex()
+
+
+def check_parameters(declared: Declared, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check parameters against a pipeline's own and convert text to their types.
+
+    Raises
+    ------
+    InvalidInputError
+        `BAD_SPEC`: no such parameter, or a value that does not fit.
+    """
+    signature = declared.signature
+    defaults = {} if signature is None else signature.defaults
+    scalars = {} if signature is None else {item.name: item.scalar for item in signature.parameters}
+    out: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in defaults:
+            near = difflib.get_close_matches(name, defaults, 1)
+            shown = ", ".join(defaults) or "none"
+            raise InvalidInputError(
+                f"pipeline {declared.name!r} has no parameter {name!r}; it has {shown}",
+                code=ErrorCode.BAD_SPEC,
+                hint=f"did you mean {near[0]!r}?" if near else None,
+            )
+        kind = scalars[name] or _scalar_of(defaults[name])
+        out[name] = _converted(declared.name, name, kind, value)
+    return out
+
+
+def _scalar_of(default: Any) -> str:
+    return {bool: "bool", int: "int", float: "float", str: "str"}.get(type(default), "")
+
+
+def _converted(pipeline: str, name: str, kind: str, value: Any) -> Any:
+    error = _bad(f"{pipeline}.{name}: expected {kind or 'a plain value'}, got {value!r}")
+    if isinstance(value, str) and kind != "str":
+        try:
+            value = json.loads(value.lower() if kind == "bool" else value)
+        except ValueError as err:
+            if kind:
+                raise error from err
+    if kind == "float" and type(value) is int:
+        return float(value)
+    if kind and value is not None and type(value).__name__ != kind:
+        raise error
+    try:
+        canonical_json(value)
+    except (TypeError, ValueError) as err:
+        raise error from err
+    return value
+
+
+def _definitions(code: CodeIdentity) -> tuple[Definition, ...]:
+    return tuple(Definition(item.name, item.file, item.line, item.hash) for item in code.definitions)
+
+
+def _module_of(transform: Callable[..., object], project: Project) -> tuple[str, Path | None]:
+    """Name under which a worker imports the transform's module, and its file; None for code that has no file."""
+    name = transform.__module__
+    module = sys.modules.get(name)
+    if isinstance(transform, types.FunctionType):
+        namespace: Mapping[str, Any] = transform.__globals__
+    else:
+        namespace = vars(module) if module is not None else {}
+    filename = namespace.get("__file__")
+    if not filename or not project.owns(filename):
+        return name, None
+    file = Path(filename).resolve()
+    if name == "__main__":
+        spec = namespace.get("__spec__")
+        name = spec.name if spec is not None else file.stem
+    return name, file
+
+
+def _importable(transform: Callable[..., object]) -> bool:
+    """Whether a worker finds exactly this object by its module and qualified name."""
+    if "<" in transform.__qualname__:
+        return False
+    if isinstance(transform, types.FunctionType):
+        found: object = types.SimpleNamespace(**transform.__globals__)
+    else:
+        found = sys.modules.get(transform.__module__)
+    for part in transform.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is transform
+
+
+def _pickle(transform: Callable[..., object], name: str) -> bytes:
+    import cloudpickle  # type: ignore[import-untyped]  # none are published
+
+    try:
+        data: bytes = cloudpickle.dumps(transform)
+    except (pickle.PicklingError, TypeError, AttributeError, ValueError, NotImplementedError) as err:
+        raise InvalidInputError(
+            f"pipeline {name!r}: {transform.__qualname__} cannot be sent to a worker: {err}",
+            code=ErrorCode.BAD_CODE,
+            hint="define it at the top level of a file, and pass what it needs as parameters or inputs",
+        ) from err
+    if len(data) > WHOLE_MAX_BYTES:
+        raise InvalidInputError(
+            f"pipeline {name!r}: {transform.__qualname__} holds {len(data)} bytes; at most {WHOLE_MAX_BYTES} are sent",
+            code=ErrorCode.BAD_CODE,
+            hint="pass data as an input",
+        )
+    return data
+
+
+def _summary(transform: Callable[..., object]) -> str:
+    lines = (transform.__doc__ or "").strip().splitlines()
+    return lines[0].strip() if lines else ""
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise _bad(f"{name}: expected a whole number of {least} or more, got {value!r}")
+
+
+def _bad(message: str) -> InvalidInputError:
+    return InvalidInputError(message, code=ErrorCode.BAD_SPEC)

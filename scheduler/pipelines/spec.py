@@ -1,0 +1,122 @@
+"""What is recorded of one version of a pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ...storage.digest import digest
+from ...worker.job import CommandTransform, Transform
+from ..inputs.expression import Array, Cross, Files, Group, Input, Join, Like, Union, Values
+
+
+class Definition(msgspec.Struct, frozen=True, array_like=True):
+    """One definition that the code id covers, so that a plan can say where code changed."""
+
+    name: str
+    """Qualified: `dag.model`, `features.load`."""
+    file: str
+    """Relative to the project root."""
+    line: int
+    hash: str
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a pipeline is run; none of it is in the fingerprint."""
+
+    batch: int = 0
+    cpus: float = 1.0
+    gpus: int = 0
+    memory: str = ""
+    tries: int = 1
+    timeout_s: float = 0.0
+    max_failures: str = "0"
+    """A number or a percentage (`0.1%`)."""
+    secrets: tuple[str, ...] = ()
+    keep: str = ""
+
+
+class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One version of a pipeline. A node of the store; `PipelineSet.spec` names it."""
+
+    v: int = 1
+    name: str
+    input: Input
+    transform: Transform
+    code_id: str
+    """Hex; says when outputs may differ."""
+    parameters: dict[str, Any] = {}
+    env: str = ""
+    """Declared environment: digest of the requirements or lock file, or an image digest; empty: none declared."""
+    env_name: str = ""
+    """What was declared, for people: `requirements.txt`."""
+    salt: str = ""
+    writes: Like | None = None
+    options: Options = Options()
+    definitions: tuple[Definition, ...] = ()
+    whole_modules: tuple[str, ...] = ()
+    """Modules that count as a whole because a name in them could not be resolved."""
+    dag: str = ""
+    source: str = ""
+    """`dag.py:18`."""
+    git: str = ""
+    """`8f3c21 (clean)`; empty outside git."""
+    description: str = ""
+
+    @property
+    def bundle(self) -> str:
+        """Tree of the exact files that run, hex; empty if there is none."""
+        if isinstance(self.transform, CommandTransform):
+            return self.transform.code
+        return self.transform.bundle
+
+
+def expression(node: Input) -> Any:
+    """The input expression without repo and branch names, as plain data: part of every context."""
+    match node:
+        case Files():
+            keys = {"join_on": node.join_on, "group_by": node.group_by} if node.join_on or node.group_by else None
+            return ["files", node.name or node.repo, node.glob, *([keys] if keys else [])]
+        case Array():
+            return ["array", node.name or node.repo, node.path, list(node.halo)]
+        case Values():
+            return ["values", node.name, list(node.values)]
+        case Cross():
+            return ["cross", *[expression(child) for child in node.inputs]]
+        case Union():
+            return ["union", *[expression(child) for child in node.inputs]]
+        case Join():
+            return ["join", list(node.on), list(node.outer), *[expression(child) for child in node.inputs]]
+        case Group():
+            return ["group", list(node.by), *[expression(child) for child in node.inputs]]
+
+
+def identity(spec: PipelineSpec) -> str:
+    """Hash of what can change a pipeline's outputs, whatever its inputs hold: 64 hex digits.
+
+    A version with an equal identity starts no job (a cosmetic edit, another `tries`).
+    """
+    body = [
+        "identity-1",
+        spec.code_id,
+        spec.parameters,
+        spec.env,
+        spec.salt,
+        expression(spec.input),
+        spec.writes,
+    ]
+    return digest(msgspec.msgpack.encode(body, order="deterministic")).hex()
+
+
+_decoder = msgspec.msgpack.Decoder(PipelineSpec)
+
+
+def encode_pipeline(spec: PipelineSpec) -> bytes:
+    """Canonical bytes of a spec."""
+    return msgspec.msgpack.encode(spec, order="deterministic")
+
+
+def decode_pipeline(data: bytes) -> PipelineSpec:
+    """Inverse of `encode_pipeline`."""
+    return _decoder.decode(data)

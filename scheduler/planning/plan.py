@@ -1,0 +1,417 @@
+"""What a job must do: which datums run, which results are taken from memory, which leave the output.
+
+Rules (T, S and F are the trees of a `Context`)
+-----
+1. No context: everything runs and nothing is looked up.
+2. The inputs are those of the context and F is empty: the output is reused, and no node is read (`reuse`).
+3. Else, if some job succeeded under the context: what differs from its inputs, and F (`delta`). Else everything
+   (`all`). Each datum is looked up in S before it runs.
+4. A key that leaves T, or whose datum changed, is a `Drop`; a changed datum is a `Drop`, then a `Run` or `Hit`.
+5. A key in F runs, unless its datum is as it was and stands in T: then the failure was that of other inputs. A reason
+   that begins with ``reprocess`` makes it run all the same, without a look into S.
+6. A datum that a resumed job has finished (in `finished`) is not mentioned again; its `Drop` is.
+
+What the keeper of contexts owes: every datum of `Context.inputs` is in T or in F; a job that fails or is stopped only
+adds to F; one that is done leaves its own failures there and nothing else.
+
+Pure over trees: planning the same again gives the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import heapq
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from ...storage.digest import Digest, from_hex
+from ...storage.errors import ErrorCode, InvalidInputError
+from ...storage.records import Context, InputBinding
+from ...storage.trees.prolly import EMPTY, Tree
+from ...worker.job import Datum, JobInput
+from ..inputs.expression import Array, Files, Input, Slot, Values, constants, followed, scope
+from ..pipelines.spec import PipelineSpec
+from .datums import Bound, Combination, bind, rebind
+from .fingerprint import context_key
+from .reasons import Reason, Why, explain
+
+__all__ = ["Drop", "Hit", "JobPlan", "PlanItem", "Run", "explain", "job_context", "job_inputs", "plan_job"]
+
+FORCED_PREFIX = "reprocess"
+"""How a reason in F begins that asks for a run though a result is known."""
+
+_BATCH = 1024
+"""Datums looked up together."""
+
+Mode = Literal["reuse", "delta", "all"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """A datum to compute."""
+
+    datum: Datum
+    reason: Reason
+    detail: str = ""
+    """Of `INPUT_CHANGED`: the inputs' names; of `FAILED_BEFORE`: why; else as in `Why`."""
+
+    @property
+    def key(self) -> bytes:
+        """Key of the datum."""
+        return self.datum.key
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hit:
+    """A datum whose result is known; it moves from S to T."""
+
+    key: bytes
+    fingerprint: bytes
+    origin: bytes
+    """Job that computed it, 8 bytes."""
+    outputs: tuple[tuple[str, bytes], ...]
+    """(path, encoded value)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Drop:
+    """A result that leaves T (and moves to S)."""
+
+    key: bytes
+    old_fingerprint: bytes
+    gone: bool = False
+    """Whether the inputs have no datum with that key any more; else its `Run` or `Hit` follows, or is finished."""
+
+
+PlanItem = Run | Hit | Drop
+
+
+class _Todo(NamedTuple):
+    key: bytes
+    old: Combination | None
+    """What leaves, if T has it."""
+    new: Combination | None
+    why: Why
+    in_t: bool
+    """Whether T is known to have the key, because it has all keys of the old inputs but those in F."""
+
+
+@dataclasses.dataclass(frozen=True)
+class JobPlan:
+    """What a job must do. Made by `plan_job`; reads trees when asked."""
+
+    key: Digest
+    """K."""
+    input: Input
+    """The expression."""
+    order: tuple[str, ...]
+    """Varying inputs in the order of the datum key."""
+    constants: Mapping[str, bytes]
+    """Content id of each constant input."""
+    inputs: Mapping[str, str]
+    """What the context is to remember of each varying input: a tree id, or a grid's values as JSON."""
+    mode: Mode
+    why: Why
+    """Why a datum runs of which nothing else is known."""
+    _new: Bound = dataclasses.field(repr=False)
+    _old: Bound | None = dataclasses.field(repr=False)
+    _memory: _Memory = dataclasses.field(repr=False)
+    _job_inputs: tuple[JobInput, ...] = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def total(self) -> int:
+        """Number of datums of the inputs, run or not.
+
+        Counted from the context's own trees and the changes where there is a context, else by listing.
+        """
+        if self._old is None:
+            return self._new.count()
+        known = self._memory.known(self._old)
+        return known if self.mode == "reuse" else self._old.grown(self._new, known)
+
+    @property
+    def runs_all(self) -> bool:
+        """Whether every datum runs, as nothing is known that could be looked up."""
+        memory = self._memory
+        return self._old is None and memory.s.is_empty() and memory.f.is_empty() and not memory.finished
+
+    def items(self) -> Iterator[PlanItem]:
+        """Everything to do, sorted by key, read as it is yielded. May be iterated again."""
+        if self.mode == "reuse":
+            return
+        todos = self._changed() if self._old is not None else self._everything()
+        while batch := list(itertools.islice(todos, _BATCH)):
+            yield from self._look_up(batch)
+
+    def job_inputs(self) -> tuple[JobInput, ...]:
+        """Inputs as workers see them: the varying ones in the order of the key, then the constant ones."""
+        return self._job_inputs
+
+    def datum(self, key: bytes) -> Datum | None:
+        """Return the datum with that key, whatever the plan does with it."""
+        found = self._new.get(key)
+        return None if found is None else self._new.datum(self.key, found)
+
+    def datums(self) -> Iterator[Datum]:
+        """Every datum of the inputs, sorted by key, whatever the plan does with it."""
+        return (self._new.datum(self.key, found) for found in self._new.enumerate())
+
+    def _everything(self) -> Iterator[_Todo]:
+        for found in self._new.enumerate():
+            yield _Todo(found.key, None, found, self.why, False)
+
+    def _changed(self) -> Iterator[_Todo]:
+        assert self._old is not None
+        changes = (
+            _Todo(key, old, new, _why_changed(self.order, old, new), True)
+            for key, old, new in self._old.delta(self._new)
+        )
+        merged = heapq.merge(changes, self._failed(), key=lambda todo: todo.key)
+        for key, group in itertools.groupby(merged, key=lambda todo: todo.key):
+            todos = list(group)
+            if len(todos) == 2:
+                # Both changed and to be tried again: the change says what leaves and what comes.
+                changed, failed = sorted(todos, key=lambda todo: not todo.in_t)
+                only_changed = changed.why.reason is Reason.INPUT_CHANGED and failed.why.reason is not Reason.FORCED
+                why = changed.why if only_changed else failed.why
+                yield _Todo(key, changed.old, changed.new, why, False)
+            elif todos[0].in_t:
+                yield todos[0]
+            else:
+                found = self._new.get(key)
+                if found is not None:
+                    yield todos[0]._replace(old=found, new=found)
+
+    def _failed(self) -> Iterator[_Todo]:
+        for key, reason in self._memory.f.scan():
+            yield _Todo(key, None, None, _why_again(reason), False)
+
+    def _look_up(self, batch: Sequence[_Todo]) -> Iterator[PlanItem]:
+        memory = self._memory
+        in_t = memory.in_t([todo.key for todo in batch if todo.old is not None and not todo.in_t])
+        failed = memory.failed_before([todo.key for todo in batch]) if self._old is None else {}
+        if failed:
+            batch = [todo._replace(why=failed.get(todo.key, todo.why)) for todo in batch]
+        finished = memory.is_finished([todo.key for todo in batch if todo.new is not None])
+        datums = {todo.key: self._new.datum(self.key, todo.new) for todo in batch if todo.new is not None}
+        hits = memory.successes(
+            [(todo.key, datums[todo.key].fingerprint) for todo in batch if _may_hit(todo) and todo.key not in finished]
+        )
+        for todo in batch:
+            known = todo.old is not None and (todo.in_t or todo.key in in_t)
+            if todo.old is not None and known:
+                if todo.old is todo.new and todo.why.reason is not Reason.FORCED:
+                    continue
+                yield Drop(todo.key, self._new.fingerprint(self.key, todo.old), gone=todo.new is None)
+            if todo.key not in datums or todo.key in finished:
+                continue
+            yield hits.get(todo.key) or Run(datums[todo.key], todo.why.reason, todo.why.detail)
+
+
+def plan_job(
+    spec: PipelineSpec,
+    bindings: Mapping[str, InputBinding],
+    context: Context | None,
+    open_tree: Callable[[str], Tree],
+    *,
+    read: Callable[[bytes], bytes] | None = None,
+    finished: Tree | None = None,
+    why: Sequence[Why] = (),
+) -> JobPlan:
+    """Plan a job.
+
+    Parameters
+    ----------
+    spec
+        The pipeline's version.
+    bindings
+        The commit of each input that has a repo, by the input's name.
+    context
+        What is remembered under this job's K (`job_context`); None: nothing.
+    open_tree
+        Opens a tree by its root in hex; ``""`` is the empty tree.
+    read
+        Content of a file, given its encoded tree value. Array inputs need it, for their ``zarr.json``.
+    finished
+        Rows of a resumed job: datum key to anything.
+    why
+        What `explain` said: the first of it is given as the reason where no datum's own inputs are one.
+
+    Raises
+    ------
+    InvalidInputError
+        An input has no binding, or an array input finds no array.
+
+    Notes
+    -----
+    Reads the roots of the inputs' trees and of the context's; where there are several varying inputs and no context,
+    lists them once, to choose the order.
+    """
+    _check_bound(spec.input, bindings)
+    whole = _constants(spec.input, bindings)
+    key = context_key(spec, whole)
+    trees = {name: open_tree(binding.tree) if binding.commit else None for name, binding in bindings.items()}
+    reader = read or _no_reader
+    order = context.order if context is not None else ()
+    commits = {name: binding.commit for name, binding in bindings.items()}
+    new = bind(spec.input, trees, order=order, read=reader, commits=commits)
+    inputs = new.record()
+    memory = _Memory.open(context, finished, open_tree)
+    old: Bound | None = None
+    mode: Mode = "all"
+    if context is not None and (context.inputs or context.t):
+        if context.inputs == inputs and memory.f.is_empty():
+            old, mode = new, "reuse"
+        else:
+            old, mode = rebind(spec.input, context.inputs, new, open_tree=open_tree, read=reader), "delta"
+    return JobPlan(
+        key=key,
+        input=spec.input,
+        order=new.order,
+        constants=whole,
+        inputs=inputs,
+        mode=mode,
+        why=why[0] if why else Why(Reason.FIRST_RUN),
+        _new=new,
+        _old=old,
+        _memory=memory,
+        _job_inputs=job_inputs(spec, bindings, new.order),
+    )
+
+
+def job_context(spec: PipelineSpec, bindings: Mapping[str, InputBinding]) -> Digest:
+    """Return K of the job that `plan_job` would plan. Reads nothing."""
+    _check_bound(spec.input, bindings)
+    return context_key(spec, _constants(spec.input, bindings))
+
+
+def job_inputs(spec: PipelineSpec, bindings: Mapping[str, InputBinding], order: Sequence[str]) -> tuple[JobInput, ...]:
+    """Return inputs as workers see them: the varying ones in the order of the key, then the constant ones."""
+    slots = scope(spec.input).slots
+    names = [*order, *(name for name in slots if name not in order)]
+    whole = constants(spec.input)
+    return tuple(_job_input(slots[name], bindings.get(name), constant=name in whole) for name in names)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Memory:
+    """The trees of a context, and what a resumed job has finished."""
+
+    t: Tree
+    s: Tree
+    f: Tree
+    finished: Tree | None
+
+    @classmethod
+    def open(cls, context: Context | None, finished: Tree | None, open_tree: Callable[[str], Tree]) -> _Memory:
+        roots = (context.t, context.s, context.f) if context is not None else ("", "", "")
+        t, s, f = (open_tree(root) for root in roots)
+        return cls(t, s, f, finished)
+
+    def known(self, old: Bound) -> int:
+        """Number of datums of the context's inputs."""
+        total = len(self.t)
+        failed = [key for key, _ in self.f.scan()]
+        in_t = self.in_t(failed)
+        return total + sum(1 for key in failed if key not in in_t and old.get(key) is not None)
+
+    def in_t(self, keys: Sequence[bytes]) -> set[bytes]:
+        return _present(self.t, keys)
+
+    def is_finished(self, keys: Sequence[bytes]) -> set[bytes]:
+        return _present(self.finished, keys)
+
+    def failed_before(self, keys: Sequence[bytes]) -> dict[bytes, Why]:
+        """Why those of the sorted `keys` that F holds are to be tried again."""
+        if self.f.is_empty():
+            return {}
+        found = zip(keys, self.f.get_many(keys), strict=True)
+        return {key: _why_again(reason) for key, reason in found if reason is not None}
+
+    def successes(self, wanted: Sequence[tuple[bytes, bytes]]) -> dict[bytes, Hit]:
+        """Results that S holds of (key, fingerprint), by key."""
+        if self.s.is_empty() or not wanted:
+            return {}
+        # Sorting again: one key may be the beginning of another, and fingerprints follow them.
+        ordered = sorted((key + fingerprint, key, fingerprint) for key, fingerprint in wanted)
+        values = self.s.get_many([entry[0] for entry in ordered])
+        hits: dict[bytes, Hit] = {}
+        for (_, key, fingerprint), value in zip(ordered, values, strict=True):
+            if value is not None:
+                origin, outputs = _success.decode(value)
+                hits[key] = Hit(key, fingerprint, origin, outputs)
+        return hits
+
+
+_success: msgspec.msgpack.Decoder[tuple[bytes, tuple[tuple[str, bytes], ...]]] = msgspec.msgpack.Decoder(
+    tuple[bytes, tuple[tuple[str, bytes], ...]]
+)
+
+
+def _present(tree: Tree | None, keys: Sequence[bytes]) -> set[bytes]:
+    if tree is None or tree.is_empty() or not keys:
+        return set()
+    return {key for key, value in zip(keys, tree.get_many(keys), strict=True) if value is not None}
+
+
+def _why_again(raw: bytes) -> Why:
+    reason = raw.decode()
+    if reason.startswith(FORCED_PREFIX):
+        return Why(Reason.FORCED, reason.removeprefix(FORCED_PREFIX).strip(": "))
+    return Why(Reason.FAILED_BEFORE, reason)
+
+
+def _may_hit(todo: _Todo) -> bool:
+    return todo.new is not None and todo.why.reason is not Reason.FORCED
+
+
+def _why_changed(order: Sequence[str], old: Combination | None, new: Combination | None) -> Why:
+    if old is None or new is None:
+        return Why(Reason.NEW)
+    changed = [
+        name
+        for name, before, after in zip(order, old.pieces, new.pieces, strict=True)
+        if (before and before.content) != (after and after.content)
+    ]
+    return Why(Reason.INPUT_CHANGED, ", ".join(changed))
+
+
+def _constants(node: Input, bindings: Mapping[str, InputBinding]) -> dict[str, bytes]:
+    whole = constants(node)
+    return {name: _content(bindings[name]) for name in scope(node).slots if name in whole}
+
+
+def _content(binding: InputBinding) -> bytes:
+    if not binding.commit:
+        return b""
+    return from_hex(binding.tree) if binding.tree else EMPTY
+
+
+def _check_bound(node: Input, bindings: Mapping[str, InputBinding]) -> None:
+    missing = [label for label in followed(node) if label not in bindings]
+    if missing:
+        raise InvalidInputError(f"no commit was given for input {missing[0]!r}", code=ErrorCode.BAD_INPUT)
+
+
+def _job_input(slot: Slot, binding: InputBinding | None, *, constant: bool) -> JobInput:
+    leaf = slot.leaves[0]
+    if isinstance(leaf, Values) or binding is None:
+        return JobInput(name=leaf.name, kind="values", constant=False)
+    kind = "array" if isinstance(leaf, Array) else "files"
+    if len(slot.leaves) > 1:
+        # Which of them a datum has is told with the datum.
+        return JobInput(name=slot.name, kind=kind, constant=False)
+    found = JobInput(
+        name=slot.name, kind=kind, constant=constant, repo=binding.repo, commit=binding.commit, tree=binding.tree
+    )
+    if isinstance(leaf, Files):
+        return msgspec.structs.replace(found, glob=leaf.glob)
+    return msgspec.structs.replace(found, path=leaf.path.strip("/"), halo=leaf.halo)
+
+
+def _no_reader(value: bytes) -> bytes:
+    raise InvalidInputError("an array input was planned without a reader of contents", code=ErrorCode.BAD_INPUT)

@@ -1,0 +1,1 @@
+"""Commits, and one session, as an fsspec file system."""

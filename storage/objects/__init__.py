@@ -1,0 +1,1 @@
+"""Content by its hash: blobs and packs, pieces of large files, nodes, and where each of them lies."""

@@ -1,0 +1,444 @@
+"""File content: stored by size, read back verified.
+
+By size: up to 128 B in the tree itself, below 1 MiB packed, up to 16 MiB one loose object, above that fixed pieces of
+16 MiB that a manifest node lists. A value follows from the content alone; *where* a blob lies (which pack, or loose) is
+no part of it, and a reader looks in both places.
+
+Everything that is read is checked against its hash: a range of up to 16 MiB is cut from the whole, verified blob.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from ..backend import Backend
+from ..digest import Data, Digest, short
+from ..errors import CorruptError, NotFoundError
+from .condemned import displaced, place_for
+from .external import copy_external, open_external, read_external
+from .node import NodeStore
+from .pack import Location, PackBuilder, check_blob, unpack
+from .value import PACK_BELOW_BYTES, WHOLE_MAX_BYTES, External, Inline, Pieces, Value, Whole
+
+OBJECT_PREFIX = "objects"
+MANIFEST_VERSION = 1
+COALESCE_GAP_BYTES = 64 << 10
+COALESCE_MAX_BYTES = 8 << 20
+
+_PIECES_AHEAD = 4
+_MAX_RECENT = 64
+
+Locate = Callable[[Digest], Location | None]
+
+
+def object_key(name: Digest) -> str:
+    """Key of the loose object that holds a blob."""
+    text = name.hex()
+    return f"{OBJECT_PREFIX}/{text[:2]}/{text[2:]}"
+
+
+class Piece(msgspec.Struct, frozen=True, array_like=True):
+    """One piece of a large file."""
+
+    hash: bytes
+    size: int
+
+
+class Manifest(msgspec.Struct, frozen=True, array_like=True):
+    """The pieces of a large file, in order."""
+
+    version: int
+    size: int
+    pieces: tuple[Piece, ...]
+
+
+def encode_manifest(pieces: Sequence[Piece]) -> bytes:
+    """Return the node that lists `pieces`."""
+    return msgspec.msgpack.encode(Manifest(MANIFEST_VERSION, sum(piece.size for piece in pieces), tuple(pieces)))
+
+
+class Content:
+    """Content of a store. Safe for use by many threads.
+
+    Parameters
+    ----------
+    backend
+        Where objects are.
+    nodes
+        Where manifests are.
+    locate
+        Finds a blob among the packs; may do what it takes (catch up with the ledger) before it answers None.
+    known
+        Like `locate`, but answers from what is at hand. Writers ask it for every small blob; without it they do not
+        look for blobs that other packs hold already.
+    recheck
+        Catches up with the ledger: called where a pack is gone that was known a moment ago.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        nodes: NodeStore,
+        *,
+        locate: Locate | None = None,
+        known: Locate | None = None,
+        recheck: Callable[[], object] | None = None,
+    ) -> None:
+        self.backend = backend
+        self.nodes = nodes
+        self.locate: Locate = locate or _nowhere
+        self.known: Locate = known or _nowhere
+        self._recheck = recheck
+        self._lock = threading.Lock()
+        self._pending: tuple[PackBuilder, ...] = ()
+        self._recent: tuple[Locate, ...] = ()
+
+    # --- reading ---
+
+    def read(self, value: Value, start: int | None = None, end: int | None = None) -> bytes:
+        """Return the content of `value`, or its bytes [start, end) as slicing would.
+
+        Raises
+        ------
+        NotFoundError
+            The store does not hold the content.
+        CorruptError
+            It holds something else under that name.
+        """
+        match value:
+            case Inline(data):
+                return data[start:end]
+            case Whole(size, name):
+                data = self.get_blob(Digest(name), size)
+                return data if start is None and end is None else data[start:end]
+            case Pieces(size):
+                low, high, _ = slice(start, end).indices(size)
+                return b"".join(self._read_pieces(value, low, high))
+            case External():
+                return read_external(value, start, end)
+
+    def read_many(self, values: Sequence[Value]) -> list[bytes]:
+        """Return the content of each value, in order.
+
+        Notes
+        -----
+        Blobs that lie near each other in one pack are fetched as one range; all ranges are fetched together. The
+        result is held in memory: ask for what fits there.
+        """
+        wanted: dict[Digest, int] = {}
+        for value in values:
+            if isinstance(value, Whole):
+                wanted[Digest(value.hash)] = value.size
+        blobs = self.get_blobs(wanted)
+        return [blobs[Digest(value.hash)] if isinstance(value, Whole) else self.read(value) for value in values]
+
+    def get_blob(self, name: Digest, size: int | None = None) -> bytes:
+        """Return the blob `name`, verified.
+
+        Parameters
+        ----------
+        name
+            Its hash.
+        size
+            Its size in bytes if known: tells where to look first.
+        """
+        for attempt in (
+            (self._from_pack, self._from_loose) if _likely_packed(size) else (self._from_loose, self._from_pack)
+        ):
+            data = attempt(name)
+            if data is not None:
+                return data
+        raise NotFoundError(f"blob {short(name)} is missing: no pack holds it and {object_key(name)} does not exist")
+
+    def get_blobs(self, sizes: dict[Digest, int]) -> dict[Digest, bytes]:
+        """Return blobs by hash, given their sizes in bytes; fetched together, each verified."""
+        found: dict[Digest, bytes] = {}
+        packed: list[tuple[Digest, Location]] = []
+        loose: list[Digest] = []
+        for name, size in sizes.items():
+            pending = self._from_pending(name)
+            at = self._find(name) if pending is None and _likely_packed(size) else None
+            if pending is not None:
+                found[name] = pending
+            elif at is not None:
+                packed.append((name, at))
+            else:
+                loose.append(name)
+        groups = plan_coalesced(packed)
+        requests = [(group[0][1].key, group[0][1].offset, _end(group)) for group in groups]
+        try:
+            bodies = self.backend.get_many(requests) if requests else []
+        except NotFoundError:
+            # A pack that died or was packed anew since it was looked up: each blob finds its own way.
+            found |= {name: self.get_blob(name, sizes[name]) for name, _ in packed}
+            groups, bodies = [], []
+        for group, body in zip(groups, bodies, strict=True):
+            view, base = memoryview(body), group[0][1].offset
+            for name, at in group:
+                stored = view[at.offset - base : at.offset - base + at.stored]
+                found[name] = _unpack_checked(name, at, stored)
+        for name, data in zip(loose, self._get_loose(loose), strict=True):
+            found[name] = data
+        return found
+
+    def _get_loose(self, names: Sequence[Digest]) -> Sequence[bytes]:
+        if not names:
+            return []
+        try:
+            bodies = self.backend.get_many([(object_key(name), None, None) for name in names])
+        except NotFoundError:
+            return [self.get_blob(name) for name in names]  # one is packed, or missing: says which
+        for name, body in zip(names, bodies, strict=True):
+            check_blob(name, body, object_key(name))
+        return bodies
+
+    def open(self, value: Value) -> BinaryIO:
+        """Return `value` as a seekable binary file; of a large one only the pieces that are read are fetched."""
+        if isinstance(value, Pieces):
+            return io.BufferedReader(_PieceReader(self, value), 1 << 16)
+        if isinstance(value, External):
+            return open_external(value)
+        return io.BytesIO(self.read(value))
+
+    def copy_to(self, value: Value, path: Path) -> None:
+        """Write the content of `value` to the new file `path`. On failure the file is removed.
+
+        Raises
+        ------
+        FileExistsError
+            There is something at `path`.
+        """
+        with open(path, "xb") as file:
+            try:
+                if isinstance(value, Pieces):
+                    for part in self._read_pieces(value, 0, value.size):
+                        file.write(part)
+                elif isinstance(value, External):
+                    copy_external(value, file)
+                else:
+                    file.write(self.read(value))
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+
+    def manifest(self, value: Pieces) -> Manifest:
+        """Return the list of a large file's pieces."""
+        try:
+            manifest = msgspec.msgpack.decode(self.nodes.get(Digest(value.manifest)), type=Manifest)
+        except msgspec.DecodeError as err:
+            raise CorruptError(f"node {short(Digest(value.manifest))} is no list of pieces: {err}") from err
+        return manifest
+
+    def _read_pieces(self, value: Pieces, start: int, end: int) -> Iterable[bytes]:
+        """Yield the content [start, end) in order, a few pieces ahead in memory."""
+        needed: list[tuple[Piece, int, int]] = []
+        offset = 0
+        for piece in self.manifest(value).pieces:
+            low, high = max(start - offset, 0), min(end - offset, piece.size)
+            if low < high:
+                needed.append((piece, low, high))
+            offset += piece.size
+        ahead = _PIECES_AHEAD if self.backend.properties.remote else 1
+        for first in range(0, len(needed), ahead):
+            batch = needed[first : first + ahead]
+            bodies = self._get_loose([Digest(piece.hash) for piece, _, _ in batch])
+            for (piece, low, high), body in zip(batch, bodies, strict=True):
+                yield body if high - low == piece.size else body[low:high]
+
+    def _from_pack(self, name: Digest) -> bytes | None:
+        pending = self._from_pending(name)
+        if pending is not None:
+            return pending
+        at = self._find(name)
+        if at is None:
+            return None
+        try:
+            stored = self.backend.get(at.key, at.offset, at.offset + at.stored)
+        except NotFoundError:
+            if self._recheck is None:
+                raise
+            self._recheck()
+            newer = self._find(name)
+            if newer is None:
+                return None
+            if newer == at:
+                raise
+            at, stored = newer, self.backend.get(newer.key, newer.offset, newer.offset + newer.stored)
+        return _unpack_checked(name, at, stored)
+
+    def _from_loose(self, name: Digest) -> bytes | None:
+        key = object_key(name)
+        try:
+            data = self.backend.get(key)
+        except NotFoundError:
+            beside = self._from_displaced(key)
+            if beside is None:
+                return None
+            data = beside
+        check_blob(name, data, key)
+        return data
+
+    def _from_displaced(self, key: str) -> bytes | None:
+        for found in displaced(self.backend, key):
+            try:
+                return self.backend.get(found)
+            except NotFoundError:
+                continue
+        return None
+
+    def _from_pending(self, name: Digest) -> bytes | None:
+        for builder in self._pending:
+            data = builder.get(name)
+            if data is not None:
+                return data
+        return None
+
+    # --- writing ---
+
+    def exists_loose(self, name: Digest, size: int) -> bool:
+        """Whether the loose object of blob `name` is there in full, and no open sweep names it. One request."""
+        key = object_key(name)
+        if self.backend.size(key) == size and not self.nodes.condemned.doomed(key):
+            return True
+        return any(not self.nodes.condemned.doomed(found) for found in displaced(self.backend, key))
+
+    def is_sound(self, name: Digest, size: int) -> bool:
+        """Whether a blob is where no open sweep will take it."""
+        at = self.known(name)
+        if at is not None and at.size == size and not self.nodes.condemned.is_dead(at.key):
+            return True
+        return self.exists_loose(name, size)
+
+    def put_loose(self, name: Digest, data: Data) -> str:
+        """Make the loose object of blob `name`, unless it is there in full; return its key."""
+        key = place_for(self.backend, self.nodes.condemned, object_key(name))
+        if self.backend.size(key) != len(data) and not self.backend.put_if_absent(key, data):
+            # There, yet of another size: left by a power cut before anything published it.
+            self.backend.put(key, data)
+        return key
+
+    # A writer's blobs can be read back before the ledger names the index that says where they are.
+
+    def watch(self, builder: PackBuilder) -> None:
+        """Let readers find the blobs of a pack that is being built (`unwatch` ends it)."""
+        with self._lock:
+            self._pending = (*self._pending, builder)
+
+    def unwatch(self, builder: PackBuilder) -> None:
+        """Undo `watch`."""
+        with self._lock:
+            self._pending = tuple(other for other in self._pending if other is not builder)
+
+    def remember(self, find: Locate) -> None:
+        """Let readers find packed blobs that this process stored, by `find`. The oldest of many are forgotten."""
+        with self._lock:
+            self._recent = (find, *self._recent[: _MAX_RECENT - 1])
+
+    def forget(self, find: Locate) -> None:
+        """Undo `remember`."""
+        with self._lock:
+            self._recent = tuple(other for other in self._recent if other != find)
+
+    def _find(self, name: Digest) -> Location | None:
+        for find in self._recent:
+            at = find(name)
+            if at is not None and not self.nodes.condemned.is_dead(at.key):
+                return at
+        return self.locate(name)
+
+
+class _PieceReader(io.RawIOBase):
+    """A large file, one piece in memory."""
+
+    def __init__(self, objects: Content, value: Pieces) -> None:
+        self._objects = objects
+        self._value = value
+        self._manifest = objects.manifest(value)
+        self._position = 0
+        self._piece: tuple[int, bytes] = (-1, b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._value.size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"negative position {base + offset}")
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # RawIOBase promises a writable buffer
+        offset = 0
+        for number, piece in enumerate(self._manifest.pieces):
+            if self._position < offset + piece.size:
+                if self._piece[0] != number:
+                    self._piece = (number, self._objects.get_blob(Digest(piece.hash), WHOLE_MAX_BYTES))
+                part = memoryview(self._piece[1])[self._position - offset :][: len(view)]
+                view[: len(part)] = part
+                self._position += len(part)
+                return len(part)
+            offset += piece.size
+        return 0
+
+
+def plan_coalesced(
+    blobs: Iterable[tuple[Digest, Location]],
+    *,
+    gap_bytes: int = COALESCE_GAP_BYTES,
+    max_bytes: int = COALESCE_MAX_BYTES,
+) -> list[list[tuple[Digest, Location]]]:
+    """Group blobs so that each group is one range of one pack.
+
+    Pure. Neighbours join if at most `gap_bytes` lie between them and the range stays within `max_bytes`.
+    """
+    groups: list[list[tuple[Digest, Location]]] = []
+    for name, at in sorted(blobs, key=lambda blob: (blob[1].key, blob[1].offset)):
+        if groups:
+            group = groups[-1]
+            first, end = group[0][1], _end(group)
+            near = at.key == first.key and at.offset - end <= gap_bytes
+            if near and max(end, at.offset + at.stored) - first.offset <= max_bytes:
+                group.append((name, at))
+                continue
+        groups.append([(name, at)])
+    return groups
+
+
+def _end(group: Sequence[tuple[Digest, Location]]) -> int:
+    # Blobs of a pack do not overlap, so the last one ends last.
+    last = group[-1][1]
+    return last.offset + last.stored
+
+
+def _unpack_checked(name: Digest, at: Location, stored: Data) -> bytes:
+    if len(stored) != at.stored:
+        raise CorruptError(
+            f"blob {short(name)} is corrupt: stored size {at.stored} bytes, read {len(stored)} "
+            f"({at.key}, offset {at.offset})"
+        )
+    data = unpack(stored, at.codec, name)
+    check_blob(name, data, f"{at.key}, offset {at.offset}")
+    return data
+
+
+def _likely_packed(size: int | None) -> bool:
+    return size is None or size < PACK_BELOW_BYTES
+
+
+def _nowhere(name: Digest) -> Location | None:
+    del name
+    return None

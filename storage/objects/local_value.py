@@ -1,0 +1,30 @@
+"""The value that a local file would have in a store, without storing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..digest import digest
+from .object_store import Piece, encode_manifest
+from .value import INLINE_MAX_BYTES, WHOLE_MAX_BYTES, Inline, Pieces, Value, Whole
+
+
+def value_of_file(file: Path) -> Value:
+    """Hash a file as `ObjectWriter.put_file` would store it; one piece is in memory at a time.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    pieces: list[Piece] = []
+    with open(file, "rb") as stream:
+        while part := stream.read(WHOLE_MAX_BYTES):
+            if not pieces and len(part) <= INLINE_MAX_BYTES:
+                return Inline(part)
+            pieces.append(Piece(digest(part), len(part)))
+    if not pieces:
+        return Inline(b"")
+    if len(pieces) == 1:
+        return Whole(pieces[0].size, pieces[0].hash)
+    return Pieces(sum(piece.size for piece in pieces), digest(encode_manifest(pieces)))

@@ -1,0 +1,154 @@
+"""Where packed blobs are: lookups in all index objects that the ledger names.
+
+Indexes are loaded when first needed, newest first, and kept; many small ones are merged in memory, so that a lookup
+searches a handful however many commits there were. Those of a remote store are kept on local disk by name.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..backend import Backend
+from ..digest import Digest
+from ..errors import CorruptError, NotFoundError
+from ..state import State
+from .index import BlobIndex, index_key
+from .pack import Location
+
+_MERGE_FROM = 16
+_MERGE_COUNT = 12
+_LOAD_TOGETHER = 32
+
+
+class Locator:
+    """Finds packed blobs. Safe for use by many threads.
+
+    Parameters
+    ----------
+    backend
+        Where the index objects are.
+    state
+        Returns the state as it is known.
+    refresh
+        Catches up with the ledger and returns the state.
+    folder
+        Local folder for the index objects of a remote store; None keeps none.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        state: Callable[[], State],
+        refresh: Callable[[], State],
+        folder: Path | None = None,
+    ) -> None:
+        self._backend = backend
+        self._state = state
+        self._refresh = refresh
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._indexes: list[BlobIndex] = []
+        self._loaded: set[str] = set()
+        self._n = -1
+
+    def known(self, name: Digest) -> Location | None:
+        """Return where a blob is, as far as the state known here says."""
+        return self._search(name, self._state())
+
+    def find(self, name: Digest) -> Location | None:
+        """Return where a blob is; catches up with the ledger before it answers None."""
+        state = self._state()
+        found = self._search(name, state)
+        if found is None:
+            newer = self._refresh()
+            if newer.n != state.n:
+                found = self._search(name, newer)
+        return found
+
+    def forget(self) -> None:
+        """Read the indexes anew when next asked: a sweep took packs, and what is left stands in other indexes."""
+        with self._lock:
+            self._indexes = []
+            self._loaded = set()
+            self._n = -1
+
+    def _search(self, name: Digest, state: State) -> Location | None:
+        while True:
+            try:
+                return self._search_in(name, state)
+            except NotFoundError:
+                # An index that a sweep replaced since.
+                newer = self._refresh()
+                if newer.n == state.n:
+                    raise
+                state = newer
+
+    def _search_in(self, name: Digest, state: State) -> Location | None:
+        with self._lock:
+            if state.n > self._n:
+                self._load(state)
+            for index in self._indexes:
+                found = index.find(name)
+                if found is not None:
+                    return found
+        return None
+
+    def _load(self, state: State) -> None:
+        keys = []
+        for key in state.indexes():
+            if key in self._loaded:
+                break  # newest first: what follows was loaded before
+            keys.append(key)
+        for first in range(0, len(keys), _LOAD_TOGETHER):
+            batch = keys[first : first + _LOAD_TOGETHER]
+            for key, body in zip(batch, self._read(batch), strict=True):
+                self._indexes.append(BlobIndex(body, key))
+            self._merge()
+        self._loaded.update(keys)
+        self._n = state.n
+
+    def _merge(self) -> None:
+        if len(self._indexes) <= _MERGE_FROM:
+            return
+        # The smallest go together: each record is copied once per factor of _MERGE_COUNT that its index grows by.
+        while len(self._indexes) > _MERGE_FROM // 2:
+            self._indexes.sort(key=len)
+            part, rest = self._indexes[:_MERGE_COUNT], self._indexes[_MERGE_COUNT:]
+            body = BlobIndex.build(entry for index in part for entry in index)
+            self._indexes = [*rest, BlobIndex(body, "merged index")]
+
+    def _read(self, keys: Sequence[str]) -> Sequence[bytes]:
+        if self._folder is None:
+            bodies = self._backend.get_many([(key, None, None) for key in keys])
+        else:
+            kept = {key: self._read_kept(key) for key in keys}
+            missing = [key for key, body in kept.items() if body is None]
+            fetched = self._backend.get_many([(key, None, None) for key in missing]) if missing else []
+            for key, body in zip(missing, fetched, strict=True):
+                kept[key] = body
+                self._keep(key, body)
+            bodies = [body for body in kept.values() if body is not None]
+        for key, body in zip(keys, bodies, strict=True):
+            if index_key(body) != key:
+                raise CorruptError(f"{key} is corrupt: its bytes hash to {index_key(body)}")
+        return bodies
+
+    def _read_kept(self, key: str) -> bytes | None:
+        assert self._folder is not None
+        try:
+            body = (self._folder / key.rpartition("/")[2]).read_bytes()
+        except FileNotFoundError:
+            return None
+        return body if index_key(body) == key else None
+
+    def _keep(self, key: str, body: bytes) -> None:
+        assert self._folder is not None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
+        temporary.write_bytes(body)
+        os.replace(temporary, self._folder / key.rpartition("/")[2])

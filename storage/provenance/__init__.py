@@ -1,0 +1,1 @@
+"""Where content came from and what came of it; proofs that a history holds it."""

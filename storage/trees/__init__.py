@@ -1,0 +1,1 @@
+"""Sorted maps by their hash (prolly trees), and what commits do with them: edit, compare, merge."""

@@ -1,0 +1,270 @@
+"""Edits to a commit's tree, kept as operations so that they can be replayed on a newer head.
+
+A put overwrites whatever the head then has; a deletion takes what is there then; an append to a file that somebody
+changed meanwhile is a conflict. A name is a file or a folder, never both: `collisions` finds what would break that.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import ConflictError, ErrorCode, InvalidInputError
+from ..objects.value import decode_value
+from ..paths import folders_of, show_path
+from .folders import after_prefix
+from .prolly import Tree
+
+_INSERT_UP_TO = 16
+"""Fewer new paths are put in their places one by one; more are sorted in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A file gets a value, whatever it had."""
+
+    path: bytes
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """A file that had the value `old` (None: was absent) gets `value`."""
+
+    path: bytes
+    old: bytes | None
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """A file goes, or a folder with all that is in it."""
+
+    path: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Whatever stands below `folder` and is not in `keep` goes."""
+
+    folder: bytes
+    keep: frozenset[bytes]
+
+
+Edit = Put | Append | Delete | Mirror
+
+
+class Edits:
+    """A tree with edits on top.
+
+    Parameters
+    ----------
+    base
+        What the edits apply to.
+    """
+
+    def __init__(self, base: Tree) -> None:
+        self.base = base
+        self._log: list[Edit] = []
+        self._changes: dict[bytes, bytes | None] = {}
+        # The paths of the changes, sorted when first needed; a new list takes its place, so that scans may go on.
+        self._sorted: list[bytes] = []
+
+    @classmethod
+    def of_changes(cls, base: Tree, changes: Mapping[bytes, bytes | None]) -> Edits:
+        """Return edits that set each path to its value, or delete the file (None), whatever order they came in."""
+        edits = cls(base)
+        edits._changes = dict(changes)
+        return edits
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    @property
+    def log(self) -> Sequence[Edit]:
+        """What was done, in order."""
+        return tuple(self._log)
+
+    @property
+    def changes(self) -> Mapping[bytes, bytes | None]:
+        """What came of it: paths with their new values; None: deleted."""
+        return self._changes
+
+    def __bool__(self) -> bool:
+        return bool(self._log)
+
+    def get(self, path: bytes) -> bytes | None:
+        """Return the encoded value of a file, or None."""
+        if path in self._changes:
+            return self._changes[path]
+        return self.base.get(path)
+
+    def is_folder(self, path: bytes) -> bool:
+        """Whether something stands below `path`."""
+        return next(self.entries(path + b"/" if path else b""), None) is not None
+
+    def entries(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield (path, encoded value) of what begins with `prefix`, sorted by path."""
+        return self.scan(prefix, after_prefix(prefix))
+
+    def scan(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (path, encoded value) for start <= path < stop, sorted by path."""
+        mine = self._sorted_changes()
+        position = bisect_left(mine, start)
+        end = len(mine) if stop is None else bisect_left(mine, stop)
+        for path, value in self.base.scan(start, stop):
+            while position < end and mine[position] < path:
+                new = self._changes[mine[position]]
+                if new is not None:
+                    yield mine[position], new
+                position += 1
+            if position < end and mine[position] == path:
+                position += 1
+                new = self._changes[path]
+                if new is not None:
+                    yield path, new
+            else:
+                yield path, value
+        for number in range(position, end):
+            new = self._changes[mine[number]]
+            if new is not None:
+                yield mine[number], new
+
+    def _sorted_changes(self) -> list[bytes]:
+        have, want = len(self._sorted), len(self._changes)
+        if have < want:
+            # Changes are never taken back, so the new ones are the last of the dictionary.
+            new = [path for path, _ in zip(reversed(self._changes), range(want - have), strict=False)]
+            merged = list(self._sorted)
+            if len(new) < _INSERT_UP_TO:
+                for path in new:
+                    insort(merged, path)
+            else:
+                merged += new
+                merged.sort()
+            self._sorted = merged
+        return self._sorted
+
+    # --- editing --------------------------------------------------------------------------------------------------
+
+    def put(self, path: bytes, value: bytes) -> None:
+        """Set a file."""
+        self._do(Put(path, value))
+
+    def append(self, path: bytes, value: bytes) -> None:
+        """Set a file to `value`, which was made from what it holds now."""
+        self._do(Append(path, self.get(path), value))
+
+    def delete(self, path: bytes) -> bool:
+        """Delete a file, or a folder with all that is in it (``b""``: everything); return whether there was one."""
+        existed = self.get(path) is not None or self.is_folder(path)
+        if existed:
+            self._do(Delete(path))
+        return existed
+
+    def mirror(self, folder: bytes, keep: Iterable[bytes]) -> None:
+        """Delete what stands below `folder` and is not in `keep`."""
+        self._do(Mirror(folder, frozenset(keep)))
+
+    def rebased(self, base: Tree) -> Edits:
+        """Return the same edits on another tree.
+
+        Raises
+        ------
+        ConflictError
+            A file that was appended to has another content there.
+        """
+        other = Edits(base)
+        other.replay(self._log)
+        return other
+
+    def replay(self, log: Iterable[Edit]) -> None:
+        """Do again what was done to another tree.
+
+        Raises
+        ------
+        ConflictError
+            A file that was appended to has another content here.
+        """
+        for edit in log:
+            self._do(edit)
+
+    def _do(self, edit: Edit) -> None:
+        match edit:
+            case Put():
+                self._changes[edit.path] = edit.value
+            case Append():
+                if self.get(edit.path) != edit.old:
+                    raise ConflictError(
+                        f"{show_path(edit.path)} was changed by somebody else while it was appended to",
+                        hint="append again",
+                    )
+                self._changes[edit.path] = edit.value
+            case Delete():
+                below = edit.path + b"/" if edit.path else b""
+                gone = [path for path, _ in self.entries(below)]
+                if edit.path and self.get(edit.path) is not None:
+                    gone.append(edit.path)
+                self._changes.update(dict.fromkeys(gone))
+            case Mirror():
+                below = edit.folder + b"/" if edit.folder else b""
+                gone = [path for path, _ in self.entries(below) if path not in edit.keep]
+                self._changes.update(dict.fromkeys(gone))
+        self._log.append(edit)
+
+    # --- finishing ------------------------------------------------------------------------------------------------
+
+    def check(self, paths: Collection[bytes]) -> None:
+        """Raise unless files may be put at `paths` (which need not have been put yet).
+
+        Raises
+        ------
+        InvalidInputError
+            One of them is a folder, or stands below a file, here or among themselves (code ``bad-path``).
+        """
+        for path in self._collisions(paths):
+            raise InvalidInputError(
+                f"{show_path(path)} cannot be both a file and a folder",
+                code=ErrorCode.BAD_PATH,
+                hint="delete one of them first, or choose another name",
+            )
+
+    def _collisions(self, paths: Collection[bytes]) -> Iterator[bytes]:
+        wanted = paths if isinstance(paths, set | frozenset) else set(paths)
+        for folder in {folder for path in wanted for folder in folders_of(path)}:
+            if folder in wanted or self.get(folder) is not None:
+                yield folder
+        # A new name can be a folder already only where its own folder exists: a new folder needs no look.
+        known: dict[bytes, bool] = {}
+        for path in wanted:
+            parent = path.rpartition(b"/")[0]
+            if parent not in known:
+                known[parent] = self._base_has(parent)
+            if known[parent] and self.base.get(path) is None and self._is_live_folder(path):
+                yield path
+
+    def _base_has(self, folder: bytes) -> bool:
+        return next(self.base.prefix(folder + b"/" if folder else b""), None) is not None
+
+    def _is_live_folder(self, path: bytes) -> bool:
+        return any(self._changes.get(below, b"") is not None for below, _ in self.base.prefix(path + b"/"))
+
+    def finish(self) -> Tree:
+        """Return the edited tree; writes its new nodes.
+
+        Raises
+        ------
+        InvalidInputError
+            A name would be both a file and a folder.
+        """
+        self.check({path for path, value in self._changes.items() if value is not None})
+        return self.base.update(sorted(self._changes.items()))
+
+    def size_change(self) -> int:
+        """Return by how many bytes of content the edits make the tree larger."""
+        paths = sorted(self._changes)
+        total = 0
+        for path, old in zip(paths, self.base.get_many(paths), strict=True):
+            new = self._changes[path]
+            total += (decode_value(new).size if new is not None else 0) - (decode_value(old).size if old else 0)
+        return total

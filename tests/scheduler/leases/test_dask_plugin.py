@@ -1,0 +1,218 @@
+"""The lease service: long polls, sessions, and workers that come and go; without Dask."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dmlpipe.scheduler.leases import control
+from dmlpipe.scheduler.leases.control import (
+    CONTROL_PROTOCOL,
+    AddBlock,
+    Bye,
+    Cancel,
+    ControlReply,
+    ControlRequest,
+    EndBlocks,
+    Hello,
+    Offer,
+    Poll,
+    Status,
+)
+from dmlpipe.scheduler.leases.dask_plugin import LeaseService
+from dmlpipe.scheduler.leases.executor import JobFinished, JobOffer, Progressed, SegmentStored, WorkersChanged
+from dmlpipe.worker import messages
+from dmlpipe.worker.job import Lease
+from dmlpipe.worker.messages import PROTOCOL, Computed, GivenBack, LeaseReply, LeaseRequest, Stored, StoredLease
+
+SOON_S = 5.0
+
+
+async def lease(service: LeaseService, worker: str = "w", **fields: object) -> LeaseReply:
+    values = {"protocol": PROTOCOL, "version": "0", "slot": 0, "want": 1} | fields
+    request = LeaseRequest(worker=worker, **values)  # type: ignore[arg-type]  # the tests' own keywords
+    async with asyncio.timeout(SOON_S):
+        return messages.decode_reply(await service.lease(messages.encode_request(request)))
+
+
+async def tell(service: LeaseService, request: ControlRequest) -> ControlReply:
+    async with asyncio.timeout(SOON_S):
+        return control.decode_reply(await service.control(control.encode_request(request)))
+
+
+async def begin(service: LeaseService, session: str = "s", *, drain_s: float = SOON_S) -> ControlReply:
+    return await tell(service, Hello(session=session, protocol=CONTROL_PROTOCOL, version="0", drain_s=drain_s))
+
+
+async def offer(service: LeaseService, count: int, *, session: str = "s", job: str = "j") -> None:
+    await tell(service, Offer(session=session, offer=JobOffer(job=job, spec="", pipeline="p")))
+    await tell(service, AddBlock(session=session, job=job, block="b", count=count))
+    await tell(service, EndBlocks(session=session, job=job))
+
+
+def stored(given: Lease) -> Stored:
+    part = StoredLease(given.id, tuple(range(given.start, given.stop)))
+    return Stored(given.job, f"seg-{given.id}", given.fold, (part,), given.stop - given.start, 0)
+
+
+def held(reply: LeaseReply) -> Lease:
+    assert reply.lease is not None
+    return reply.lease
+
+
+@pytest.fixture
+async def service() -> LeaseService:
+    service = LeaseService()
+    service.add_worker("w", 2)
+    await begin(service)
+    return service
+
+
+async def test_a_waiting_slot_gets_a_lease_as_soon_as_there_is_one(service: LeaseService) -> None:
+    waiting = asyncio.create_task(lease(service, wait_s=60))
+    await asyncio.sleep(0)
+    await offer(service, 1)
+    assert held(await waiting).job == "j"
+
+
+async def test_a_slot_that_wants_nothing_is_not_given_a_lease(service: LeaseService) -> None:
+    await offer(service, 1)
+    assert await lease(service, want=0) == LeaseReply()
+
+
+async def test_a_slot_is_told_once_to_flush_when_there_is_nothing_left(service: LeaseService) -> None:
+    await offer(service, 1)
+    given = held(await lease(service))
+    report = (Computed(given.id, 1, 0, 0.1),)
+    assert await lease(service, returned=report, wait_s=60) == LeaseReply(flush=True)
+    assert await lease(service) == LeaseReply()
+
+
+async def test_a_waiting_slot_is_told_to_flush_what_another_request_reports(service: LeaseService) -> None:
+    await offer(service, 1)
+    given = held(await lease(service))
+    waiting = asyncio.create_task(lease(service, wait_s=60))
+    await asyncio.sleep(0)
+    await lease(service, slot=-1, want=0, returned=(Computed(given.id, 1, 0, 0.1),))
+    assert await waiting == LeaseReply(flush=True)
+
+
+async def test_a_cancellation_wakes_the_worker_channel_once(service: LeaseService) -> None:
+    await offer(service, 5)
+    given = held(await lease(service))
+    waiting = asyncio.create_task(lease(service, slot=-1, want=0, wait_s=60))
+    await asyncio.sleep(0)
+    await tell(service, Cancel(session="s", job="j"))
+    assert await waiting == LeaseReply(cancelled=("j",))
+    # Told: the next poll waits (here: not at all) instead of spinning, and still names the job.
+    assert await lease(service, slot=-1, want=0) == LeaseReply(cancelled=("j",))
+    back = (GivenBack(given.id, given.start, given.stop),)
+    assert await lease(service, giving_back=back) == LeaseReply()
+    events = (await tell(service, Poll(session="s", ack=0, wait_s=0))).events
+    assert JobFinished(job="j") in [event.event for event in events]
+
+
+async def test_a_worker_of_another_protocol_is_refused_with_the_reason(service: LeaseService) -> None:
+    reply = await lease(service, protocol=PROTOCOL + 1)
+    assert reply.stop
+    assert f"speaks lease protocol {PROTOCOL + 1}" in reply.error
+    assert (await tell(service, Status())).refused == (reply.error,)
+
+
+async def test_a_worker_that_dask_lost_is_told_to_stop(service: LeaseService) -> None:
+    await offer(service, 1)
+    waiting = asyncio.create_task(lease(service, slot=-1, want=0, wait_s=60))
+    await asyncio.sleep(0)
+    service.remove_worker("w")
+    assert await waiting == LeaseReply(stop=True)
+    assert await lease(service) == LeaseReply(stop=True)
+
+
+async def test_a_worker_may_ask_before_dask_knows_it(service: LeaseService) -> None:
+    await offer(service, 1)
+    waiting = asyncio.create_task(lease(service, worker="early"))
+    await asyncio.sleep(0)
+    service.add_worker("early", 1)
+    assert held(await waiting).job == "j"
+
+
+async def test_events_are_repeated_until_they_are_acknowledged(service: LeaseService) -> None:
+    await offer(service, 1)
+    given = held(await lease(service))
+    await lease(service, want=0, returned=(Computed(given.id, 1, 0, 0.1),), stored=(stored(given),))
+    first = (await tell(service, Poll(session="s", ack=0, wait_s=0))).events
+    assert [type(event.event) for event in first] == [SegmentStored, Progressed, JobFinished]
+    assert (await tell(service, Poll(session="s", ack=first[0].number, wait_s=0))).events == first[1:]
+    assert (await tell(service, Poll(session="s", ack=first[-1].number, wait_s=0))).events == ()
+
+
+async def test_a_poll_waits_for_news(service: LeaseService) -> None:
+    waiting = asyncio.create_task(tell(service, Poll(session="s", ack=0, wait_s=60)))
+    await asyncio.sleep(0)
+    service.add_worker("x", 3)
+    assert [event.event for event in (await waiting).events] == [WorkersChanged(workers=2, slots=5)]
+
+
+async def test_a_poll_comes_back_when_the_backlog_runs_low(service: LeaseService) -> None:
+    await tell(service, Offer(session="s", offer=JobOffer(job="j", spec="", pipeline="p")))
+    for number in range(8):
+        await tell(service, AddBlock(session="s", job="j", block=f"b{number}", count=1))
+    waiting = asyncio.create_task(tell(service, Poll(session="s", ack=0, wait_s=60)))
+    await asyncio.sleep(0)
+    await lease(service)
+    reply = await waiting
+    assert reply.jobs[0].backlog == 7
+
+
+async def test_a_new_session_waits_until_the_jobs_of_the_old_one_have_ended(service: LeaseService) -> None:
+    await offer(service, 5)
+    given = held(await lease(service))
+    hello = asyncio.create_task(begin(service, "new"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not hello.done()
+    reply = await lease(service, want=0, stored=(stored(given),))
+    assert reply == LeaseReply()
+    assert (await hello).error == ""
+    assert (await tell(service, Poll(session="s", ack=0, wait_s=0))).superseded
+    assert (await tell(service, Poll(session="new", ack=0, wait_s=0))).events == ()
+
+
+async def test_a_new_session_takes_leases_from_workers_that_do_not_answer(service: LeaseService) -> None:
+    await offer(service, 5)
+    await lease(service)
+    assert (await begin(service, "new", drain_s=0.05)).error == ""
+    assert service.pool.holds("w") == 0
+
+
+async def test_the_end_of_a_session_cancels_its_jobs(service: LeaseService) -> None:
+    await offer(service, 5)
+    await tell(service, Bye(session="s"))
+    assert (await tell(service, Status())).jobs == ()
+
+
+async def test_a_controller_of_another_protocol_is_refused(service: LeaseService) -> None:
+    reply = await tell(service, Hello(session="x", protocol=99, version="9"))
+    assert "protocol 99 (dmlpipe 9)" in reply.error
+
+
+async def test_a_block_of_an_unknown_job_is_an_answer_not_a_crash(service: LeaseService) -> None:
+    reply = await tell(service, AddBlock(session="s", job="nope", block="b", count=1))
+    assert "never offered" in reply.error
+
+
+async def test_the_owner_of_a_cluster_ends_its_workers_with_its_session(service: LeaseService) -> None:
+    waiting = asyncio.create_task(lease(service, wait_s=60))
+    await asyncio.sleep(0)
+    await tell(service, Bye(session="s", stop_workers=True))
+    assert await waiting == LeaseReply(stop=True)
+    await begin(service, "next")
+    assert await lease(service) == LeaseReply()
+
+
+async def test_a_draining_worker_is_not_kept_waiting(service: LeaseService) -> None:
+    waiting = asyncio.create_task(lease(service, wait_s=60))
+    await asyncio.sleep(0)
+    assert await lease(service, slot=-1, want=0, draining=True, wait_s=60) == LeaseReply()
+    assert await waiting == LeaseReply()

@@ -1,0 +1,396 @@
+"""Real child processes: what they compute, and how they die."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from dmlpipe.storage.objects.segment import Outcome, Row
+from dmlpipe.worker.child.frames import socket_pair
+from tests.worker.bench import (
+    Bench,
+    constant,
+    datum,
+    file_datums,
+    file_item,
+    parameter,
+    put,
+    python,
+    spec,
+    varying,
+)
+
+IMAGES = {f"{i}.png": f"image {i}".encode() for i in range(6)}
+
+
+def test_a_function_gets_paths_and_returns_files(bench: Bench) -> None:
+    tree = put(bench.store, "images", {**IMAGES, "deep/er/x.png": b"y" * 100_000})
+    transform = python(
+        bench.store,
+        """
+        def f(image):
+            assert image.stat().st_mode & 0o222 == 0
+            return {f"{image.name}.txt": image.read_bytes(), "len/" + image.name: str(image.stat().st_size)}
+        """,
+        "f",
+        parameter("image"),
+    )
+    job = spec(transform, varying("image", tree))
+    rows = bench.run(job, file_datums(tree), size=4)
+    assert all(row.outcome is Outcome.OK and row.tries == 1 for row in rows.values())
+    content = bench.content(job.job)
+    assert content["3.png.txt"] == b"image 3"
+    assert content["len/x.png"] == b"100000"
+    assert content["x.png.txt"] == b"y" * 100_000
+
+
+def test_every_form_of_argument(bench: Bench) -> None:
+    images = put(bench.store, "images", {"a.png": b"A", "big/b.png": b"B" * (3 << 20)})
+    folders = put(bench.store, "cases", {"one/x": b"1", "one/sub/y": b"2", "two/z": b"3"})
+    model = put(bench.store, "model", {"m.bin": b"weights"})
+    from dmlpipe.worker.job import Item, JobInput
+
+    transform = python(
+        bench.store,
+        """
+        from pathlib import Path
+        def f(image, stem, case, C, model, *, scale):
+            assert isinstance(image, bytes) and isinstance(case, Path) and isinstance(C, float)
+            names = sorted(str(p.relative_to(case)) for p in case.rglob("*") if p.is_file())
+            return {f"{stem}-{case.name}": repr((len(image), names, C, (model / "m.bin").read_text(), scale))}
+        """,
+        "f",
+        parameter("image", "bytes"),
+        parameter("stem", "str", source="capture", input="image"),
+        parameter("case"),
+        parameter("C", "scalar", source="value", scalar="float"),
+        parameter("model"),
+        parameter("scale", "scalar", source="parameter"),
+    )
+    job = spec(
+        transform,
+        varying("image", images),
+        varying("case", folders),
+        JobInput(name="C", kind="values", constant=False),
+        constant("model", model),
+        parameters={"scale": [1, 2]},
+    )
+    one = Item("one", "d", bytes(folders.root))
+    two = Item("two/", "d", bytes(folders.root))
+    datums = [
+        datum(file_item(images, "a.png", stem="a"), one, Item("1", "v")),
+        datum(file_item(images, "big/b.png", stem="b"), two, Item("0.5", "v")),
+    ]
+    bench.run(job, datums)
+    assert bench.content(job.job) == {
+        "a-one": b"(1, ['sub/y', 'x'], 1.0, 'weights', [1, 2])",
+        "b-two": b"(3145728, ['z'], 0.5, 'weights', [1, 2])",
+    }
+
+
+def test_a_resident_class_is_made_once_per_content_of_its_inputs(bench: Bench) -> None:
+    images, models = put(bench.store, "images", IMAGES), put(bench.store, "models", {"a": b"A", "b": b"B"})
+    transform = python(
+        bench.store,
+        """
+        class predict:
+            made = 0
+            def __init__(self, model):
+                predict.made += 1
+                self.name = model.read_text()
+            def __call__(self, image):
+                return {f"{self.name}/{image.name}": str(predict.made)}
+        """,
+        "predict",
+        parameter("model", resident=True),
+        parameter("image"),
+        kind="class",
+    )
+    job = spec(transform, varying("model", models), varying("image", images))
+    datums = [datum(file_item(models, m), file_item(images, i)) for m in "ab" for i in IMAGES]
+    bench.run(job, datums)
+    assert bench.content(job.job) == {f"{m}/{i}": n for m, n in (("A", b"1"), ("B", b"2")) for i in IMAGES}
+
+
+BATCHED = """
+import os
+class predict:
+    def __init__(self, model):
+        self.model = model.read_text() if model.is_file() else (model / "m").read_text()
+    def __call__(self, image, stem):
+        with open(os.environ["CALLS"], "a") as f:
+            f.write(f"{len(image)}\\n")
+        bad = os.environ.get("BAD", "")
+        if bad == "raise" and any(p.name == "3.png" for p in image):
+            raise ValueError("cannot read 3.png")
+        if bad == "exit" and any(p.name == "3.png" for p in image):
+            os._exit(7)
+        return [
+            KeyError("three") if bad == "element" and p.name == "3.png" else {s + ".json": self.model + p.read_text()}
+            for p, s in zip(image, stem, strict=True)
+        ]
+"""
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind", "calls"),
+    [
+        ("", "", [4, 2]),
+        ("element", "KeyError", [4, 2]),
+        ("raise", "ValueError", None),
+        ("exit", "exit", None),
+    ],
+)
+def test_a_batch_splits_until_the_bad_datum_is_alone(
+    bench: Bench, tmp_path: Path, bad: str, kind: str, calls: list[int] | None
+) -> None:
+    images, model = put(bench.store, "images", IMAGES), put(bench.store, "model", {"m": b"M:"})
+    transform = python(
+        bench.store,
+        BATCHED,
+        "predict",
+        parameter("model", resident=True),
+        parameter("image"),
+        parameter("stem", "str", source="capture", input="image"),
+        kind="class",
+    )
+    job = spec(transform, varying("image", images), constant("model", model), batch=4)
+    bench.environ |= {"BAD": bad, "CALLS": str(tmp_path / "calls")}
+    datums = [datum(file_item(images, name, stem=name[0])) for name in IMAGES]
+    rows = bench.run(job, datums)
+    failed = {key: row.failure.kind for key, row in rows.items() if row.failure}
+    assert failed == ({"3.png": kind} if kind else {})
+    expected = {f"{i}.json": f"M:image {i}".encode() for i in range(6) if not (kind and i == 3)}
+    assert bench.content(job.job) == expected
+    sizes = [int(line) for line in (tmp_path / "calls").read_text().split()]
+    assert sizes == calls if calls else sizes.count(4) == 1
+
+
+def run_one(bench: Bench, body: str, **options: object) -> tuple[Row, str]:
+    """Run a function over one file; return its row and log."""
+    tree = put(bench.store, "in", {"x": b"content"})
+    source = "import os, sys, time, signal\nfrom pathlib import Path\ndef f(x):\n" + textwrap.indent(
+        textwrap.dedent(body), "    "
+    )
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree), **options)
+    (row,) = bench.run(job, file_datums(tree)).values()
+    return row, bench.log(row, job.job)
+
+
+def test_a_failure_shows_the_users_frames_alone(bench: Bench) -> None:
+    row, log = run_one(bench, "print('before')\nimport json\njson.loads('{')\n")
+    assert row.failure is not None
+    assert row.outcome is Outcome.FAILED
+    assert row.failure.kind == "json.decoder.JSONDecodeError"
+    assert row.failure.where == "dag.py:6 in f"
+    assert row.failure.line == "json.loads('{')"
+    assert "decoder.py" not in row.failure.traceback
+    assert "worker" not in row.failure.traceback
+    assert 'File "dag.py", line 6, in f' in row.failure.traceback
+    assert log == "before\n"
+
+
+def test_what_a_datum_prints_is_its_own_log(bench: Bench) -> None:
+    tree = put(bench.store, "in", IMAGES)
+    source = """
+    import os, subprocess, sys
+    def f(x):
+        print("out", x.name)
+        print("err", x.name, file=sys.stderr)
+        subprocess.run(["echo", "child", x.name], check=True)
+        os.write(1, b"raw\\n")
+        return {}
+    """
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree))
+    rows = bench.run(job, file_datums(tree))
+    for key, row in rows.items():
+        lines = bench.log(row, job.job).splitlines()
+        assert sorted(lines) == sorted([f"out {key}", f"err {key}", f"child {key}", "raw"])
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        ("os._exit(3)", "exit", "exit code 3"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "signal", "SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "signal", "SIGKILL"),
+        ("sys.exit(2)", "SystemExit", "2"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt", ""),
+        ("return None", "dmlpipe", "it returned None"),
+        ("x.chmod(0o644); x.write_bytes(b'mine'); return {}", "dmlpipe", "wrote to its input x/x"),
+        ("return {'a': Path('/no')}", "dmlpipe", "there is no file '/no'"),
+    ],
+)
+def test_a_bad_datum_fails_alone_with_its_reason(bench: Bench, body: str, kind: str, message: str) -> None:
+    row, _ = run_one(bench, body)
+    assert row.outcome is Outcome.FAILED
+    assert row.failure is not None
+    assert (row.failure.kind, row.tries) == (kind, 1)
+    assert message in row.failure.message
+
+
+def test_a_crash_names_the_line_and_keeps_the_log(bench: Bench) -> None:
+    row, log = run_one(bench, "print('so far', flush=True)\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    assert row.failure is not None
+    assert row.failure.where == "dag.py:5 in f"
+    assert row.failure.line == "os.kill(os.getpid(), signal.SIGSEGV)"
+    assert log.startswith("so far\n")
+
+
+@pytest.mark.parametrize("hang", ["time.sleep(1000)", "while True: pass"])
+def test_a_hang_is_ended_with_all_it_started(bench: Bench, tmp_path: Path, hang: str) -> None:
+    pid = tmp_path / "pid"
+    body = f"""
+    import subprocess
+    Path({str(pid)!r}).write_text(str(subprocess.Popen(["sleep", "1000"], start_new_session=True).pid))
+    {hang}
+    """
+    row, _ = run_one(bench, body, timeout_s=0.5)
+    assert row.failure is not None
+    assert row.failure.kind == "timeout"
+    assert row.failure.where.startswith("dag.py:")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_a_crash_costs_one_try_and_nobody_elses_result(bench: Bench, tmp_path: Path) -> None:
+    tree = put(bench.store, "in", {f"{i:03}": b"" for i in range(60)})
+    source = f"""
+    import os
+    def f(x):
+        mark = {str(tmp_path)!r} + "/died-" + x.name
+        if x.name in ("007", "031") and not os.path.exists(mark):
+            open(mark, "w").close()
+            os._exit(1)
+        return {{x.name: os.environ["DMLPIPE_TRY"]}}
+    """
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree), tries=2)
+    rows = bench.run(job, file_datums(tree), slots=2, size=20)
+    assert {key for key, row in rows.items() if row.tries == 2} == {"007", "031"}
+    assert all(row.outcome is Outcome.OK for row in rows.values())
+    assert bench.content(job.job)["031"] == b"2"
+
+
+def test_a_module_that_does_not_import_fails_every_datum_with_its_line(bench: Bench) -> None:
+    tree = put(bench.store, "in", IMAGES)
+    job = spec(
+        python(bench.store, "import parts\n", "f", parameter("x"), others={"parts.py": "\n\n1 / 0\n"}),
+        varying("x", tree),
+    )
+    rows = bench.run(job, file_datums(tree))
+    assert {row.failure.where for row in rows.values() if row.failure} == {"parts.py:3 in <module>"}
+    assert len(rows) == len(IMAGES)
+
+
+def test_outputs_in_the_out_folder_and_large_ones(bench: Bench) -> None:
+    tree = put(bench.store, "in", {"a": b"1", "b": b"2"})
+    source = """
+    def f(x, out):
+        assert list(out.iterdir()) == []
+        (out / "deep").mkdir()
+        (out / "deep" / x.name).write_bytes(b"z" * (2 << 20))
+        (out / f"link-{x.name}").symlink_to(x)
+    """
+    transform = python(bench.store, source, "f", parameter("x"), parameter("out", source="out"), result="out")
+    job = spec(transform, varying("x", tree))
+    bench.run(job, file_datums(tree))
+    big = b"z" * (2 << 20)
+    assert bench.content(job.job) == {"deep/a": big, "deep/b": big, "link-a": b"1", "link-b": b"2"}
+
+
+def test_writing_to_a_linked_input_drops_the_cache_entry_and_the_next_reader_gets_the_truth(bench: Bench) -> None:
+    big = b"v" * 200_000
+    tree = put(bench.store, "in", {"x": big})
+    source = """
+    def f(x):
+        x.chmod(0o644)
+        with x.open("r+b") as file:
+            file.write(b"CHANGED")
+        return {}
+    """
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree))
+    (row,) = bench.run(job, file_datums(tree)).values()
+    assert row.failure is not None
+    assert "wrote to its input x/x" in row.failure.message
+    honest = spec(
+        python(bench.store, "def f(x): return {'n': x.read_bytes()}", "f", parameter("x")), varying("x", tree)
+    )
+    bench.run(honest, file_datums(tree))
+    assert bench.content(honest.job) == {"n": big}
+
+
+def test_writing_to_a_constant_input_fails_the_datum_and_mends_the_input(bench: Bench) -> None:
+    tree, model = put(bench.store, "in", {"a": b"", "b": b""}), put(bench.store, "model", {"m": b"good"})
+    source = """
+    def f(x, model):
+        if x.name == "a":
+            (model / "m").unlink()
+            (model / "m").write_text("bad")
+        return {x.name: (model / "m").read_bytes()}
+    """
+    job = spec(
+        python(bench.store, source, "f", parameter("x"), parameter("model")),
+        varying("x", tree),
+        constant("model", model),
+    )
+    datums = file_datums(tree)
+    rows = bench.run(job, datums, size=1)
+    assert rows["a"].failure is not None
+    assert "wrote to its input model/m" in rows["a"].failure.message
+    assert bench.content(job.job) == {"b": b"good"}
+
+
+def test_children_see_no_cloud_store_or_cluster_variables(bench: Bench) -> None:
+    bench.environ |= {
+        "AWS_SECRET_ACCESS_KEY": "s3cret-value",
+        "DMLPIPE_STORE": "s3://bucket",
+        "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY": "key",
+        "HF_TOKEN": "hf-token-value",
+        "HARMLESS": "1",
+    }
+    row, log = run_one(
+        bench,
+        """
+        print(sorted(os.environ))
+        print(Path("/proc/self/environ").read_text())
+        print(os.environ["HF_TOKEN"])
+        print(sorted(os.listdir("/proc/self/fd")))
+        return {}
+        """,
+        secrets=("HF_TOKEN",),
+    )
+    assert row.failure is None
+    assert "HARMLESS" in log
+    assert "DMLPIPE_JOB" in log
+    assert "HF_TOKEN" in log
+    for hidden in ("AWS_SECRET", "s3cret", "DMLPIPE_STORE", "TLS", "hf-token-value"):
+        assert hidden not in log
+    assert "***" in log
+
+
+def test_a_missing_secret_fails_the_datums_by_its_name(bench: Bench) -> None:
+    row, _ = run_one(bench, "return {}", secrets=("NO_SUCH_SECRET_HERE",))
+    assert row.failure is not None
+    assert "secret 'NO_SUCH_SECRET_HERE' is not there" in row.failure.message
+
+
+def test_versions_of_imported_packages_are_recorded(bench: Bench) -> None:
+    tree = put(bench.store, "in", {"x": b""})
+    source = "import yaml, click\ndef f(x): return {}"
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree))
+    bench.run(job, file_datums(tree))
+    (meta,) = bench.metas(job.job)
+    assert {"PyYAML", "click"} <= set(meta.versions)
+    assert "msgspec" not in meta.versions
+
+
+def test_a_grandchild_that_keeps_the_socket_open_does_not_hide_a_death(bench: Bench) -> None:
+    ours, theirs = socket_pair()
+    ours.close()
+    theirs.close()
+    row, _ = run_one(bench, "if os.fork() == 0: time.sleep(1000)\nos._exit(4)\n")
+    assert row.failure is not None
+    assert row.failure.kind == "exit"

@@ -1,0 +1,184 @@
+"""Outputs of one datum: names checked, links followed, files opened. Runs where user code runs.
+
+The process that made the files opens them and hands over descriptors: the parent never follows a path of theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...storage.errors import ErrorCode, InvalidInputError, UserCodeError
+from ...storage.paths import normalize_path
+from .wire import INLINE_MAX_BYTES
+
+FRAME_MAX_BYTES = 4 << 20
+FRAME_MAX_FDS = 64
+
+
+class Output(NamedTuple):
+    """One output file: its bytes, or an open descriptor of a regular file that the taker closes."""
+
+    path: str
+    data: bytes
+    fd: int = -1
+
+
+def output_path(name: object) -> str:
+    """Check and normalise the name of an output file.
+
+    Returns
+    -------
+    str
+        NFC, without slashes at the ends.
+
+    Raises
+    ------
+    UserCodeError
+        It is no text, or breaks a rule of `storage.paths`.
+
+    Examples
+    --------
+    >>> output_path("/a/b.json")
+    'a/b.json'
+    """
+    if isinstance(name, os.PathLike):
+        name = os.fspath(name)
+    if not isinstance(name, str):
+        raise UserCodeError(f"output names must be text, got {name!r} ({type(name).__name__})", code=ErrorCode.BAD_PATH)
+    try:
+        return normalize_path(name).decode()
+    except InvalidInputError as err:
+        raise UserCodeError(f"output {err.message}", code=ErrorCode.BAD_PATH) from err
+
+
+class Names:
+    """The output names of one datum: no two alike, no file where another needs a folder."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
+
+    def add(self, name: object) -> str:
+        """Return the checked path of one more file; raise `UserCodeError` if it clashes."""
+        path = output_path(name)
+        if path in self._files:
+            raise UserCodeError(
+                f"two outputs have the name {path!r}: {self._files[path]!r} and {name!r}",
+                code=ErrorCode.OUTPUT_CONFLICT,
+            )
+        if path in self._folders:
+            raise UserCodeError(
+                f"output {path!r} is a file, but {self._folders[path]!r} needs a folder there",
+                code=ErrorCode.OUTPUT_CONFLICT,
+            )
+        new: list[str] = []
+        cut = path.rfind("/")
+        while cut > 0:
+            folder = path[:cut]
+            if folder in self._files:
+                raise UserCodeError(
+                    f"output {folder!r} is a file, but {path!r} needs a folder there", code=ErrorCode.OUTPUT_CONFLICT
+                )
+            if folder in self._folders:
+                break
+            new.append(folder)
+            cut = path.rfind("/", 0, cut)
+        self._folders.update(dict.fromkeys(new, path))
+        self._files[path] = str(name)
+        return path
+
+
+def open_output(path: str, name: str) -> Output:
+    """Read a small file, open a large one. `path` may be a link; it must lead to a regular file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        if os.path.islink(path):
+            raise UserCodeError(
+                f"output {name!r} is a link to {os.readlink(path)!r}, which does not exist", code=ErrorCode.BAD_PATH
+            ) from None
+        raise UserCodeError(f"output {name!r}: there is no file {path!r}", code=ErrorCode.BAD_PATH) from None
+    except OSError as err:
+        raise UserCodeError(f"output {name!r} cannot be read: {err.strerror}", code=ErrorCode.BAD_PATH) from err
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserCodeError(
+                f"output {name!r} is {_kind(status.st_mode)}; only files can be outputs", code=ErrorCode.BAD_PATH
+            )
+        if status.st_size >= INLINE_MAX_BYTES:
+            taken, fd = fd, -1
+            return Output(name, b"", taken)
+        with open(fd, "rb", buffering=0, closefd=False) as file:
+            return Output(name, file.readall())
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _kind(mode: int) -> str:
+    names = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((text for test, text in names if test(mode)), "a device")
+
+
+def collect_folder(folder: str) -> Iterator[Output]:
+    """Yield the files below `folder`, sorted by path. Links are followed; empty folders are lost.
+
+    Raises
+    ------
+    UserCodeError
+        A link leads nowhere or in a circle, a name is no UTF-8, or something is neither file nor folder.
+    """
+    names = Names()
+    yield from _walk(folder, "", names, (os.path.realpath(folder),))
+
+
+def _walk(folder: str, prefix: str, names: Names, above: tuple[str, ...]) -> Iterator[Output]:
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    for entry in listed:
+        name = prefix + entry.name
+        if entry.is_dir():
+            real = os.path.realpath(entry.path)
+            if real in above:
+                raise UserCodeError(f"output {name!r} is a link to a folder above it", code=ErrorCode.BAD_PATH)
+            yield from _walk(entry.path, name + "/", names, (*above, real))
+            continue
+        path = names.add(name)
+        yield open_output(entry.path, path)
+
+
+def collect_files(result: object) -> Iterator[Output]:
+    """Yield the files of a returned mapping of names to bytes, text or paths, sorted by path.
+
+    Raises
+    ------
+    UserCodeError
+        It is no mapping, or a name or a content is none.
+    """
+    if not isinstance(result, Mapping):
+        raise UserCodeError(
+            f"it returned {_type(result)}; expected files: a mapping of path to bytes, str or Path (dml.Files)"
+        )
+    names = Names()
+    files: dict[str, Any] = {names.add(name): content for name, content in result.items()}
+    for path in sorted(files, key=str.encode):
+        content = files[path]
+        if isinstance(content, bytes):
+            yield Output(path, content)
+        elif isinstance(content, str):
+            yield Output(path, content.encode())
+        elif isinstance(content, bytearray | memoryview):
+            yield Output(path, bytes(content))
+        elif isinstance(content, Path):
+            yield open_output(str(content), path)
+        else:
+            raise UserCodeError(f"file {path!r} is {_type(content)}; expected bytes, str or Path")
+
+
+def _type(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,125 @@
+"""Variables that user code sees: nothing of the cluster, the clouds or the store, but what its job declares."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...storage.errors import ErrorCode, InvalidInputError
+from ..job import CommandTransform, JobSpec
+
+_DROPPED = re.compile(
+    r"""^(
+        DMLPIPE_.* | DASK_.* | DISTRIBUTED_.* |
+        AWS_.* | S3_.* | BOTO.* | FSSPEC_.* | MINIO_.* |
+        GOOGLE_.* | GCS_.* | GCLOUD_.* | CLOUDSDK_.* | GCP_.* |
+        AZURE_.* | ARM_.* | MSI_.* | IDENTITY_.* |
+        KUBE.* | VAULT_.* | CONSUL_.* | SSH_AUTH_SOCK | SSH_AGENT_PID |
+        SSL_.*KEY.* | .*_TLS_.* | TLS_.* |
+        .*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|APIKEY|API_KEY|ACCESS_KEY|PRIVATE_KEY).* |
+        PYTEST_.* | VIRTUAL_ENV_PROMPT | LD_PRELOAD | PYTHONSTARTUP | PYTHONINSPECT
+    )$""",
+    re.VERBOSE | re.IGNORECASE,
+)
+SECRETS_FOLDER = "~/.config/dmlpipe/secrets"
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what of a worker's environment its children may see.
+
+    Examples
+    --------
+    >>> clean_environment({"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "DMLPIPE_STORE": "s3://b"})
+    {'PATH': '/bin'}
+    """
+    return {name: value for name, value in environ.items() if not _DROPPED.match(name)}
+
+
+def read_secrets(names: tuple[str, ...], environ: Mapping[str, str], folder: Path | None = None) -> dict[str, str]:
+    """Read declared secrets where the worker runs: a variable, or a file of mode 0600 in `SECRETS_FOLDER`.
+
+    Raises
+    ------
+    InvalidInputError
+        One is missing, or others may read its file.
+    """
+    home = folder if folder is not None else Path(SECRETS_FOLDER).expanduser()
+    found = {}
+    for name in names:
+        if name in environ:
+            found[name] = environ[name]
+            continue
+        path = home / name
+        try:
+            mode = path.stat().st_mode
+            text = path.read_text()
+        except OSError as err:
+            raise InvalidInputError(
+                f"secret {name!r} is not there: no variable of that name where the worker runs, no file {path}",
+                code=ErrorCode.BAD_SPEC,
+                hint=f"export {name}=... before starting the worker, or write {path} with mode 0600",
+            ) from err
+        if stat.S_IMODE(mode) & 0o077:
+            raise InvalidInputError(
+                f"secret {name!r}: others may read {path} (mode {stat.S_IMODE(mode):04o}, expected 0600)",
+                code=ErrorCode.PERMISSION,
+                hint=f"chmod 600 {path}",
+            )
+        found[name] = text.rstrip("\n")
+    return found
+
+
+def job_environment(spec: JobSpec, base: Mapping[str, str], secrets: Mapping[str, str], scratch: str) -> dict[str, str]:
+    """Variables that hold for a whole job: `base`, thread counts, the declared ones, `PACH_*`, `DMLPIPE_*`."""
+    threads = str(max(1, int(spec.cpus)))
+    env = dict.fromkeys(_THREAD_VARIABLES, threads) | dict(base)
+    env |= {
+        "TMPDIR": scratch,
+        "PYTHONUNBUFFERED": "1",
+        "DMLPIPE_JOB": spec.job,
+        "DMLPIPE_RUN": spec.run,
+        "DMLPIPE_PIPELINE": spec.pipeline,
+        "DMLPIPE_VERSION": str(spec.version),
+        "PACH_JOB_ID": spec.job,
+        # In Pachyderm a job and its output commit have one id; here the commit's id is not known before it is made.
+        "PACH_OUTPUT_COMMIT_ID": spec.job,
+        "PACH_IN_WORKER": "true",
+        "PACH_NAMESPACE": "default",
+        "PPS_PIPELINE_NAME": spec.pipeline,
+        "PPS_PROJECT_NAME": "default",
+        "PPS_SPEC_COMMIT": f"{spec.pipeline}-v{spec.version}",
+        "FILESET_ID": spec.job,
+    }
+    for item in spec.inputs:
+        if item.commit:
+            env[f"{item.name}_COMMIT"] = item.commit
+    if isinstance(spec.transform, CommandTransform):
+        env["cpus"] = threads
+        env |= {name: parameter_text(value) for name, value in spec.parameters.items()}
+        env |= spec.transform.env
+    return env | dict(secrets)
+
+
+def datum_environment(datum_id: str, attempt: int) -> dict[str, str]:
+    """Variables of one datum that every kind of transform sees."""
+    return {"DMLPIPE_DATUM": datum_id, "DMLPIPE_TRY": str(attempt), "PACH_DATUM_ID": datum_id}
+
+
+def parameter_text(value: Any) -> str:
+    """A plain value as a command's variable: text as it is, everything else as Python or JSON would show it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else str(value)
+
+
+def redact(data: bytes, secrets: Mapping[str, str]) -> bytes:
+    """Replace values of secrets in what user code printed."""
+    for value in secrets.values():
+        if len(value) >= 4:
+            data = data.replace(os.fsencode(value), b"***")
+    return data

@@ -1,0 +1,348 @@
+"""The slot's child process: user code lives here and nowhere else.
+
+It reads `wire` messages from its socket and does them one by one. Standard output and error are the log file that its
+slot gave it; what a datum printed is cut out by offset and travels with the result. It holds no store, no credentials
+and no descriptor of anybody else.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import sysconfig
+import time
+from collections.abc import Iterable
+
+from ...storage.errors import DmlpipeError
+from ...storage.objects.segment import Outcome
+from ..job import CommandTransform, PythonTransform
+from .call import Loaded, load_transform
+from .collect import FRAME_MAX_BYTES, FRAME_MAX_FDS, Output, collect_folder
+from .command import Places, run_command
+from .environment import datum_environment
+from .failure import UserFrames, failure_of
+from .frames import FrameSocket, PeerClosedError
+from .namespace import CODE, PFS, NamespaceUnavailableError, bind, enter, unbind
+from .processes import adopt_orphans, die_with_parent, end_children
+from .wire import (
+    Ended,
+    FromChild,
+    Loading,
+    OutFile,
+    Payload,
+    Produced,
+    Ready,
+    Result,
+    Setup,
+    SetupFailed,
+    Unit,
+    Work,
+    encoder,
+    to_child,
+)
+
+LOG_MAX_BYTES = 1 << 20
+"""What is kept of one datum's output: the first and the last half of it."""
+
+
+def read_log(fd: int, start: int, stop: int) -> bytes:
+    """What was printed between two offsets, shortened to `LOG_MAX_BYTES`."""
+    if stop - start <= LOG_MAX_BYTES:
+        return os.pread(fd, stop - start, start)
+    half = LOG_MAX_BYTES // 2
+    gap = f"\n… {stop - start - 2 * half:,} bytes left out …\n".encode()
+    return os.pread(fd, half, start) + gap + os.pread(fd, half, stop - half)
+
+
+class Child:
+    """One child's state.
+
+    Parameters
+    ----------
+    channel
+        To the slot.
+    log_fd
+        The log file, which is also descriptors 1 and 2.
+    root
+        Commands only: an empty folder that becomes the root of a namespace; empty: no namespace.
+    parent
+        Process that this one must not outlive.
+    """
+
+    def __init__(self, channel: FrameSocket, log_fd: int, root: str, parent: int) -> None:
+        self._channel = channel
+        self._log_fd = log_fd
+        self._log_at = 0
+        self._modules = set(sys.modules)
+        self._module_count = len(sys.modules)
+        self._setup: Setup | None = None
+        self._loaded: Loaded | None = None
+        self._frames = UserFrames()
+        self._code_bound = False
+        self._namespace = False
+        self._notice = ""
+        if root:
+            try:
+                enter(root)
+                self._namespace = True
+            except NamespaceUnavailableError as err:
+                self._notice = (
+                    f"no private /pfs here ({err.strerror}): commands see their inputs below $DMLPIPE_PFS, "
+                    "and /pfs and /code in their words are rewritten"
+                )
+        # After the namespace: entering one forgets the death signal.
+        die_with_parent(parent)
+
+    def serve(self) -> None:
+        """Do what comes until the slot closes the socket."""
+        while True:
+            frame = self._channel.receive()
+            assert frame is not None
+            message = to_child.decode(frame.payload)
+            if isinstance(message, Setup):
+                self._set_up(message)
+            elif isinstance(message, Work):
+                for unit in message.units:
+                    self._do(unit)
+
+    def _send(self, message: FromChild, fds: Iterable[int] = ()) -> None:
+        self._channel.send(encoder.encode(message), list(fds))
+
+    # --- a job ---
+
+    def _set_up(self, setup: Setup) -> None:
+        os.environ.clear()
+        os.environ.update(setup.env)
+        os.chdir(setup.scratch)
+        self._setup = setup
+        self._loaded = None
+        self._frames = UserFrames((setup.code,) if setup.code else ())
+        try:
+            if isinstance(setup.transform, PythonTransform):
+                self._load(setup, setup.transform)
+            elif self._namespace:
+                if self._code_bound:
+                    unbind(CODE)
+                    self._code_bound = False
+                if setup.code:
+                    bind(setup.code, CODE, read_only=True)
+                    self._code_bound = True
+        except (KeyboardInterrupt, SystemExit, Exception) as err:  # noqa: BLE001 - importing runs user code
+            self._send(SetupFailed(failure=failure_of(err, self._frames), log=self._take_log()))
+            return
+        self._send(Ready(notice=self._notice, at=time.monotonic()))
+        self._notice = ""
+
+    def _load(self, setup: Setup, transform: PythonTransform) -> None:
+        target = load_transform(transform, setup.code, setup.pickled)
+        self._loaded = Loaded(
+            target,
+            transform,
+            constants=setup.constants,
+            parameters=setup.parameters,
+            batch=setup.batch,
+            writes=setup.writes,
+            array=setup.array,
+            loading=lambda begin: self._send(Loading(begin=begin, at=time.monotonic())),
+        )
+
+    # --- a unit ---
+
+    def _do(self, unit: Unit) -> None:
+        setup = self._setup
+        assert setup is not None
+        first = unit.payloads[0]
+        os.environ.update(datum_environment(first.id, first.attempt))
+        begin = time.monotonic()
+        results: tuple[Result, ...]
+        try:
+            if isinstance(setup.transform, CommandTransform):
+                results = (self._run(setup, setup.transform, unit.number, first),)
+            else:
+                results = self._call(unit)
+        except PeerClosedError:
+            raise
+        except (KeyboardInterrupt, SystemExit, Exception) as err:  # noqa: BLE001 - user code raises what it likes
+            # One failure for the whole call: the slot splits a batch.
+            results = (Result(Outcome.FAILED, failure_of(err, self._frames)),)
+        ended = time.monotonic()
+        log, modules = self._take_log(), self._new_modules()
+        self._send(Ended(unit=unit.number, results=results, seconds=ended - begin, at=ended, log=log, modules=modules))
+
+    def _call(self, unit: Unit) -> tuple[Result, ...]:
+        assert self._loaded is not None
+        results = []
+        for index, outputs in enumerate(self._loaded.call(unit.payloads)):
+            if isinstance(outputs, Exception):
+                results.append(Result(Outcome.FAILED, failure_of(outputs, self._frames)))
+                continue
+            try:
+                self._produce(unit.number, index, outputs)
+                results.append(Result(Outcome.OK))
+            except DmlpipeError as err:
+                results.append(Result(Outcome.FAILED, failure_of(err, self._frames)))
+        return tuple(results)
+
+    def _run(self, setup: Setup, transform: CommandTransform, number: int, payload: Payload) -> Result:
+        if self._namespace:
+            places, env, out = Places({}), payload.env, f"{PFS}/out"
+            self._bind_inputs(setup, payload)
+        else:
+            (env, places), out = rewritten(setup, payload), payload.out
+        try:
+            environment = setup.env | env | datum_environment(payload.id, payload.attempt)
+            outcome, failure = run_command(
+                transform, environment, cwd=setup.scratch, places=places, tidy=lambda: end_children()
+            )
+            if outcome is Outcome.OK:
+                self._produce(number, 0, collect_folder(out))
+            return Result(outcome, failure)
+        finally:
+            if self._namespace:
+                unbind(PFS)
+
+    def _bind_inputs(self, setup: Setup, payload: Payload) -> None:
+        bind(payload.root, PFS, read_only=True)
+        for name, given in setup.constants.items():
+            if given.root:
+                bind(given.root, f"{PFS}/{name}", read_only=True)
+        bind(payload.out, f"{PFS}/out", read_only=False)
+
+    def _produce(self, number: int, index: int, outputs: Iterable[Output]) -> None:
+        """Send the files of one datum, a frame at a time."""
+        files: list[OutFile] = []
+        fds: list[int] = []
+        size = 0
+        try:
+            for output in outputs:
+                if output.fd >= 0:
+                    files.append(OutFile(output.path, b"", len(fds)))
+                    fds.append(output.fd)
+                else:
+                    files.append(OutFile(output.path, output.data))
+                size += len(output.data) + len(output.path)
+                if size >= FRAME_MAX_BYTES or len(fds) >= FRAME_MAX_FDS:
+                    self._send(Produced(unit=number, index=index, files=tuple(files)), fds)
+                    self._close(fds)
+                    files, size = [], 0
+            if files:
+                self._send(Produced(unit=number, index=index, files=tuple(files)), fds)
+        finally:
+            self._close(fds)
+
+    @staticmethod
+    def _close(fds: list[int]) -> None:
+        for fd in fds:
+            os.close(fd)
+        fds.clear()
+
+    # --- what is said beside the result ---
+
+    def _take_log(self) -> bytes:
+        for stream in (sys.stdout, sys.stderr):
+            # User code may have closed or replaced them.
+            try:
+                stream.flush()
+            except (OSError, ValueError, AttributeError):
+                continue
+        stop = os.fstat(self._log_fd).st_size
+        if stop == self._log_at:
+            return b""
+        log = read_log(self._log_fd, self._log_at, stop)
+        # Whoever still holds the file appends: after this the next datum begins at 0.
+        os.ftruncate(self._log_fd, 0)
+        self._log_at = 0
+        return log
+
+    def _new_modules(self) -> tuple[str, ...]:
+        if len(sys.modules) == self._module_count:
+            return ()
+        self._module_count = len(sys.modules)
+        new = set(sys.modules) - self._modules
+        self._modules |= new
+        return tuple(sorted({name.partition(".")[0] for name in new}))
+
+
+def rewritten(setup: Setup, payload: Payload) -> tuple[dict[str, str], Places]:
+    """Variables and places of a datum where there is no `/pfs`."""
+    folders = {PFS: payload.root}
+    for name, given in setup.constants.items():
+        if given.root:
+            folders[f"{PFS}/{name}"] = given.root
+            link = os.path.join(payload.root, name)
+            if not os.path.islink(link):
+                os.rmdir(link)
+                os.symlink(given.root, link)
+    if setup.code:
+        folders[CODE] = setup.code
+    places = Places(folders)
+    env = {name: places.rewrite(value) for name, value in payload.env.items()}
+    return env | {"DMLPIPE_PFS": payload.root}, places
+
+
+def main(sock: socket.socket, log_fd: int, root: str, parent: int) -> None:
+    """Become a slot's child: the rest of this process's life.
+
+    Parameters
+    ----------
+    sock
+        To the slot.
+    log_fd
+        Becomes standard output and error.
+    root, parent
+        See `Child`.
+    """
+    die_with_parent(parent)
+    os.dup2(log_fd, 1)
+    os.dup2(log_fd, 2)
+    with open(os.devnull, "rb") as null:
+        os.dup2(null.fileno(), 0)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - lives as long as the process
+    # A file is block-buffered, which is what is wanted: a flush per datum, not per line.
+    sys.stdout = open(1, "w", closefd=False, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+    sys.dont_write_bytecode = True
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.enable(file=2)
+    adopt_orphans()
+    try:
+        Child(FrameSocket(sock), log_fd, root, parent).serve()
+    except (PeerClosedError, BrokenPipeError):
+        end_children()
+        os._exit(0)
+
+
+def third_party(modules: Iterable[str]) -> dict[str, str]:
+    """Versions of the installed packages that top-level modules belong to: distribution to version."""
+    import importlib.metadata
+
+    standard = sys.stdlib_module_names
+    wanted = [name for name in modules if name not in standard and name != "dmlpipe" and not name.startswith("_")]
+    found: dict[str, str] = {}
+    missing = []
+    for name in wanted:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing and any(_is_installed(name) for name in missing):
+        owners = importlib.metadata.packages_distributions()
+        for name in missing:
+            for owner in owners.get(name, ()):
+                found[owner] = importlib.metadata.version(owner)
+    return found
+
+
+def _is_installed(name: str) -> bool:
+    folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    for folder in folders:
+        for candidate in (f"{folder}/{name}", f"{folder}/{name}.py"):
+            try:
+                os.stat(candidate)
+            except FileNotFoundError:
+                continue
+            return True
+    return False

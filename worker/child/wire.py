@@ -1,0 +1,165 @@
+"""What a slot and its child say to each other, as msgpack in frames.
+
+Parent to child: one `Setup` per job, then `Work` with one or more units. Child to parent: `Ready` or `SetupFailed`,
+then for each unit, in order: any number of `Produced`, one `Ended`. A unit is one call of the transform: one datum, or
+a batch of them. The first unit that has not ended is the one a dying child is blamed for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ...storage.objects.segment import Failure
+from ..job import ArrayWrites, Transform
+
+INLINE_MAX_BYTES = 1 << 20
+"""Inputs asked for as `bytes` and outputs below this size travel in the frame; larger ones as a path or descriptor."""
+
+
+class Box(msgspec.Struct, frozen=True, array_like=True):
+    """A region of an array whose chunks lie in a folder."""
+
+    core: tuple[tuple[int, int], ...]
+    read: tuple[tuple[int, int], ...]
+
+
+class Given(msgspec.Struct, frozen=True, array_like=True):
+    """One input of one datum as the child finds it."""
+
+    kind: str
+    """`path` (file or folder), `paths` (of a group), `bytes`, `value`, `array` (a folder with `zarr.json` and the
+    chunks needed) or `none`: the datum lacks it."""
+    path: str = ""
+    data: bytes = b""
+    value: Any = None
+    box: Box | None = None
+    """None with `array`: all of it."""
+    root: str = ""
+    """Constants: the folder that shows at `/pfs/<name>`."""
+    paths: tuple[str, ...] = ()
+    """Of a group: its files and folders, sorted."""
+
+
+class Payload(msgspec.Struct, frozen=True, array_like=True):
+    """One datum as the child sees it."""
+
+    id: str
+    """Fingerprint, hex."""
+    given: dict[str, Given]
+    """Varying inputs by name."""
+    captures: dict[str, str] = {}
+    out: str = ""
+    """Folder for outputs; empty: the transform does not use one."""
+    root: str = ""
+    """Commands: the folder that becomes `/pfs`."""
+    env: dict[str, str] = {}
+    """Commands: variables of this datum."""
+    attempt: int = 1
+    resident: str = ""
+    """What the resident inputs hold: while it stays equal, the instance stays."""
+
+
+class Unit(msgspec.Struct, frozen=True, array_like=True):
+    """One call."""
+
+    number: int
+    """Rises by one per unit sent to a child."""
+    payloads: tuple[Payload, ...]
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True, tag="setup"):
+    """A job: what is called, with what."""
+
+    job: str
+    transform: Transform
+    parameters: dict[str, Any]
+    batch: int
+    constants: dict[str, Given]
+    env: dict[str, str]
+    """The whole environment."""
+    code: str
+    """Folder that holds the bundle, or the commands' code; empty: none."""
+    scratch: str
+    """Working directory."""
+    pickled: bytes = b""
+    writes: ArrayWrites | None = None
+    array: bytes = b""
+    """`zarr.json` of the output array."""
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True, tag="work"):
+    """Units to do, in order."""
+
+    units: tuple[Unit, ...]
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """The transform is loaded."""
+
+    notice: str = ""
+    """Something that people should be told once."""
+    at: float = 0.0
+
+
+class SetupFailed(msgspec.Struct, frozen=True, kw_only=True, tag="setup-failed"):
+    """The transform cannot be loaded."""
+
+    failure: Failure
+    log: bytes = b""
+
+
+class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
+    """The instance of a resident class is being made (`begin`) or is made: its time is not the unit's."""
+
+    begin: bool
+    at: float
+
+
+class OutFile(msgspec.Struct, frozen=True, array_like=True):
+    """One output file."""
+
+    path: str
+    data: bytes = b""
+    fd: int = -1
+    """Index among the frame's descriptors, or -1: `data` is the content."""
+
+
+class Produced(msgspec.Struct, frozen=True, kw_only=True, tag="produced"):
+    """Outputs of one datum; there may be several such frames."""
+
+    unit: int
+    index: int
+    """Of the datum in its unit."""
+    files: tuple[OutFile, ...]
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True):
+    """How one datum of a unit ended."""
+
+    outcome: int
+    """`Outcome`."""
+    failure: Failure | None = None
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
+    """A unit ended."""
+
+    unit: int
+    results: tuple[Result, ...]
+    """One per datum; a single failure for a batch of several means that the call raised, and splits it."""
+    seconds: float
+    at: float
+    """`time.monotonic()` of the child: one clock for the whole host."""
+    log: bytes = b""
+    modules: tuple[str, ...] = ()
+    """Top-level modules imported since the last report."""
+
+
+ToChild = Setup | Work
+FromChild = Ready | SetupFailed | Loading | Produced | Ended
+
+encoder = msgspec.msgpack.Encoder()
+to_child: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)
+from_child: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)

@@ -1,0 +1,1 @@
+"""Slots: leases are worked off, inputs laid out, children kept."""

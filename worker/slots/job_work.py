@@ -1,0 +1,205 @@
+"""One job at one worker: its spec, its shared inputs, its environment, its results on their way to the store."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ...storage.digest import from_hex
+from ...storage.objects.node import NodeStore
+from ...storage.objects.segment import Failure
+from ..child.environment import clean_environment, job_environment, read_secrets, redact
+from ..child.main import third_party
+from ..child.wire import Setup
+from ..job import JobSpec, PythonTransform
+from ..segments import SegmentStore, SegmentWriter
+from .materialize import ContentStore, JobInputs, make_code
+
+
+class WorkerStore(ContentStore, SegmentStore, Protocol):
+    """What of a store a worker needs. `storage.store.Store` is one."""
+
+    @property
+    def nodes(self) -> NodeStore: ...  # noqa: D102
+    @property
+    def cache_dir(self) -> Path: ...  # noqa: D102
+    def refresh(self) -> object: ...  # noqa: D102
+
+
+class JobWork:
+    """What a worker holds of a job, shared by its slots. Safe for use by many threads.
+
+    Parameters
+    ----------
+    folder
+        Private to this job and worker.
+    results
+        Takes rows and content.
+    environ
+        The worker's own environment.
+
+    Raises
+    ------
+    DmlpipeError
+        An input's content, the code or a secret is not there.
+    """
+
+    def __init__(
+        self, store: WorkerStore, spec: JobSpec, *, folder: Path, results: SegmentWriter, environ: Mapping[str, str]
+    ) -> None:
+        self.spec = spec
+        self.results = results
+        self.inputs = JobInputs(store, spec, folder)
+        self.cancelled = threading.Event()
+        self.secrets = read_secrets(spec.secrets, environ)
+        self._base = clean_environment(environ)
+        transform = spec.transform
+        tree = transform.bundle if isinstance(transform, PythonTransform) else transform.code
+        self.code = str(make_code(store, tree, store.cache_dir / "code")) if tree else ""
+        self._pickled = b""
+        if isinstance(transform, PythonTransform) and transform.pickled:
+            self._pickled = store.objects.get_blob(from_hex(transform.pickled))
+        self._array = self.inputs.output_array()
+        self._lock = threading.Lock()
+        self._modules: set[str] = set()
+
+    @property
+    def child_key(self) -> tuple[str, ...]:
+        """Jobs with an equal key may share a child: they load the same code with the same variables at import."""
+        transform = self.spec.transform
+        if isinstance(transform, PythonTransform):
+            return ("python", self.code, transform.pickled, *transform.path, *sorted(self.spec.secrets))
+        return ("command",)
+
+    def setup(self, scratch: str) -> Setup:
+        """What a child is told first."""
+        spec = self.spec
+        return Setup(
+            job=spec.job,
+            transform=spec.transform,
+            parameters=spec.parameters,
+            batch=spec.batch,
+            constants=self.inputs.constants,
+            env=job_environment(spec, self._base, self.secrets, scratch),
+            code=self.code,
+            scratch=scratch,
+            pickled=self._pickled,
+            writes=spec.writes,
+            array=self._array,
+        )
+
+    def put_log(self, log: bytes) -> bytes:
+        """Store what a datum printed, without secrets."""
+        return self.results.put_log(redact(log, self.secrets)) if log else b""
+
+    def redacted(self, failure: Failure) -> Failure:
+        """Return a failure without secrets: messages and lines tell what user code held."""
+        if not self.secrets:
+            return failure
+        texts = (failure.message, failure.line, failure.traceback)
+        message, line, traceback = (
+            redact(text.encode(errors="backslashreplace"), self.secrets).decode(errors="replace") for text in texts
+        )
+        return Failure(failure.kind, message, failure.where, line, traceback)
+
+    def note_modules(self, modules: Iterable[str]) -> None:
+        """Remember the versions of packages that user code imported."""
+        with self._lock:
+            new = [name for name in modules if name not in self._modules]
+            self._modules.update(new)
+        if new:
+            self.results.note_versions(third_party(new))
+
+    def close(self) -> None:
+        """Delete what was laid out."""
+        self.results.close()
+        self.inputs.remove()
+
+
+class JobTable:
+    """The jobs that a worker knows. Safe for use by many threads.
+
+    Parameters
+    ----------
+    make
+        Makes the `JobWork` of a spec's node (hex). May raise.
+    """
+
+    KEPT = 8
+    """Idle jobs that stay laid out."""
+
+    def __init__(self, make: Callable[[str], JobWork]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._making: dict[str, threading.Lock] = {}
+        self._jobs: dict[str, JobWork] = {}
+        self._used: dict[str, int] = {}
+        self._cancelled: set[str] = set()
+
+    def enter(self, job: str, spec: str) -> JobWork:
+        """Return a job for use by one lease; `leave` follows."""
+        with self._lock:
+            making = self._making.setdefault(job, threading.Lock())
+        # One thread lays a job out while others go on with theirs.
+        with making:
+            with self._lock:
+                found = self._jobs.get(job)
+            if found is None:
+                found = self._make(spec)
+            with self._lock:
+                # Last used, last dropped.
+                self._jobs.pop(job, None)
+                self._jobs[job] = found
+                self._used[job] = self._used.get(job, 0) + 1
+                if job in self._cancelled:
+                    found.cancelled.set()
+        return found
+
+    def leave(self, job: str) -> None:
+        """Undo one `enter`."""
+        with self._lock:
+            self._used[job] -= 1
+
+    def all(self) -> list[JobWork]:
+        """Every job that is laid out."""
+        with self._lock:
+            return list(self._jobs.values())
+
+    def cancel(self, jobs: Iterable[str]) -> bool:
+        """Mark jobs as cancelled; return whether one was not before."""
+        news = False
+        with self._lock:
+            for job in jobs:
+                news |= job not in self._cancelled
+                self._cancelled.add(job)
+                if job in self._jobs:
+                    self._jobs[job].cancelled.set()
+        return news
+
+    def trim(self) -> None:
+        """Drop what has not been used for longest and has nothing to store."""
+        with self._lock:
+            idle = [job for job, work in self._jobs.items() if not self._used[job] and not work.results.waiting]
+            dropped = [self._jobs.pop(job) for job in idle[: max(0, len(idle) - self.KEPT)]]
+            for work in dropped:
+                del self._used[work.spec.job]
+                self._making.pop(work.spec.job, None)
+        for work in dropped:
+            work.close()
+
+    def close(self) -> None:
+        """Drop everything."""
+        with self._lock:
+            dropped, self._jobs = list(self._jobs.values()), {}
+        for work in dropped:
+            work.close()
+
+
+def scratch_folder(folder: Path) -> str:
+    """Make a slot's working directory."""
+    path = folder / "scratch"
+    os.makedirs(path, exist_ok=True)
+    return str(path)

@@ -1,0 +1,582 @@
+"""One slot at work: datums of a lease go to its child, their results to the store; the next are laid out meanwhile.
+
+Rules:
+
+- The child does units in order. The first sent unit that has not ended is the one that runs, and the one that a death
+  or the deadline is blamed on; units behind it are made again in a new child, for free.
+- At most two frames are in the child's hands: while it computes one, the next is laid out and the one before is stored.
+- Results are held until the job's shared inputs were compared with what they were, at most `_VERIFY_S`.
+- A lost child never loses a result that it sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...storage.errors import BackendError, DmlpipeError
+from ...storage.objects.segment import Failure, Outcome, Row
+from ...storage.objects.value import encode_value
+from ..child.failure import UserFrames, exit_failure, failure_of, located, said, timeout_failure
+from ..child.wire import Ended, Loading, OutFile, Produced, Ready, SetupFailed, Unit
+from ..child.zygote import Zygote
+from ..job import CommandTransform, Datum, PythonTransform
+from .attempts import Attempts, Call, resident_key
+from .job_work import JobWork, WorkerStore, scratch_folder
+from .materialize import Materializer, Prepared
+from .slot import ChildDiedError, Message, SlotChild
+
+logger = logging.getLogger(__name__)
+
+FRAME_TARGET_S = 0.05
+"""Work in one frame to the child."""
+FRAME_MAX_UNITS = 64
+_FRAMES_OUT_MAX = 2
+_VERIFY_S = 0.2
+_LOADING_MIN_S = 600.0
+"""With a timeout set: what importing and loading a model may take at least."""
+_TIDY_S = 1.0
+"""Without anything to wait for: how often to look whether the job was cancelled."""
+
+
+class LeaseReport:
+    """What became of a lease's datums, for whoever reports; called from the slot's thread."""
+
+    def ended(self, index: int, row: Row) -> None:
+        """A datum ended (its row goes to the segment writer at the same time)."""
+
+    def given_back(self, indexes: Sequence[int]) -> None:
+        """Datums that were not begun and will not be."""
+
+    def notice(self, text: str) -> None:
+        """Something that people should be told once."""
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A unit in the child's hands."""
+
+    unit: Unit
+    call: Call
+    prepared: list[Prepared]
+    last_in_frame: bool = False
+    outputs: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
+    broken: dict[int, Failure] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Held:
+    index: int
+    row: Row
+
+
+class SlotWorker:
+    """A slot: runs leases one after the other, keeping its child between them.
+
+    Parameters
+    ----------
+    number
+        Of the slot.
+    folder
+        Private to the slot; made here.
+    clock
+        Monotonic seconds, the child's clock.
+    """
+
+    def __init__(
+        self,
+        store: WorkerStore,
+        zygote: Zygote,
+        number: int,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.number = number
+        self._store = store
+        self._zygote = zygote
+        self._clock = clock
+        self._folder = folder
+        (folder / "d").mkdir(parents=True)
+        self._scratch = scratch_folder(folder)
+        self._materializer = Materializer(store, folder / "d")
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._child: SlotChild | None = None
+        self._child_key: tuple[str, ...] = ()
+        self._child_job: JobWork | None = None
+        self._next_unit = 0
+        self.seconds_per_unit = 0.0
+        """Moving average of the present job's calls."""
+        self.draining = threading.Event()
+
+    def wake(self) -> None:
+        """Let the slot look at once whether its job was cancelled or the worker drains. From any thread."""
+        try:
+            os.write(self._wake_write, b"x")
+        except BlockingIOError:
+            pass  # it is full, so the slot will wake
+
+    def run(
+        self, job: JobWork, datums: Sequence[Datum], *, start: int, fold: int, lease: int, report: LeaseReport
+    ) -> None:
+        """Try every datum of a lease until it ended; rows go to the job's segment writer.
+
+        Parameters
+        ----------
+        start
+            Index of the first datum in its block.
+
+        Raises
+        ------
+        ZygoteError
+            No child can be started any more.
+        BackendError
+            Results cannot be stored.
+        """
+        _LeaseRun(self, job, datums, start, fold, lease, report).run()
+
+    # --- the child ---
+
+    def child_for(self, job: JobWork) -> SlotChild | None:
+        """The child if it lives and is set up for this job."""
+        return self._child if self._child_job is job else None
+
+    def set_up(self, job: JobWork) -> SlotChild:
+        """Return a child that was sent the job's setup; `Ready` or `SetupFailed` follows."""
+        key = job.child_key
+        if self._child is None or self._child_key != key:
+            self.end_child()
+            namespace = isinstance(job.spec.transform, CommandTransform)
+            self._child = SlotChild(self._zygote, self._folder, namespace=namespace, wake=self._wake_read)
+            self._child_key = key
+        self.seconds_per_unit = 0.0
+        self._child_job = job
+        self._child.set_up(job.setup(self._scratch))
+        return self._child
+
+    def end_child(self, *, ask_where: bool = False) -> ChildDiedError | None:
+        """End the child, if there is one; return how."""
+        child, self._child, self._child_job = self._child, None, None
+        if child is None:
+            return None
+        died = child.end(ask_where=ask_where)
+        # What a dead child left in its working directory is nobody's.
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        scratch_folder(self._folder)
+        return died
+
+    def drain_wake(self) -> None:
+        """Forget wake-ups."""
+        try:
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def number_unit(self) -> int:
+        """A number for the next unit."""
+        self._next_unit += 1
+        return self._next_unit
+
+    def prepare(self, job: JobWork, datums: Sequence[tuple[Datum, int]]) -> list[Prepared]:
+        """Lay out datums."""
+        return self._materializer.prepare(job.inputs, datums)
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock()
+
+    def close(self) -> None:
+        """End the child and delete the folder."""
+        self.end_child()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _LeaseRun:
+    """The run of one lease."""
+
+    def __init__(
+        self,
+        slot: SlotWorker,
+        job: JobWork,
+        datums: Sequence[Datum],
+        start: int,
+        fold: int,
+        lease: int,
+        report: LeaseReport,
+    ) -> None:
+        self._slot = slot
+        self._job = job
+        self._datums = datums
+        self._start = start
+        self._fold = fold
+        self._lease = lease
+        self._report = report
+        self._sent: deque[_Sent] = deque()
+        self._frames_out = 0
+        self._frames = UserFrames((job.code,) if job.code else ())
+        self._held: list[_Held] = []
+        self._verified_at = slot.now()
+        self._began = slot.now()
+        self._loading = False
+        self._setup_deaths = 0
+        positions = self._resident_positions()
+        spec = job.spec
+        self._attempts = Attempts(
+            len(datums),
+            batch=spec.batch,
+            tries=spec.tries,
+            together=lambda a, b: resident_key(datums[a], positions) == resident_key(datums[b], positions),
+        )
+
+    def _resident_positions(self) -> list[int]:
+        transform = self._job.spec.transform
+        if not isinstance(transform, PythonTransform):
+            return []
+        names = {p.input or p.name for p in transform.signature if p.resident}
+        return [i for i, item in enumerate(self._job.inputs.varying) if item.name in names]
+
+    @property
+    def _stopping(self) -> bool:
+        return self._job.cancelled.is_set() or self._slot.draining.is_set()
+
+    def run(self) -> None:
+        """Try every datum until it ended, the job is cancelled or the worker drains."""
+        try:
+            while self._attempts.waiting or self._sent:
+                if self._job.cancelled.is_set():
+                    self._abandon()
+                    break
+                if self._slot.draining.is_set() and not self._sent:
+                    break
+                try:
+                    self._step()
+                except ChildDiedError as died:
+                    self._on_death(died)
+            self._settle()
+            left = self._attempts.rest()
+            if left:
+                self._report.given_back([self._start + index for index in left])
+        finally:
+            for sent in self._sent:
+                self._remove(sent)
+            self._sent.clear()
+
+    def _step(self) -> None:
+        child = self._slot.child_for(self._job)
+        if child is None:
+            if not self._set_up():
+                return
+            child = self._slot.child_for(self._job)
+            assert child is not None
+        if not self._stopping and self._frames_out < _FRAMES_OUT_MAX and self._attempts.waiting:
+            self._fill(child)
+            return
+        if not self._sent:
+            return
+        message = child.receive(self._patience())
+        if message is not None:
+            self._on_message(message)
+        else:
+            # Only here: a system call per message lets the other slots' threads take turns at each.
+            self._slot.drain_wake()
+            if self._is_late():
+                self._on_timeout()
+        if self._slot.now() - self._verified_at >= _VERIFY_S:
+            self._settle()
+
+    # --- setting up ---
+
+    def _set_up(self) -> bool:
+        """Load the transform in a child; False if that failed and every waiting datum with it."""
+        child = self._slot.set_up(self._job)
+        limit = self._job.spec.timeout_s
+        deadline = self._slot.now() + max(limit, _LOADING_MIN_S) if limit else None
+        while True:
+            patience = _TIDY_S if deadline is None else min(_TIDY_S, deadline - self._slot.now())
+            try:
+                message = child.receive(max(0.0, patience))
+            except ChildDiedError as died:
+                self._slot.end_child()
+                self._setup_deaths += 1
+                if self._setup_deaths < 2 and not self._stopping:
+                    return False
+                self._fail_all(self._death_failure(died, "loading the code"), died.log)
+                return False
+            self._slot.drain_wake()
+            if self._job.cancelled.is_set():
+                self._slot.end_child()
+                return False
+            match message.body if message else None:
+                case Ready(notice=notice):
+                    if notice:
+                        self._report.notice(notice)
+                    return True
+                case SetupFailed(failure=failure, log=log):
+                    self._slot.end_child()
+                    self._fail_all(failure, log)
+                    return False
+            if deadline is not None and self._slot.now() >= deadline:
+                died_ = self._slot.end_child(ask_where=True)
+                log = died_.log if died_ else b""
+                self._fail_all(located(timeout_failure(max(limit, _LOADING_MIN_S)), log, self._frames), log)
+                return False
+
+    def _fail_all(self, failure: Failure, log: bytes) -> None:
+        """The transform cannot be loaded: every datum that waits fails."""
+        name = self._job.put_log(log)
+        for index in self._attempts.rest():
+            self._hold(index, Outcome.FAILED, [], 0.0, name, failure, tries=1)
+
+    # --- sending ---
+
+    def _fill(self, child: SlotChild) -> None:
+        """Lay out and send one frame."""
+        per_unit = self._slot.seconds_per_unit
+        wanted = 1 if not per_unit else max(1, min(FRAME_MAX_UNITS, int(FRAME_TARGET_S / per_unit)))
+        # Two slots' worth of tail: never take so much that the deadline of the last could not be told.
+        calls: list[Call] = []
+        while len(calls) < wanted and (call := self._attempts.take()) is not None:
+            calls.append(call)
+        ready: list[_Sent] = []
+        for call, prepared in zip(calls, self._prepare(calls), strict=True):
+            if prepared is not None:
+                unit = Unit(self._slot.number_unit(), tuple(p.payload for p in prepared))
+                ready.append(_Sent(unit, call, prepared))
+        if not ready:
+            return
+        ready[-1].last_in_frame = True
+        self._frames_out += 1
+        if not self._sent:
+            self._began = self._slot.now()
+        self._sent.extend(ready)
+        try:
+            child.work([sent.unit for sent in ready], give_up=self._must_give_up)
+        except TimeoutError:
+            if not self._job.cancelled.is_set():
+                self._on_timeout()
+
+    def _prepare(self, calls: Sequence[Call]) -> list[list[Prepared] | None]:
+        """Lay out calls together; one by one if that fails, to find the datum whose input is not to be had."""
+        wanted = [(self._datums[index], call.attempt) for call in calls for index in call.indexes]
+        try:
+            prepared = iter(self._retrying(wanted))
+            return [[next(prepared) for _ in call.indexes] for call in calls]
+        except DmlpipeError as err:
+            if len(calls) == 1 and len(calls[0].indexes) == 1:
+                failure = failure_of(err, self._frames)
+                self._hold(calls[0].indexes[0], Outcome.FAILED, [], 0.0, b"", failure, tries=calls[0].attempt)
+                return [None]
+        if len(calls) > 1:
+            return [self._prepare([call])[0] for call in calls]
+        # One batch: halves are tried as calls of their own.
+        self._attempts.call_failed(calls[0])
+        return [None]
+
+    def _retrying(self, wanted: Sequence[tuple[Datum, int]]) -> list[Prepared]:
+        for pause_s in (0.1, 1.0, 4.0):
+            try:
+                return self._slot.prepare(self._job, wanted)
+            except BackendError as err:
+                if not err.retryable or self._stopping:
+                    raise
+                logger.warning("reading inputs failed (%s); trying again in %g s", err, pause_s)
+                self._job.cancelled.wait(pause_s)
+        return self._slot.prepare(self._job, wanted)
+
+    # --- waiting ---
+
+    def _limit(self) -> float | None:
+        """Seconds that the running unit may take, or None."""
+        limit = self._job.spec.timeout_s
+        if not limit:
+            return None
+        if self._loading:
+            return max(limit, _LOADING_MIN_S)
+        return limit * len(self._sent[0].call.indexes)
+
+    def _patience(self) -> float:
+        limit = self._limit()
+        wait = _VERIFY_S if self._held else _TIDY_S
+        if limit is None:
+            return wait
+        return max(0.0, min(wait, self._began + limit - self._slot.now()))
+
+    def _must_give_up(self, silent_s: float) -> bool:
+        """Whether to end a child that neither reads nor says anything."""
+        limit = self._limit()
+        return self._job.cancelled.is_set() or (limit is not None and silent_s >= limit)
+
+    def _is_late(self) -> bool:
+        limit = self._limit()
+        return limit is not None and bool(self._sent) and self._slot.now() >= self._began + limit
+
+    # --- what comes back ---
+
+    def _on_message(self, message: Message) -> None:
+        match message.body:
+            case Produced() as produced:
+                self._store(produced, message.fds)
+            case Loading(begin=begin, at=at):
+                self._loading = begin
+                self._began = at
+            case Ended() as ended:
+                self._on_ended(ended)
+
+    def _store(self, produced: Produced, fds: Sequence[int]) -> None:
+        sent = self._sent[0]
+        outputs = sent.outputs.setdefault(produced.index, [])
+        try:
+            for file in produced.files:
+                outputs.append((file.path, self._put(file, fds)))
+        except (DmlpipeError, OSError) as err:
+            # Not the user's fault, but theirs to know: a full disk fails the datum with its reason.
+            sent.broken[produced.index] = failure_of(err, self._frames)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _put(self, file: OutFile, fds: Sequence[int]) -> bytes:
+        results = self._job.results
+        return encode_value(results.put(file.data) if file.fd < 0 else results.put_file(fds[file.fd]))
+
+    def _on_ended(self, ended: Ended) -> None:
+        sent = self._sent.popleft()
+        self._frames_out -= sent.last_in_frame
+        if ended.unit != sent.unit.number:
+            raise RuntimeError(f"the slot's child ended unit {ended.unit}, expected {sent.unit.number}")
+        self._began = ended.at
+        self._loading = False
+        average = self._slot.seconds_per_unit
+        self._slot.seconds_per_unit = ended.seconds if not average else 0.7 * average + 0.3 * ended.seconds
+        self._slot.seconds_per_unit = max(self._slot.seconds_per_unit, 1e-6)
+        if ended.modules:
+            self._job.note_modules(ended.modules)
+        log = self._job.put_log(ended.log)
+        seconds = ended.seconds / len(sent.call.indexes)
+        written = [prepared.changed() for prepared in sent.prepared]
+        if len(ended.results) == 1 and len(sent.call.indexes) > 1:
+            self._remove(sent)
+            self._attempts.call_failed(sent.call)
+            return
+        for place, (index, result) in enumerate(zip(sent.call.indexes, ended.results, strict=True)):
+            failure = said(result.failure, ended.log) if result.failure else None
+            outcome = Outcome(result.outcome)
+            if sent.broken.get(place) is not None:
+                outcome, failure = Outcome.FAILED, sent.broken[place]
+            if written[place] is not None:
+                outcome, failure = Outcome.FAILED, wrote_to_input(written[place] or "")
+            if outcome is Outcome.FAILED:
+                self._failed(index, failure, seconds, log)
+                continue
+            self._attempts.succeeded(index)
+            outputs = sorted(sent.outputs.get(place, ())) if outcome is Outcome.OK else []
+            self._hold(index, outcome, outputs, seconds, log, failure)
+        self._remove(sent)
+
+    def _failed(self, index: int, failure: Failure | None, seconds: float, log: bytes) -> None:
+        if self._attempts.failed(index):
+            self._hold(index, Outcome.FAILED, [], seconds, log, failure)
+
+    def _on_timeout(self) -> None:
+        limit = self._limit() or 0.0
+        command = isinstance(self._job.spec.transform, CommandTransform)
+        died = self._slot.end_child(ask_where=not command)
+        log = died.log if died else b""
+        self._blame(located(timeout_failure(limit), log, self._frames), log)
+
+    def _on_death(self, died: ChildDiedError) -> None:
+        self._slot.end_child()
+        if self._sent:
+            self._blame(self._death_failure(died, ""), died.log)
+
+    def _death_failure(self, died: ChildDiedError, doing: str) -> Failure:
+        what = f"the process ({doing})" if doing else "the process"
+        return said(located(exit_failure(died.exit.status, what=what), died.log, self._frames), died.log)
+
+    def _blame(self, failure: Failure, log: bytes) -> None:
+        """The first unit made the child end: it fails, those behind it are made again."""
+        first = self._sent.popleft()
+        for sent in reversed(self._sent):
+            self._attempts.put_back(sent.call)
+            self._remove(sent)
+        self._sent.clear()
+        self._frames_out = 0
+        self._loading = False
+        seconds = max(0.0, self._slot.now() - self._began)
+        if len(first.call.indexes) != 1:
+            self._attempts.call_failed(first.call)
+        else:
+            changed = first.prepared[0].changed()
+            known = wrote_to_input(changed) if changed is not None else failure
+            (index,) = first.call.indexes
+            self._failed(index, known, seconds, self._job.put_log(log))
+        self._remove(first)
+
+    def _abandon(self) -> None:
+        """The job was cancelled: end what runs."""
+        if self._sent:
+            self._slot.end_child()
+        for sent in reversed(self._sent):
+            self._attempts.put_back(sent.call)
+            self._remove(sent)
+        self._sent.clear()
+        self._frames_out = 0
+
+    @staticmethod
+    def _remove(sent: _Sent) -> None:
+        for prepared in sent.prepared:
+            prepared.remove()
+
+    # --- results ---
+
+    def _hold(
+        self,
+        index: int,
+        outcome: Outcome,
+        outputs: list[tuple[str, bytes]],
+        seconds: float,
+        log: bytes,
+        failure: Failure | None,
+        *,
+        tries: int | None = None,
+    ) -> None:
+        datum = self._datums[index]
+        used = self._attempts.tries_of(index) if tries is None else tries
+        failure = self._job.redacted(failure) if failure else None
+        row = Row(datum.key, datum.fingerprint, outcome, outputs, used, seconds, log, failure)
+        self._held.append(_Held(index, row))
+
+    def _settle(self) -> None:
+        """Compare the shared inputs, then let the held results go."""
+        self._verified_at = self._slot.now()
+        if not self._held:
+            return
+        held, self._held = self._held, []
+        changed = self._job.inputs.changed()
+        for item in held:
+            row = item.row
+            if changed is not None and row.outcome is not Outcome.FAILED:
+                failure = wrote_to_input(os.path.relpath(changed, self._job.inputs.folder / "constants"))
+                row = Row(row.key, row.fingerprint, Outcome.FAILED, [], row.tries, row.seconds, row.log, failure)
+            self._job.results.add(self._fold, self._lease, self._start + item.index, row)
+            self._report.ended(self._start + item.index, row)
+
+
+def wrote_to_input(path: str) -> Failure:
+    """The failure of a datum that changed what it was given."""
+    return Failure(
+        kind="dmlpipe",
+        message=f"wrote to its input {path}: inputs are read-only, write to `out` or return files",
+    )
