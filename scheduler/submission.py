@@ -145,7 +145,7 @@ def build(
 
 
 def _build_specs(path: Path, writer: CodeWriter, params: Params | None, code: Path | None) -> Built:
-    from .pipelines.pachyderm import parse_specs
+    from .specs.reader import parse_specs
 
     if not path.is_file():
         raise NotFoundError(f"{path}: no such file", code=ErrorCode.NO_FILE)

@@ -1,1 +1,1 @@
-"""What a pipeline is: the Python API of DAGs, specifications in JSON and YAML, and the version that is recorded."""
+"""What a pipeline is: the Python API of DAGs, and the version that is recorded."""

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from dmlpipe.scheduler.inputs.expression import Cross, Files, Group, Join, Union
-from dmlpipe.scheduler.pipelines.fields import camel_case, snake_case
-from dmlpipe.scheduler.pipelines.pachyderm import parse_specs
 from dmlpipe.scheduler.pipelines.spec import PipelineSpec
+from dmlpipe.scheduler.specs.fields import camel_case, snake_case
+from dmlpipe.scheduler.specs.reader import parse_specs
 from dmlpipe.storage.errors import DmlpipeError, ErrorCode, InvalidInputError
 from dmlpipe.worker.job import CommandTransform
 

@@ -7,10 +7,7 @@ Pachyderm's: three tries, branch ``master``.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
 
 import msgspec
 
@@ -18,16 +15,16 @@ from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.refs import check_name
 from ...worker.job import CommandTransform
 from ..identity.bundle import BundleFile
-from ..inputs.expression import MEMBERS_MAX, Cross, Group, Input, Join, Union, Values, files, leaves, scope
-from .declared import code_hash, command_code_id, command_definitions
+from ..inputs.expression import Values, leaves
+from ..pipelines.declared import code_hash, command_code_id, command_definitions
+from ..pipelines.quantities import parse_duration_s, parse_size_bytes
+from ..pipelines.spec import Definition, Options, PipelineSpec
+from ..pipelines.topology import topological_order
+from .documents import documents
 from .fields import Fields, shown
-from .quantities import parse_duration_s, parse_size_bytes
-from .spec import Definition, Options, PipelineSpec
-from .topology import topological_order
+from .input import read_input
 
 DEFAULT_TRIES = 3
-
-_T = TypeVar("_T")
 
 _USED = (
     *("pipeline", "description", "transform", "input", "output_branch", "datum_tries", "datum_timeout", "salt"),
@@ -48,20 +45,6 @@ _TRANSFORM_USED = (
     *("cmd", "stdin", "err_cmd", "err_stdin", "env", "secrets", "working_dir", "accept_return_code", "image"),
 )
 _TRANSFORM_WITHOUT_MEANING = ("image_pull_secrets", "dockerfile", "debug", "user", "memory_volume")
-_INPUT_KINDS = ("pfs", "cross", "join", "group", "union", "cron")
-_COMBINED: dict[str, Callable[..., Input]] = {"cross": Cross, "join": Join, "group": Group, "union": Union}
-_PFS_USED = (
-    *("project", "name", "repo", "repo_type", "branch", "glob", "lazy", "commit"),
-    *("join_on", "outer_join", "group_by"),
-)
-_PFS_NOT_YET = {
-    "empty_files": "",
-    "s3": "",
-    "trigger": "",
-    "propagation_spec": "",
-    "reference": "",
-    "glob_dirs": "`/**` yields files only; leave it out",
-}
 _RESOURCES = ("cpu", "memory", "disk", "gpu")
 
 
@@ -95,7 +78,7 @@ def parse_specs(
     name = filename.rpartition("/")[2]
     notices: list[str] = []
     found: dict[str, PipelineSpec] = {}
-    for data, line in _documents(text, name):
+    for data, line in documents(text, name):
         reader = _Reader(data, name, line, code, code_files)
         spec = reader.read()
         if spec.name in found:
@@ -108,70 +91,6 @@ def parse_specs(
         spec.name: [leaf.repo for leaf in leaves(spec.input) if not isinstance(leaf, Values)] for spec in found.values()
     }
     return [found[item] for item in topological_order(upstream)], notices
-
-
-# --- text to objects --------------------------------------------------------------------------------------------
-
-
-def _documents(text: str, filename: str) -> Iterator[tuple[object, int]]:
-    """Yield each specification and the line it begins on."""
-    text = text.removeprefix("\ufeff")
-    if text.lstrip()[:1] in ("{", "[") and not filename.endswith((".yaml", ".yml")):
-        documents = _json_documents(text, filename)
-    else:
-        documents = _yaml_documents(text, filename)
-    for data, line in documents:
-        if isinstance(data, list):
-            yield from ((item, line) for item in data)
-        elif data is not None:
-            yield data, line
-
-
-def _json_documents(text: str, filename: str) -> Iterator[tuple[object, int]]:
-    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _without_twins(pairs, filename))
-    position = 0
-    while (found := re.compile(r"\S").search(text, position)) is not None:
-        start = found.start()
-        if text[start] == ",":  # some people separate them
-            position = start + 1
-            continue
-        try:
-            data, position = decoder.raw_decode(text, start)
-        except json.JSONDecodeError as err:
-            raise InvalidInputError(
-                f"{filename}:{err.lineno}:{err.colno}: not JSON: {err.msg}", code=ErrorCode.BAD_SPEC
-            ) from err
-        yield data, text.count("\n", 0, start) + 1
-
-
-def _without_twins(pairs: list[tuple[str, Any]], filename: str) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) < len(pairs):
-        names = [name for name, _ in pairs]
-        twin = next(name for name in names if names.count(name) > 1)
-        raise InvalidInputError(f"{filename}: field {twin!r} is given twice in one object", code=ErrorCode.BAD_SPEC)
-    return out
-
-
-def _yaml_documents(text: str, filename: str) -> Iterator[tuple[object, int]]:
-    import yaml
-
-    loader = yaml.SafeLoader(text)
-    try:
-        while loader.check_node():
-            node = loader.get_node()
-            line = node.start_mark.line + 1 if node is not None else 1
-            yield loader.construct_document(node), line
-    except yaml.YAMLError as err:
-        mark = getattr(err, "problem_mark", None)
-        place = f"{filename}:{mark.line + 1}:{mark.column + 1}" if mark is not None else filename
-        problem = getattr(err, "problem", None) or str(err)
-        raise InvalidInputError(f"{place}: not YAML: {problem}", code=ErrorCode.BAD_SPEC) from err
-    finally:
-        loader.dispose()
-
-
-# --- objects to specs -------------------------------------------------------------------------------------------
 
 
 class _Reader:
@@ -210,8 +129,7 @@ class _Reader:
             raise fields.unsupported("reprocess_spec", "what was computed once from the same inputs is not again")
         if fields.value("input") is None:
             raise fields.bad("required field 'input' is missing")
-        node, _ = self._input(fields.value("input"), "input")
-        self._check_names(node)
+        node = read_input(fields.value("input"), pipeline=self.name, where=self.where, notices=self.notices)
         ignored = [fields.written(item) for item in fields.given() if item in _WITHOUT_MEANING]
         if ignored:
             self.notices.insert(0, f"{self.name}: without meaning here: {', '.join(ignored)}")
@@ -324,66 +242,6 @@ class _Reader:
         if "disk" in fields.given():
             self.notices.append(f"{self.name}: without meaning here: resource_requests.disk")
         return options
-
-    # --- input ---
-
-    def _input(self, data: object, path: str) -> tuple[Input, bool]:
-        """An input, and whether a file of it has `outer_join`."""
-        where = f"{self.where}: {path}"
-        fields = Fields(data, where, _INPUT_KINDS)
-        kinds = [kind for kind in _INPUT_KINDS if fields.value(kind) is not None]
-        if len(kinds) != 1:
-            raise fields.bad(f"expected one of {', '.join(_INPUT_KINDS)}, got {', '.join(kinds) or 'none'}")
-        kind = kinds[0]
-        if kind == "pfs":
-            return self._pfs(fields.value("pfs"), f"{path}.pfs")
-        if kind not in _COMBINED:
-            raise fields.unsupported(kind, f"there are pfs, {', '.join(_COMBINED)}")
-        items = fields.items(kind)
-        if not items:
-            raise fields.bad(f"{kind} is empty")
-        if len(items) > MEMBERS_MAX:
-            raise fields.bad(f"{kind} has {len(items)} inputs; at most {MEMBERS_MAX} are supported")
-        nodes = [self._input(item, f"{path}.{kind}[{position}]") for position, item in enumerate(items)]
-        inputs = tuple(node for node, _ in nodes)
-        outer = tuple(at for at, (_, kept) in enumerate(nodes) if kept)
-        made: Input = Join(inputs=inputs, outer=outer)
-        if kind != "join":
-            made = _COMBINED[kind](inputs=inputs)
-        self._checked(where, lambda: scope(made))
-        return made, bool(outer)
-
-    def _pfs(self, data: object, path: str) -> tuple[Input, bool]:
-        where = f"{self.where}: {path}"
-        fields = Fields(data, where, (*_PFS_USED, *_PFS_NOT_YET))
-        for field, instead in _PFS_NOT_YET.items():
-            if field in fields.given():
-                raise fields.unsupported(field, instead)
-        repo, glob = fields.required_text("repo"), fields.required_text("glob")
-        if "commit" in fields.given():
-            raise fields.bad("'commit' cannot be set: an input follows a branch", hint="name a branch with 'branch'")
-        if fields.text("project") not in ("", "default"):
-            raise fields.unsupported("project", "a store is one project; leave it out")
-        if fields.text("repo_type") not in ("", "user"):
-            raise fields.unsupported("repo_type")
-        if "lazy" in fields.given():
-            self.notices.append(f"{self.name}: without meaning here: {path}.lazy")
-        if "**" in glob:
-            self.notices.append(f"{self.name}: {path}.glob {glob!r} yields files only, in Pachyderm folders too")
-        name = fields.text("name") or None
-        branch = fields.text("branch") or "master"
-        found = self._checked(where, lambda: files(repo, glob, name=name, branch=branch))
-        keys = {"join_on": fields.text("join_on"), "group_by": fields.text("group_by")}
-        return msgspec.structs.replace(found, **keys), fields.flag("outer_join")
-
-    def _check_names(self, node: Input) -> None:
-        self._checked(f"{self.where}: input", lambda: leaves(node))
-
-    def _checked(self, where: str, make: Callable[[], _T]) -> _T:
-        try:
-            return make()
-        except InvalidInputError as err:
-            raise InvalidInputError(f"{where}: {err.message}", code=err.code, hint=err.hint) from err
 
 
 def _cpus(fields: Fields, value: object) -> float:

@@ -1,0 +1,1 @@
+"""Pachyderm's pipeline specifications: text to documents, documents to versions, field by field."""

@@ -1,0 +1,68 @@
+"""Text to objects: JSON or YAML, several specifications in a file, each with the line it begins on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ...storage.errors import ErrorCode, InvalidInputError
+
+
+def documents(text: str, filename: str) -> Iterator[tuple[object, int]]:
+    """Yield each specification and the line it begins on."""
+    text = text.removeprefix("\ufeff")
+    if text.lstrip()[:1] in ("{", "[") and not filename.endswith((".yaml", ".yml")):
+        documents = _json_documents(text, filename)
+    else:
+        documents = _yaml_documents(text, filename)
+    for data, line in documents:
+        if isinstance(data, list):
+            yield from ((item, line) for item in data)
+        elif data is not None:
+            yield data, line
+
+
+def _json_documents(text: str, filename: str) -> Iterator[tuple[object, int]]:
+    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _without_twins(pairs, filename))
+    position = 0
+    while (found := re.compile(r"\S").search(text, position)) is not None:
+        start = found.start()
+        if text[start] == ",":  # some people separate them
+            position = start + 1
+            continue
+        try:
+            data, position = decoder.raw_decode(text, start)
+        except json.JSONDecodeError as err:
+            raise InvalidInputError(
+                f"{filename}:{err.lineno}:{err.colno}: not JSON: {err.msg}", code=ErrorCode.BAD_SPEC
+            ) from err
+        yield data, text.count("\n", 0, start) + 1
+
+
+def _without_twins(pairs: list[tuple[str, Any]], filename: str) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        names = [name for name, _ in pairs]
+        twin = next(name for name in names if names.count(name) > 1)
+        raise InvalidInputError(f"{filename}: field {twin!r} is given twice in one object", code=ErrorCode.BAD_SPEC)
+    return out
+
+
+def _yaml_documents(text: str, filename: str) -> Iterator[tuple[object, int]]:
+    import yaml
+
+    loader = yaml.SafeLoader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            line = node.start_mark.line + 1 if node is not None else 1
+            yield loader.construct_document(node), line
+    except yaml.YAMLError as err:
+        mark = getattr(err, "problem_mark", None)
+        place = f"{filename}:{mark.line + 1}:{mark.column + 1}" if mark is not None else filename
+        problem = getattr(err, "problem", None) or str(err)
+        raise InvalidInputError(f"{place}: not YAML: {problem}", code=ErrorCode.BAD_SPEC) from err
+    finally:
+        loader.dispose()
