@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlpipe.worker.child.frames import FrameSocket, PeerClosedError, socket_pair
+from dmlpipe.worker.child.frames import Frame, FrameSocket, PeerClosedError, socket_pair
 
 
 def pair() -> tuple[FrameSocket, FrameSocket]:
@@ -48,13 +48,19 @@ def test_descriptors_arrive_with_their_frame(tmp_path: Path) -> None:
 def test_two_sides_that_send_much_at_once_do_not_stand_still() -> None:
     left, right = pair()
     big = os.urandom(8 << 20)
-    thread = threading.Thread(target=left.send, args=(big,))
+    heard: list[Frame | None] = []
+
+    def talk() -> None:
+        left.send(big)
+        heard.append(left.receive(30))  # whoever is done with sending goes on reading, or the other could not end
+
+    thread = threading.Thread(target=talk)
     thread.start()
     right.send(big[::-1])
     theirs = right.receive(30)
     thread.join(30)
     assert not thread.is_alive()
-    ours = left.receive(30)
+    (ours,) = heard
     assert ours is not None
     assert theirs is not None
     assert (ours.payload, theirs.payload) == (big[::-1], big)
