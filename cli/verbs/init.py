@@ -19,17 +19,22 @@ TEMPLATES = {"dag.py": "dag.py.txt", "test_dag.py": "test_dag.py.txt"}
 
 @click.command("init", cls=Verb)
 @click.argument("url", required=False)
-@click.option("--dag", is_flag=True, help="Also write dag.py and test_dag.py into this folder.")
+@click.option("--dag", is_flag=True, help="Also write dag.py and test_dag.py, here or into the folder URL.")
 @click.pass_obj
 def command(app: App, url: str | None, dag: bool) -> None:
     """Make a store here, and a first DAG with --dag.
 
-    URL is a folder or any fsspec URL (s3://bucket/prefix); default: ./.dmlpipe.
+    URL is a folder or any fsspec URL (s3://bucket/prefix); default: ./.dmlpipe. With --dag a folder is the project's,
+    and the store is in its .dmlpipe.
     """
-    from ...storage.store import Store
+    from ...storage.store import STORE_FOLDER, Store
 
-    written = _plan_templates(Path.cwd()) if dag else {}
-    place = url or app.url or os.environ.get("DMLPIPE_STORE") or "./.dmlpipe"
+    place = url or app.url or os.environ.get("DMLPIPE_STORE") or f"./{STORE_FOLDER}"
+    project = Path.cwd()
+    if dag and url and "://" not in url and Path(url).name != STORE_FOLDER:
+        project = Path(url)
+        place = str(project / STORE_FOLDER)
+    written = _plan_templates(project) if dag else {}
     try:
         store = Store.init(place)
     except DmlpipeError as error:
@@ -44,16 +49,21 @@ def command(app: App, url: str | None, dag: bool) -> None:
         app.say(f"made an empty store at {store.url}")
     for path, text in written.items():
         path.write_text(text, encoding="utf-8")
-        app.say(f"wrote {path.name} ({size(len(text.encode()))})")
+        app.say(f"wrote {path if url and project != Path.cwd() else path.name} ({size(len(text.encode()))})")
     if written:
-        app.say("next: pytest   ·   dmlpipe put texts SOME.txt   ·   dmlpipe run dag.py")
+        steps = ["pytest", "dmlpipe put texts SOME.txt", "dmlpipe run dag.py"]
+        if project != Path.cwd():
+            steps.insert(0, f"cd {project}")
+        elif not place.endswith(STORE_FOLDER):
+            steps.insert(1, f"export DMLPIPE_STORE={place}")
+        app.say("next: " + "   ·   ".join(steps))
     if app.json:
         app.emit({"store": made or place, "created": bool(made), "files": [str(path) for path in written]})
 
 
 def _plan_templates(folder: Path) -> dict[Path, str]:
     """Read the templates; refuse before anything is written if one is in the way."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._") or "first"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.absolute().name).strip("-._") or "first"
     texts = {}
     for target, template in TEMPLATES.items():
         path = folder / target

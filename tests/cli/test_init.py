@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .conftest import Cli
 
 
@@ -26,6 +28,16 @@ def test_init_dag_beside_a_store_writes_the_files(cli: Cli, store: Path, here: P
     assert answer.code == 0
     assert "is a store already" in answer.err
     assert (here / "dag.py").exists()
+
+
+def test_init_dag_with_a_folder_makes_a_project_there(cli: Cli, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = cli("init", "--dag", "mine")
+    assert answer.code == 0
+    assert "next: cd mine" in answer.out
+    assert sorted(path.name for path in (here / "mine").iterdir()) == [".dmlpipe", "dag.py", "test_dag.py"]
+    assert not (here / "dag.py").exists()
+    monkeypatch.chdir(here / "mine")
+    assert cli("ls").code == 0
 
 
 def test_init_dag_overwrites_nothing(cli: Cli, here: Path) -> None:
