@@ -17,8 +17,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -L src/dmlpipe/storage || { echo "src/dmlpipe/storage is not a symbolic link: this checkout lost its links (git config core.symlinks true, then clone again)"; exit 1; }
 	@echo "setting up $(VENV) (once; about a minute)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt 'setuptools>=77'
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt 'setuptools>=77'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: $(STAMP) ## the main job on scikit-learn's digits: train, predict, explain, revert
