@@ -6,6 +6,7 @@ One entry records all pipelines of a submission, so that they run once, together
 from __future__ import annotations
 
 import dataclasses
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -202,7 +203,7 @@ def record(
         for given in built.specs:
             old_state = state.pipeline(given.name)
             old = _recorded(store, state, given.name)
-            spec = msgspec.structs.replace(given, salt=salt or (old.salt if old else ""))
+            spec = msgspec.structs.replace(given, salt=next_salt(given.salt, old.salt if old else "", forced=salt))
             status, why = _compare(spec, old)
             version = old_state.version if old_state else 0
             if status != "same":
@@ -245,6 +246,37 @@ def record(
     else:
         store.ledger.try_append(build_records, sync=lambda: [*store.nodes.take_written(), *keys])
     return outcome
+
+
+def next_salt(declared: str, recorded: str, *, forced: str = "") -> str:
+    """Salt of the next version: what its spec declares, and what the last `reprocess` added.
+
+    Parameters
+    ----------
+    declared
+        As the spec has it (of a spec read back from the store: as recorded).
+    recorded
+        Of the version before; empty: none.
+    forced
+        16 hex digits that make everything be computed anew; empty: what was forced before stays.
+
+    Examples
+    --------
+    >>> first = next_salt("mine", "", forced="0123456789abcdef")
+    >>> first, next_salt("mine", first), next_salt("other", first), next_salt(first, first)
+    ('mine~0123456789abcdef', 'mine~0123456789abcdef', 'other~0123456789abcdef', 'mine~0123456789abcdef')
+    """
+    declared = _FORCED.sub("", declared)
+    found = _FORCED.search(recorded)
+    kept = forced or (found[1] if found else "")
+    if kept:
+        return f"{declared}~{kept}"
+    # Before salts had two parts, what was forced stood alone.
+    return declared or (recorded if _BARE.fullmatch(recorded) else "")
+
+
+_FORCED = re.compile(r"~([0-9a-f]{16})$")
+_BARE = re.compile(r"[0-9a-f]{16}")
 
 
 def _recorded(store: Store, state: State, name: str) -> PipelineSpec | None:

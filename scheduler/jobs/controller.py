@@ -49,7 +49,7 @@ from ..report import (
 )
 from .epoch import Heartbeat, is_alive, take
 from .jobrun import Ending, JobRun, bind_inputs, is_single
-from .runs import RunStep, StartJob, describe_cause, next_step, plan_run, topological, wants_retry
+from .runs import RunStep, StartJob, describe_cause, next_step, plan_run, topological, wants_retry, without_data
 
 logger = logging.getLogger(__name__)
 
@@ -256,6 +256,7 @@ class Controller:
             if current is None:
                 begun = plan_run(draft.state, pipelines, targets=self._targets)
                 if begun is None:
+                    self._no_data = {**without_data(draft.state, pipelines, targets=self._targets)}
                     break
                 run, pinned, step = begun
                 if self._epoch is None and not taken_epoch:
@@ -318,7 +319,6 @@ class Controller:
                         endings.append(ending)
                         ended.add(name)
             self._tell_held(draft, step)
-            self._no_data = {**step.no_data}
             if step.done:
                 draft.add(r.RunDone(run=run, epoch=self._epoch_of(draft)))
                 draft.reports.append(self._run_ended(draft.state, run))

@@ -233,14 +233,7 @@ def plan_run(
     """
     # Normally a cause stands behind whatever is due. A targeted run takes the causes and leaves the rest due.
     causes = state.causes()
-    taken = RunState(
-        n=-1,
-        first=causes[0].n if causes else state.n,
-        last=state.n,
-        view=source_view(state, pipelines),
-        versions={name: pipeline.version for name, pipeline in pipelines.items()},
-        time="",
-    )
+    taken = _pinned(state, pipelines, first=causes[0].n if causes else state.n)
     step = next_step(state, "", taken, pipelines, targets=targets)
     if not step.start:
         return None
@@ -251,6 +244,24 @@ def plan_run(
     if relevant:
         taken = msgspec.structs.replace(taken, first=relevant[0].n)
     return run, taken, next_step(state, run, taken, pipelines, targets=targets)
+
+
+def without_data(
+    state: State, pipelines: Mapping[str, PipelineState], *, targets: Sequence[str] = ()
+) -> Mapping[str, str]:
+    """Pipelines that are due but for a branch without a commit, and that branch."""
+    return next_step(state, "", _pinned(state, pipelines, first=state.n), pipelines, targets=targets).no_data
+
+
+def _pinned(state: State, pipelines: Mapping[str, PipelineState], *, first: int) -> RunState:
+    return RunState(
+        n=-1,
+        first=first,
+        last=state.n,
+        view=source_view(state, pipelines),
+        versions={name: pipeline.version for name, pipeline in pipelines.items()},
+        time="",
+    )
 
 
 def describe_cause(cause: Cause) -> str:
