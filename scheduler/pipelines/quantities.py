@@ -6,11 +6,12 @@ import math
 import re
 
 from ...storage.errors import ErrorCode, InvalidInputError
+from ...storage.sizes import parse_size_bytes
+
+__all__ = ["check_share", "parse_duration_s", "parse_size_bytes"]
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ns|us|µs|ms|min|s|m|h|d)")
-_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
 
 
 def parse_duration_s(value: str | float, *, what: str = "duration") -> float:
@@ -32,27 +33,6 @@ def parse_duration_s(value: str | float, *, what: str = "duration") -> float:
             f'{what}: expected a duration such as "90s", "10m" or "1h30m", got {value!r}', code=ErrorCode.BAD_SPEC
         )
     return float(sum(float(number) * _SECONDS[unit] for number, unit in parts))
-
-
-def parse_size_bytes(value: str | int, *, what: str = "size") -> int:
-    """Bytes of `"8GiB"`, `"64M"`, `"1e9"` is none; a number is bytes.
-
-    Examples
-    --------
-    >>> parse_size_bytes("8GiB") == 8 * 1024**3
-    True
-    """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    found = _SIZE.fullmatch(str(value).strip())
-    if found is None:
-        raise InvalidInputError(
-            f'{what}: expected a size such as "512MiB" or "8GiB", got {value!r}', code=ErrorCode.BAD_SPEC
-        )
-    number, prefix, binary = found.groups()
-    power = "kmgtp".find(prefix.lower()) + 1 if prefix else 0
-    unit = 1024**power if binary else _BYTES[prefix.lower()]
-    return int(float(number) * unit)
 
 
 def check_share(value: str | int, *, what: str = "max_failures") -> str:

@@ -2,39 +2,67 @@
 
 An entry is ``<2 hex>/<62 hex>``, mode 0444, with a fixed modification time. Whoever writes to it (through a hard link,
 say) changes that time or the size: such an entry is hashed again before it is used, and dropped if it is another.
-Entries appear whole: they are made beside their place and linked there.
+Entries appear whole: they are filled beside their place, by one process at a time, part by part, and moved there.
+
+The cache keeps to a limit: what was not used for longest goes first. What a datum has linked stays, since its bytes
+would not come free. All of it may be killed at any time, and used by any number of processes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
+import threading
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from ..digest import Digest, digest
-from ..errors import BackendError, CorruptError, ErrorCode
+from ..digest import Data, Digest, digest
+from ..errors import BackendError, CorruptError, DmlpipeError, ErrorCode
+from .cache_size import cache_limit_bytes
+from .fill_lock import PART_PREFIX, STUCK_S, TEMPORARY_PREFIX, OpenPart, hold_part, is_held
+from .filling import Filling, FromStore, Part, PartReader, PartSource
 from .local_value import value_of_file
 from .value import External, Inline, Pieces, Value, Whole, encode_value
 
 VERIFIED_MTIME_NS = 1_000_000_000_000_000_000
 """Modification time of every entry as it was verified: 2001-09-09."""
 
+MIN_AGE_S = 5.0
+"""Entries that were used more recently stay, whatever the limit."""
 _MODE = 0o444
-_TEMPORARY = ".tmp-"
 _TEMPORARY_KEPT_S = 3600
 _TOUCH_AFTER_S = 60
+_TRIM_EACH_BYTES = 256 << 20
+_TRIM_SHARE = 16
+"""The limit is looked at after a process added a 16th of it, or 256 MiB."""
+_TRIM_AFTER_S = 600
+_STAMP = "trimmed"
+"""When the limit was looked at last: for processes that add a little and end."""
+_TRIES = 4
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES})
 
 
-class ContentReader(Protocol):
-    """Where the cache fetches what it lacks."""
+class ContentReader(PartReader, Protocol):
+    """Where the cache fetches what it lacks. `storage.objects.content.Content` is one."""
+
+    def parts(self, value: Whole | Pieces) -> Sequence[Part]:
+        """Return what the file is verified by."""
+        ...
 
     def copy_to(self, value: Value, path: Path) -> None:
         """Write the verified content to the new file `path`."""
         ...
+
+
+class Entry(NamedTuple):
+    """A file of the cache."""
+
+    name: Digest
+    size: int
 
 
 def content_name(value: Value) -> Digest:
@@ -57,20 +85,36 @@ class FileCache:
     ----------
     folder
         Made when the first entry is.
+    max_bytes
+        What it may hold; None: see `cache_limit_bytes`.
+    stuck_s
+        How long another process that fills the same file may write nothing before it is passed over.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int | None = None, stuck_s: float = STUCK_S) -> None:
         self.folder = folder
+        self.source: PartSource = FromStore()
+        """Where parts of files come from. A worker puts its peers here."""
+        self._max_bytes = max_bytes
+        self._stuck_s = stuck_s
+        self._lock = threading.Lock()
+        self._added = 0
+        self._each = 0
+        self._looked = False
 
     def path_of(self, value: Value) -> Path:
         """Return where the entry of `value` is or would be."""
-        name = content_name(value).hex()
-        return self.folder / name[:2] / name[2:]
+        return self.path_named(content_name(value))
+
+    def path_named(self, name: Digest) -> Path:
+        """Return where the entry `name` is or would be."""
+        text = name.hex()
+        return self.folder / text[:2] / text[2:]
 
     def get(self, value: Value, objects: ContentReader) -> Path:
         """Return a file that holds exactly the content of `value`, fetching it if need be.
 
-        The file is read-only and must not be written to; it may be hard-linked. It stays until `drop` or `trim`.
+        The file is read-only and must not be written to. It may be gone at any time (`trim`): see `lay`.
 
         Raises
         ------
@@ -79,32 +123,41 @@ class FileCache:
         BackendError
             The cache folder cannot be written, or its disk is full.
         """
-        path = self.path_of(value)
-        if self._is_good(path, value):
-            return path
-        temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            objects.copy_to(value, temporary)
+        return self._get(value, lambda part: self._fetch(value, part, objects))
+
+    def put(self, value: Whole, data: Data) -> None:
+        """Keep content that was read, and verified, already."""
+        self._get(value, lambda part: _write(part, data))
+
+    def lay(self, value: Value, objects: ContentReader, target: str) -> bool:
+        """Let the content of `value` appear as the new file `target`: a hard link of the entry, else a copy.
+
+        Returns
+        -------
+        bool
+            Whether it is a link, which must not be written to.
+
+        Raises
+        ------
+        OSError
+            Also where `get` raises.
+        """
+        for _ in range(_TRIES):
+            path = self.get(value, objects)
             try:
-                os.chmod(temporary, _MODE)
-                os.utime(temporary, ns=(time.time_ns(), VERIFIED_MTIME_NS))
-                try:
-                    os.link(temporary, path)
-                except FileExistsError:
-                    pass  # another process was faster with the same bytes
-            finally:
-                os.unlink(temporary)
-        except BackendError:
-            raise
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise BackendError(
-                f"cannot cache a file in {self.folder}: {error.strerror or error}",
-                code=ErrorCode.DISK_FULL if full else ErrorCode.BACKEND,
-                hint="make room there, or set $DMLPIPE_CACHE_DIR",
-            ) from error
-        return path
+                linked = _link_or_copy(path, target)
+            except FileNotFoundError:
+                if not os.path.isdir(os.path.dirname(target)):
+                    raise
+                continue  # another process trimmed it
+            # Between the look at the entry and now somebody may have written to it through another link.
+            if not linked or _looks_verified(os.lstat(target), value):
+                return linked
+            os.unlink(target)
+        raise BackendError(
+            f"the cache in {self.folder} loses files as fast as they are fetched: its limit is too small",
+            hint="raise $DMLPIPE_CACHE_SIZE",
+        )
 
     def is_unchanged(self, value: Value) -> bool:
         """Whether the entry of `value` is there and nobody wrote to it since it was verified."""
@@ -114,37 +167,161 @@ class FileCache:
             return False
         return _looks_verified(status, value)
 
+    def read_named(self, name: Digest, start: int, stop: int) -> bytes | None:
+        """Return bytes [start, stop) of the entry `name`; None if it is not there, or not as it was verified."""
+        try:
+            fd = os.open(self.path_named(name), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            status = os.fstat(fd)
+            if status.st_mtime_ns != VERIFIED_MTIME_NS or stop > status.st_size:
+                return None
+            # Read, not mapped: user code that shortens a linked file must not end whoever serves it.
+            data = os.pread(fd, stop - start, start)
+        finally:
+            os.close(fd)
+        return data if len(data) == stop - start else None
+
     def drop(self, value: Value) -> None:
         """Remove the entry of `value`, if there is one."""
         self.path_of(value).unlink(missing_ok=True)
 
-    def trim(self, max_bytes: int, *, min_age_s: float = 600.0) -> int:
+    def entries(self, *, min_bytes: int = 0, limit: int = 1000) -> list[Entry]:
+        """Return verified entries of at least `min_bytes`, the last used first, at most `limit`."""
+        found = [
+            (status.st_atime, Entry(Digest(bytes.fromhex(path.parent.name + path.name)), status.st_size))
+            for path, status in self._scan()
+            if not path.name.startswith(".") and status.st_mtime_ns == VERIFIED_MTIME_NS and status.st_size >= min_bytes
+        ]
+        return [entry for _, entry in sorted(found, key=lambda item: -item[0])[:limit]]
+
+    def trim(
+        self,
+        max_bytes: int | None = None,
+        *,
+        min_age_s: float = MIN_AGE_S,
+        keep: Collection[Path] = (),
+        enough: int | None = None,
+    ) -> int:
         """Remove entries that were not used for longest until at most `max_bytes` are left; return bytes freed.
 
         Parameters
         ----------
         max_bytes
-            What may stay.
+            What may stay; None: the cache's own limit.
         min_age_s
             Entries that were used more recently stay in any case.
+        keep
+            Entries that stay in any case.
+        enough
+            Stop when so many bytes are freed.
         """
         now = time.time()
         entries = []
+        total = 0
         for path, status in self._scan():
-            if path.name.startswith(_TEMPORARY):
-                if now - status.st_mtime > _TEMPORARY_KEPT_S:
+            if path.name.startswith(TEMPORARY_PREFIX) or path.name.startswith(PART_PREFIX):
+                total += 512 * status.st_blocks
+                if now - status.st_mtime > _TEMPORARY_KEPT_S and not is_held(path):
                     path.unlink(missing_ok=True)
                 continue
-            entries.append((status.st_atime, status.st_size, path))
-        total = sum(size for _, size, _ in entries)
+            total += status.st_size
+            if status.st_nlink == 1 and path not in keep:
+                entries.append((status.st_atime, status.st_size, path))
+        limit = self._limit(total) if max_bytes is None else max_bytes
         freed = 0
         for used, size, path in sorted(entries):
-            if total - freed <= max_bytes:
+            if total - freed <= limit or (enough is not None and freed >= enough):
                 break
             if now - used >= min_age_s:
                 path.unlink(missing_ok=True)
                 freed += size
         return freed
+
+    # --- inside
+
+    def _limit(self, used: int) -> int:
+        return cache_limit_bytes(self.folder, used) if self._max_bytes is None else self._max_bytes
+
+    def _get(self, value: Value, fill: Callable[[OpenPart], None]) -> Path:
+        path = self.path_of(value)
+        if self._is_fresh(path, value):
+            return path
+        try:
+            self._make(path, value, fill)
+        except DmlpipeError:
+            raise
+        except OSError as error:
+            raise BackendError(
+                f"cannot cache a file of {value.size:,} bytes in {self.folder}: {error.strerror or error}",
+                code=ErrorCode.DISK_FULL if error.errno in _FULL else ErrorCode.BACKEND,
+                hint="make room there, or set $DMLPIPE_CACHE_DIR",
+            ) from error
+        self._count(value.size, path)
+        return path
+
+    def _make(self, path: Path, value: Value, fill: Callable[[OpenPart], None]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with hold_part(path, stuck_s=self._stuck_s) as part:
+            try:
+                if self._is_good(path, value):
+                    part.path.unlink(missing_ok=True)
+                    return
+                self._fill(part, fill, value.size)
+                os.fchmod(part.fd, _MODE)
+                os.utime(part.fd, ns=(time.time_ns(), VERIFIED_MTIME_NS))
+                os.rename(part.path, path)
+            except BaseException as error:
+                if not (isinstance(error, BackendError) and error.retryable):
+                    part.path.unlink(missing_ok=True)
+                raise
+
+    def _fill(self, part: OpenPart, fill: Callable[[OpenPart], None], size: int) -> None:
+        """Fill a file, making room where the disk is full: what is wanted now counts for more than what was."""
+        for pause_s in (0.0, 0.05, 0.2, None):
+            try:
+                return fill(part)
+            except OSError as error:
+                if error.errno not in _FULL or isinstance(error, DmlpipeError) or pause_s is None:
+                    raise
+            if not self.trim(0, min_age_s=0.0, enough=2 * size):
+                time.sleep(pause_s)  # another may be at it, or lay out its last file
+
+    def _fetch(self, value: Value, part: OpenPart, objects: ContentReader) -> None:
+        match value:
+            case Whole() | Pieces():
+                filling = Filling(content_name(value), objects.parts(value), part.path, part.fd)
+                self.source.fill(filling, objects)
+                if filling.missing():
+                    raise CorruptError(f"{len(filling.missing())} parts of a file did not come as they should be")
+            case Inline(data):
+                _write(part, data)
+            case External():
+                beside = part.path.with_name(f"{TEMPORARY_PREFIX}{part.path.name}")
+                beside.unlink(missing_ok=True)
+                objects.copy_to(value, beside)
+                try:
+                    os.ftruncate(part.fd, 0)
+                    with open(beside, "rb") as source, open(part.fd, "wb", closefd=False) as target:
+                        shutil.copyfileobj(source, target, 1 << 20)
+                finally:
+                    beside.unlink(missing_ok=True)
+
+    def _count(self, size: int, made: Path) -> None:
+        with self._lock:
+            self._added += size
+            if not self._looked:
+                self._looked = True
+                self._each = min(_TRIM_EACH_BYTES, self._limit(0) // _TRIM_SHARE)
+                due = time.time() - _time_of(self.folder / _STAMP) > _TRIM_AFTER_S
+            else:
+                due = self._added >= self._each
+            if not due:
+                return
+            self._added = 0
+        self.trim(keep=(made,))
+        (self.folder / _STAMP).touch()
 
     def _scan(self) -> Iterator[tuple[Path, os.stat_result]]:
         for path in self.folder.glob("??/*"):
@@ -153,15 +330,22 @@ class FileCache:
             except FileNotFoundError:
                 continue
 
-    def _is_good(self, path: Path, value: Value) -> bool:
+    def _is_fresh(self, path: Path, value: Value) -> bool:
+        """Whether the entry is there as it was verified. One stat."""
         try:
             status = os.stat(path)
         except FileNotFoundError:
             return False
-        if _looks_verified(status, value):
-            now = time.time()
-            if now - status.st_atime > _TOUCH_AFTER_S:
-                _set_times(path, now)
+        if not _looks_verified(status, value):
+            return False
+        now = time.time()
+        if now - status.st_atime > _TOUCH_AFTER_S:
+            _set_times(path, now)
+        return True
+
+    def _is_good(self, path: Path, value: Value) -> bool:
+        """Whether the entry is what it should be; hashes it if somebody touched it, removes it if it is another."""
+        if self._is_fresh(path, value):
             return True
         try:
             good = not isinstance(value, External) and value_of_file(path) == value
@@ -181,8 +365,35 @@ def _looks_verified(status: os.stat_result, value: Value) -> bool:
     return status.st_mtime_ns == VERIFIED_MTIME_NS and status.st_size == value.size
 
 
+def _time_of(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _set_times(path: Path, used: float) -> None:
     try:
         os.utime(path, ns=(int(used * 1e9), VERIFIED_MTIME_NS))
     except FileNotFoundError:
-        pass  # trimmed meanwhile; the caller's copy_to or link says so
+        pass  # trimmed meanwhile; whoever wants it fetches it again
+
+
+def _write(part: OpenPart, data: Data) -> None:
+    os.ftruncate(part.fd, 0)
+    view, offset = memoryview(data), 0
+    while view:
+        written = os.pwrite(part.fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _link_or_copy(path: Path, target: str) -> bool:
+    try:
+        os.link(path, target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        shutil.copyfile(path, target)
+        os.chmod(target, _MODE)
+        return False
+    return True

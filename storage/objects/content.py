@@ -23,6 +23,7 @@ from ..digest import Data, Digest, short
 from ..errors import CorruptError, NotFoundError
 from .condemned import displaced, place_for
 from .external import copy_external, open_external, read_external
+from .filling import Part
 from .node import NodeStore
 from .pack import Location, PackBuilder, check_blob, unpack
 from .value import PACK_BELOW_BYTES, WHOLE_MAX_BYTES, External, Inline, Pieces, Value, Whole
@@ -227,6 +228,20 @@ class Content:
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
+
+    def parts(self, value: Whole | Pieces) -> list[Part]:
+        """Return what a file is verified by: its pieces in order, or all of it as one."""
+        if isinstance(value, Whole):
+            return [Part(0, 0, value.size, Digest(value.hash))]
+        found, offset = [], 0
+        for number, piece in enumerate(self.manifest(value).pieces):
+            found.append(Part(number, offset, piece.size, Digest(piece.hash)))
+            offset += piece.size
+        return found
+
+    def read_part(self, part: Part) -> bytes:
+        """Return the verified bytes of a part."""
+        return self.get_blob(part.hash, part.size)
 
     def manifest(self, value: Pieces) -> Manifest:
         """Return the list of a large file's pieces."""

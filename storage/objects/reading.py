@@ -7,10 +7,8 @@ files only the parts that are asked for are fetched, and none is kept.
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from .cache import FileCache
@@ -19,10 +17,6 @@ from .value import Value, Whole
 
 BATCH_BYTES = 64 << 20
 """Content that is in memory at once while many files are read."""
-
-CACHE_MAX_BYTES = 10 << 30
-"""The cache is brought back to this size when this process has added to it."""
-_TRIM_EACH_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +42,6 @@ class Reader:
     def __init__(self, objects: Content, cache: FileCache | None = None) -> None:
         self.objects = objects
         self._cache = cache
-        self._lock = threading.Lock()
-        self._added = 0
 
     def read(self, value: Value, start: int | None = None, end: int | None = None) -> bytes:
         """Return the content of `value`, or its bytes [start, end) as slicing would."""
@@ -81,8 +73,7 @@ class Reader:
         missing = [value for value, data in found.items() if data is None]
         for value, data in zip(missing, self.objects.read_many(missing), strict=True):
             found[value] = data
-            self._cache.get(value, _Held(data))
-        self._count(sum(value.size for value in missing))
+            self._cache.put(value, data)
         return [data for data in (found[value] for value in values) if data is not None]
 
     @staticmethod
@@ -94,26 +85,6 @@ class Reader:
         except FileNotFoundError:
             return None  # trimmed meanwhile
         return data if len(data) == value.size else None
-
-    def _count(self, added: int) -> None:
-        with self._lock:
-            self._added += added
-            if self._added < _TRIM_EACH_BYTES:
-                return
-            self._added = 0
-        assert self._cache is not None
-        self._cache.trim(CACHE_MAX_BYTES)
-
-
-class _Held:
-    """Content that is in memory, for the cache."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def copy_to(self, value: Value, path: Path) -> None:
-        del value
-        path.write_bytes(self._data)
 
 
 def _batches(ranges: Iterable[Range]) -> Iterator[list[Range]]:

@@ -10,7 +10,6 @@ code that wrote to an input fails with `wrote to its input`, and the cache drops
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import threading
@@ -37,7 +36,6 @@ from .berths import Berth, Berths
 COPIED_MAX_BYTES = 64 << 10
 """Files up to this size are written anew: cheaper than a cache entry and a link, and nobody else's."""
 _READ_AHEAD_BYTES = 16 << 20
-_NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES})
 _region_decoder = msgspec.msgpack.Decoder(Region)
 
 
@@ -83,16 +81,7 @@ class Files:
             finally:
                 os.close(fd)
             return
-        cached = self._store.cache.get(value, self._store.objects)
-        try:
-            os.link(cached, target)
-            linked = True
-        except OSError as err:
-            if err.errno not in _NO_LINK:
-                raise
-            shutil.copyfile(cached, target)
-            os.chmod(target, 0o444)
-            linked = False
+        linked = self._store.cache.lay(value, self._store.objects, target)
         self._placed.append(_Placed(target, _seal(os.lstat(target)), value, linked))
 
     def changed(self) -> str | None:
