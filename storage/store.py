@@ -32,7 +32,7 @@ from .errors import (
     NotFoundError,
     ReadOnlyError,
 )
-from .fsck import Progress, Report, fsck
+from .fsck import CheckedLog, Progress, Report, fsck
 from .ledger.heads import RememberedHead
 from .ledger.ledger import Build, Ledger
 from .ledger.sweeps import SweepWatch
@@ -725,10 +725,15 @@ class Store:
         commit = self[target]
         return list(impact(self.archive, self.state, commit))
 
-    def fsck(self, *, links: bool = False, progress: Progress | None = None) -> Report:
-        """Check the whole store, and with `links` the files that it links to; see `storage.fsck`."""
+    def fsck(self, *, links: bool = False, sample: float | None = None, progress: Progress | None = None) -> Report:
+        """Check the whole store, or a sample of it, and with `links` the files that it links to; see `storage.fsck`."""
         seen = self._head.read() if self._head is not None else None
-        return fsck(self.backend, seen=seen, links=links, progress=progress)
+        return fsck(self.backend, seen=seen, links=links, progress=progress, sample=sample, log=self.checked)
+
+    @property
+    def checked(self) -> CheckedLog:
+        """When this machine last compared each object with its name."""
+        return CheckedLog(self._own / "checked" / f"{self._place}.sqlite")
 
     @property
     def sql_index(self) -> SqlIndex:

@@ -8,6 +8,11 @@ from ..digest import Data
 from ..errors import CorruptError
 
 _LEVEL = 1
+_DESCRIPTOR = 4
+"""Place of the byte with a frame's flags (RFC 8878, 3.1.1.1.1)."""
+_FIXED_BITS = 0b0001_1100
+"""Of the flags: unused, reserved (both 0 here), checksum."""
+_WITH_CHECKSUM = 0b0000_0100
 MAX_CONTENT_BYTES = 1 << 30
 """A frame that claims more is taken for damaged, before memory is set aside for it."""
 
@@ -36,6 +41,9 @@ def decompress(frame: Data, what: str) -> bytes:
         size = zstandard.frame_content_size(frame)
         if not 0 <= size <= MAX_CONTENT_BYTES:
             raise CorruptError(f"{what} is corrupt: its frame claims to hold {size} bytes")
-        return zstandard.ZstdDecompressor().decompress(frame)
+        if memoryview(frame)[_DESCRIPTOR] & _FIXED_BITS != _WITH_CHECKSUM:
+            # Without the flag a decoder takes the checksum for something else, and compares nothing.
+            raise CorruptError(f"{what} is corrupt: its frame carries no checksum")
+        return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as err:
         raise CorruptError(f"{what} is corrupt: {len(frame)} stored bytes do not decompress: {err}") from err

@@ -131,4 +131,4 @@ def test_fsck_follows_what_jobs_keep(store: Store) -> None:
     key = f"nodes/{p.end.record[:2]}/{p.end.record[2:]}"
     store.backend.delete_many([key])
     (problem,) = store.fsck().problems
-    assert (problem.object, problem.touches) == (key, ("job 0000000000000003",))
+    assert (problem.object, [touch.name for touch in problem.touches]) == (key, ["job 0000000000000003"])

@@ -1,0 +1,261 @@
+"""Stored bytes against their names: every object of a store, or a sample of them, is read and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ..backend import Backend
+from ..digest import Digest, digest, from_hex
+from ..errors import CorruptError, FormatError, NotFoundError
+from ..objects.compression import decompress
+from ..objects.condemned import plain_key
+from ..objects.content import OBJECT_PREFIX
+from ..objects.index import INDEX_PREFIX, BlobIndex, index_key
+from ..objects.node import NODE_PREFIX, unpack_node
+from ..objects.pack import PACK_PREFIX, Footer, Location, check_blob, read_footer, unpack, verify_pack
+from ..objects.segment import SEGMENT_PREFIX
+from ..sessions.parts import SESSIONS_PREFIX
+from ..state import State
+from .report import Findings
+
+PREFIXES = (NODE_PREFIX, OBJECT_PREFIX, PACK_PREFIX, SEGMENT_PREFIX, SESSIONS_PREFIX.rstrip("/"), INDEX_PREFIX)
+"""Folders of what is compared with its name, in the order of the checks."""
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a store has, and what of it is sound."""
+
+    listed: dict[str, dict[str, int]]
+    """Folder to key to size, of `PREFIXES`."""
+    places: dict[str, list[str]] = field(default_factory=dict)
+    """Key of a node or loose object to the keys that hold its content: it, and what stands beside it."""
+    locations: dict[Digest, Location] = field(default_factory=dict)
+    """Where the blobs of sound packs, and the sound blobs of damaged ones, are."""
+    broken: dict[str, Footer | None] = field(default_factory=dict)
+    """Damaged pack or segment to its footer, if that can be read."""
+
+    def stored(self) -> int:
+        """How many objects are listed."""
+        return sum(map(len, self.listed.values()))
+
+
+def list_contents(backend: Backend) -> Contents:
+    """List a store's objects; reads none."""
+    contents = Contents({prefix: dict(backend.list(f"{prefix}/")) for prefix in PREFIXES})
+    for prefix in (NODE_PREFIX, OBJECT_PREFIX):
+        for key in contents.listed[prefix]:
+            contents.places.setdefault(plain_key(key), []).append(key)
+    return contents
+
+
+def read_contents(
+    backend: Backend, state: State, contents: Contents, findings: Findings, *, only: frozenset[str] | None = None
+) -> None:
+    """Compare objects with their names.
+
+    Parameters
+    ----------
+    state
+        Names the packs and indexes that have to be there.
+    contents
+        From `list_contents`; what is sound is noted in it.
+    only
+        Keys that are read; None: all. What the state names and is not there is noted in any case.
+    """
+    _Reading(backend, contents, findings, only).run(state)
+
+
+def locate_unread(backend: Backend, contents: Contents, findings: Findings, read: frozenset[str]) -> None:
+    """Note where the blobs of packs are that were not read, from their footers alone: they count as sound."""
+    for prefix in (PACK_PREFIX, SEGMENT_PREFIX):
+        for key in contents.listed[prefix]:
+            if key in read or not key.endswith((".pack", ".seg")):
+                continue
+            try:
+                for name, location in read_footer(backend, key).locations(key):
+                    contents.locations.setdefault(name, location)
+            except (CorruptError, FormatError) as error:
+                findings.bad("damaged", key, str(error))
+                contents.broken[key] = None
+            except NotFoundError:  # deleted since it was listed
+                continue
+
+
+def check_object(backend: Backend, key: str) -> int:
+    """Compare one object with its name; return its size in bytes.
+
+    Raises
+    ------
+    NotFoundError
+        It does not exist.
+    CorruptError, FormatError
+        It is something else.
+    """
+    return check_body(key, backend.get(key))
+
+
+def check_body(key: str, data: bytes) -> int:
+    """Compare bytes with the name that they are stored under; return the size of what they hold.
+
+    Raises
+    ------
+    CorruptError, FormatError
+        They are something else.
+    """
+    match key.partition("/")[0]:
+        case "nodes":
+            # Past the cache: what was read on the way to here must not hide what is stored.
+            return len(unpack_node(_name_in(key, NODE_PREFIX), data))
+        case "objects":
+            actual = digest(data)
+            if actual != _name_in(key, OBJECT_PREFIX):
+                raise CorruptError(f"its {len(data)} bytes hash to {actual.hex()[:12]}")
+        case "packs":
+            verify_pack(data, key)
+        case "index":
+            if index_key(data) != key:
+                raise CorruptError(f"its {len(data)} bytes hash to {index_key(data)}")
+            BlobIndex(data, key)
+        case "results":
+            if key.endswith(".seg"):
+                verify_pack(data, key)
+            else:
+                _decode_map(key, data)
+        case _:
+            if key.endswith(".mp"):
+                _decode_map(key, decompress(data, key))
+            elif key.endswith("open.json"):
+                try:
+                    msgspec.json.decode(data, type=dict[str, object])
+                except msgspec.DecodeError as error:
+                    raise CorruptError(f"it is no description of an open commit: {error}") from error
+    return len(data)
+
+
+@dataclass(slots=True)
+class _Reading:
+    backend: Backend
+    contents: Contents
+    findings: Findings
+    only: frozenset[str] | None
+
+    def run(self, state: State) -> None:
+        listed = self.contents.listed
+        self._each("nodes", listed[NODE_PREFIX], self._object)
+        self._each("objects", listed[OBJECT_PREFIX], self._object)
+        published = dict.fromkeys(state.packs(), 0)
+        in_packs = {key: 0 for key in published if key.startswith(f"{PACK_PREFIX}/")}
+        self._each("packs", {**listed[PACK_PREFIX], **in_packs}, self._pack)
+        segments = {key: 0 for key in (*listed[SEGMENT_PREFIX], *published) if key.startswith(f"{SEGMENT_PREFIX}/")}
+        self._each("segments", segments, self._pack)
+        self._each("sessions", listed[SESSIONS_PREFIX.rstrip("/")], self._session)
+        self._indexes(set(state.indexes()), listed[INDEX_PREFIX])
+
+    def _each(self, what: str, keys: Iterable[str], check: Callable[[str], int]) -> None:
+        for count, key in enumerate(keys, 1):
+            if not self._is_read(key):
+                continue
+            try:
+                self.findings.read(check(key))
+            except NotFoundError:
+                self.findings.bad("missing", key, "it does not exist")
+            except (CorruptError, FormatError) as error:
+                self.findings.bad("damaged", key, str(error))
+                self.findings.read(0)
+            self.findings.progress(what, count)
+
+    def _is_read(self, key: str) -> bool:
+        if self.only is None or key in self.only:
+            return True
+        if key not in self.contents.listed[key.partition("/")[0]]:
+            self.findings.bad("missing", key, "it does not exist")
+        return False
+
+    def _object(self, key: str) -> int:
+        return check_object(self.backend, key)
+
+    def _session(self, key: str) -> int:
+        try:
+            return check_object(self.backend, key)
+        except NotFoundError:  # published or aborted since it was listed
+            return 0
+
+    def _pack(self, key: str) -> int:
+        if not key.endswith((".pack", ".seg")):
+            return check_object(self.backend, key)
+        data = self.backend.get(key)
+        try:
+            footer = verify_pack(data, key)
+        except (CorruptError, FormatError):
+            self._sound_blobs(key, data)
+            raise
+        for name, location in footer.locations(key):
+            self.contents.locations.setdefault(name, location)
+        return len(data)
+
+    def _sound_blobs(self, key: str, data: bytes) -> None:
+        """Of a damaged pack, keep what can be read; the rest is missing."""
+        try:
+            footer = read_footer(self.backend, key)
+        except (CorruptError, FormatError, NotFoundError):
+            self.contents.broken[key] = None
+            return
+        self.contents.broken[key] = footer
+        for name, location in footer.locations(key):
+            if blob_in(data, name, location) is not None:
+                self.contents.locations.setdefault(name, location)
+
+    def _indexes(self, named: set[str], stored: dict[str, int]) -> None:
+        for key in sorted(named | set(stored)):
+            if self.only is not None and key not in self.only:
+                if key not in stored:
+                    self.findings.bad("derived", key, "it does not exist")
+                continue
+            try:
+                data = self.backend.get(key)
+                check_body(key, data)
+                index = BlobIndex(data, key)
+            except NotFoundError:
+                self.findings.bad("derived", key, "it does not exist")
+                continue
+            except (CorruptError, FormatError) as error:
+                self.findings.bad("derived", key, str(error))
+                continue
+            self.findings.read(len(data))
+            if key in named and self.only is None:
+                self._index(key, index)
+
+    def _index(self, key: str, index: BlobIndex) -> None:
+        for name, location in index:
+            there = self.contents.locations.get(name)
+            if there is None and location.key not in self.findings:
+                message = f"it names blob {name.hex()[:12]} in {location.key}, which does not hold it"
+                self.findings.bad("derived", key, message)
+
+
+def blob_in(pack: bytes, name: Digest, at: Location) -> bytes | None:
+    """Return a blob's stored bytes from those of its pack; None if they are not what its hash says."""
+    raw = pack[at.offset : at.offset + at.stored]
+    try:
+        check_blob(name, unpack(raw, at.codec, name), at.key)
+    except (CorruptError, FormatError):
+        return None
+    return raw
+
+
+def _decode_map(key: str, data: bytes) -> None:
+    try:
+        msgspec.msgpack.decode(data, type=dict[str, object])
+    except msgspec.DecodeError as error:
+        raise CorruptError(f"{key} is no map: {error}") from error
+
+
+def _name_in(key: str, prefix: str) -> Digest:
+    try:
+        return from_hex(plain_key(key)[len(prefix) + 1 :].replace("/", ""))
+    except ValueError as error:
+        raise CorruptError(f"{key} is no name of content") from error
