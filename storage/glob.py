@@ -1,13 +1,14 @@
 r"""Patterns of paths: ``* ** ? [..] {a,b} {name} (..)``.
 
-A pattern matches files and the folders that files imply. A pattern with ``**`` matches files only. Matching is by
-whole path; the leading slash may be left out, one at the end is ignored; ``/`` is the whole repo.
+A pattern matches files and the folders that files imply. A pattern with ``**`` matches files only, unless it is
+compiled with `folders`. Matching is by whole path; the leading slash may be left out, one at the end is ignored; ``/``
+is the whole repo.
 
 =============  ===========================================================================
 ``*``          any run within one part of a path
 ``**``         any run, slashes included; as a whole part also no part (``/**/a`` matches ``/a``)
 ``?``          one character but ``/``
-``[a-z] [!x]``  one of, none of; ``[[:digit:]]`` and its like
+``[a-z] [!x]``  one of, none of; ``[[:digit:]]`` and its like, ``[[:^digit:]]``: none of them
 ``{a,b}``      either
 ``{name}``     like ``*``, and captured as ``name``; a second ``{name}`` must match the same text
 ``(..)``       what is inside, captured as ``1``, ``2``, ... by opening parenthesis; ``|`` separates alternatives
@@ -24,13 +25,15 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from .errors import ErrorCode, InvalidInputError
 
-__all__ = ["Glob", "Match", "TreeView", "compile_glob", "glob_tree"]
+__all__ = ["Glob", "Match", "TreeView", "compile_glob", "glob_tree", "with_folders"]
+
+_V = TypeVar("_V")
 
 _IN_PART = "[^/]*"
 _CLASSES = {
@@ -39,11 +42,17 @@ _CLASSES = {
     "alnum": "a-zA-Z0-9",
     "upper": "A-Z",
     "lower": "a-z",
-    "space": r"\s",
-    "word": r"\w",
+    "space": r" \t-\r",
+    "blank": r" \t",
+    "word": "0-9A-Za-z_",
     "xdigit": "0-9A-Fa-f",
     "punct": r"!-.:-@\[-`{-~",
+    "graph": "!-~",
+    "print": " -~",
+    "cntrl": r"\x00-\x1f\x7f",
+    "ascii": r"\x00-\x7f",
 }
+_CLASS = re.compile(r"\[:(\^?)(\w+):\]")
 _REPEATS = {"": "", "@": "", "*": "*", "+": "+", "?": "?", "!": ""}
 
 
@@ -98,9 +107,11 @@ class Glob:
     prefix: bytes
     """Every match begins with these bytes."""
     parts: tuple[Part, ...] | None
-    """One per part of the path; None where ``**`` leaves their number open."""
+    """One per part of the path; None where ``**``, or a slash inside a group, leaves their number open."""
     captures: tuple[str, ...]
     """Names of the captures in order; ``1``, ``2``, ... for parentheses."""
+    folders: bool
+    """Whether a folder can match."""
     regex: re.Pattern[str] = field(repr=False)
     nodes: tuple[_Node, ...] = field(default=(), repr=False)
     """The pattern, parsed."""
@@ -114,11 +125,6 @@ class Glob:
     def depth(self) -> int | None:
         """Number of parts that every match has; None if it is open."""
         return None if self.parts is None else len(self.parts)
-
-    @property
-    def folders(self) -> bool:
-        """Whether a folder can match."""
-        return self.parts is not None
 
     def match(self, path: str) -> dict[str, str] | None:
         """Return the captures if `path` (no slash in front or at the end) matches, else None.
@@ -160,8 +166,13 @@ class Glob:
 
 
 @functools.lru_cache(maxsize=256)
-def compile_glob(pattern: str) -> Glob:
+def compile_glob(pattern: str, *, folders: bool = False) -> Glob:
     """Compile `pattern`.
+
+    Parameters
+    ----------
+    folders
+        Folders match, too, where there is a ``**``.
 
     Raises
     ------
@@ -174,7 +185,7 @@ def compile_glob(pattern: str) -> Glob:
     nodes, _ = _Parser(pattern, text).sequence(0, "")
     parts = _split(nodes)
     if not text:
-        return Glob("/", b"", (), (), re.compile(""))
+        return Glob("/", b"", (), (), True, re.compile(""))
     for part in parts:
         literal = _literal(part)
         if literal in ("", ".", ".."):
@@ -182,35 +193,59 @@ def compile_glob(pattern: str) -> Glob:
     emitter = _Emitter()
     full = emitter.whole(parts)
     deep = any(_is_deep(node) for node in nodes)
+    open_ = deep or any(_has_slash(node) for node in nodes)
     plain = _Emitter(capture=False)
     compiled = (
         None
-        if deep
+        if open_
         else tuple(Part(_literal(part), re.compile(plain.part(part), re.DOTALL), _begins(part)) for part in parts)
     )
-    return Glob("/" + text, _prefix(nodes), compiled, tuple(emitter.names), re.compile(full, re.DOTALL), nodes)
+    captures = tuple(emitter.names)
+    regex = re.compile(full, re.DOTALL)
+    return Glob("/" + text, _prefix(nodes), compiled, captures, folders or not deep, regex, nodes)
 
 
 def glob_tree(tree: TreeView, glob: Glob) -> Iterator[Match]:
     """Yield what `glob` matches in `tree`, sorted by path, where a folder sorts as if it ended in ``/``.
 
-    Reads the folders that can hold matches, not what lies below the matches; with ``**`` all that begins with the
-    glob's literal prefix. The whole repo (``/``) is one match, empty or not.
+    Reads the folders that can hold matches, not what lies below the matches; where the number of parts is open, all
+    that begins with the glob's literal prefix. The whole repo (``/``) is one match, empty or not.
     """
     if glob.is_root:
         yield Match("", True, None, {})
     elif glob.parts is None:
-        for key, value in tree.prefix(glob.prefix):
-            path = key.decode()
+        entries = tree.prefix(glob.prefix)
+        for key, value in with_folders(entries) if glob.folders else entries:
+            path = key.decode().removesuffix("/")
             captures = glob.match(path)
             if captures is not None:
-                yield Match(path, False, value, captures)
+                yield Match(path, value is None, value, captures)
     else:
         for key, folder, found in _descend(tree, glob.parts, b""):
             path = key.decode()
             captures = glob.match(path)
             if captures is not None:
                 yield Match(path, folder, found, captures)
+
+
+def with_folders(entries: Iterable[tuple[bytes, _V]]) -> Iterator[tuple[bytes, _V | None]]:
+    """Yield the entries, sorted by path, and before the first one inside it each folder: its path with a slash, None.
+
+    Examples
+    --------
+    >>> [key for key, _ in with_folders([(b"a/b/c", 1), (b"a/d", 2)])]
+    [b'a/', b'a/b/', b'a/b/c', b'a/d']
+    """
+    inside = b""
+    for key, value in entries:
+        folder = key[: key.rfind(b"/") + 1]
+        at = 0
+        while at < len(folder):
+            at = folder.index(b"/", at) + 1
+            if not inside.startswith(folder[:at]):
+                yield folder[:at], None
+        inside = folder
+        yield key, value
 
 
 def _descend(tree: TreeView, parts: tuple[Part, ...], base: bytes) -> Iterator[tuple[bytes, bool, bytes | None]]:
@@ -279,19 +314,17 @@ class _Parser:
         """Parse up to one of the characters in `stop` (outside nested groups), or the end."""
         nodes: list[_Node] = []
         while at < len(self.text) and self.text[at] not in stop:
-            node, at = self.one(at, nested=bool(stop))
+            node, at = self.one(at)
             if isinstance(node, _Lit) and nodes and isinstance(nodes[-1], _Lit):
                 nodes[-1] = _Lit(nodes[-1].text + node.text)
             else:
                 nodes.append(node)
         return tuple(nodes), at
 
-    def one(self, at: int, *, nested: bool) -> tuple[_Node, int]:
+    def one(self, at: int) -> tuple[_Node, int]:
         char = self.text[at]
         following = self.text[at + 1 : at + 2]
         if char == "/":
-            if nested:
-                raise _bad(self.pattern, "'/' inside braces or parentheses is not supported", at=at)
             return _Slash(), at + 1
         if char in "@*+?!" and following == "(":
             return self.group(at + 2, char)
@@ -356,12 +389,13 @@ class _Parser:
         negated = self.text[at : at + 1] in ("!", "^") and at < len(self.text)
         at += negated
         body: list[str] = []
-        while at < len(self.text) and (self.text[at] != "]" or not body):
-            named = re.compile(r"\[:(\w+):\]").match(self.text, at)
+        others: list[str] = []
+        while at < len(self.text) and (self.text[at] != "]" or not (body or others)):
+            named = _CLASS.match(self.text, at)
             if named:
-                if named[1] not in _CLASSES:
-                    raise _bad(self.pattern, f"no class [:{named[1]}:]", at=at, hint=f"there are {', '.join(_CLASSES)}")
-                body.append(_CLASSES[named[1]])
+                if named[2] not in _CLASSES:
+                    raise _bad(self.pattern, f"no class [:{named[2]}:]", at=at, hint=f"there are {', '.join(_CLASSES)}")
+                (others if named[1] else body).append(_CLASSES[named[2]])
                 at = named.end()
                 continue
             low, at = self.class_char(at)
@@ -375,7 +409,10 @@ class _Parser:
         if at >= len(self.text):
             raise _bad(self.pattern, "'[' is not closed", at=start)
         # A range may span the slash ('+-9'), hence the look-ahead.
-        return _Wild(f"(?!/)[{'^' if negated else ''}{''.join(body)}]"), at + 1
+        kinds = [f"[{''.join(body)}]"] * bool(body) + [f"[^{one}]" for one in others]
+        if not negated:
+            return _Wild(f"(?!/)(?:{'|'.join(kinds)})" if others else f"(?!/){kinds[0]}"), at + 1
+        return _Wild(f"(?!{'|'.join(kinds)})[^/]"), at + 1
 
     def class_char(self, at: int) -> tuple[str, int]:
         if self.text[at] == "\\":
@@ -497,6 +534,13 @@ def _is_deep(node: _Node) -> bool:
         # What `!(..)` excludes does not match, so it cannot reach over a slash.
         return node.kind != "!" and any(_is_deep(inner) for choice in node.choices for inner in choice)
     return isinstance(node, _Wild) and node.deep
+
+
+def _has_slash(node: _Node) -> bool:
+    """Whether a group can reach over a slash."""
+    if not isinstance(node, _Group) or node.kind == "!":
+        return False
+    return any(isinstance(inner, _Slash) or _has_slash(inner) for choice in node.choices for inner in choice)
 
 
 def _prefix(nodes: tuple[_Node, ...]) -> bytes:

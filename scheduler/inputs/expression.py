@@ -77,6 +77,8 @@ class Files(msgspec.Struct, frozen=True, kw_only=True, tag="files", omit_default
     """Of specs: what a join without `on` matches, `$1` standing for the first capture."""
     group_by: str = ""
     """Of specs: the same for a group without `by`."""
+    folders: bool = False
+    """Folders match a ``**``, too: Pachyderm's reading of it."""
 
 
 class Array(msgspec.Struct, frozen=True, kw_only=True, tag="array", omit_defaults=True):
@@ -142,7 +144,9 @@ class Like(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fill_value: Any = 0
 
 
-def files(repo: str, glob: str = "/", *, name: str | None = None, branch: str = DEFAULT_BRANCH) -> Files:
+def files(
+    repo: str, glob: str = "/", *, name: str | None = None, branch: str = DEFAULT_BRANCH, folders: bool = False
+) -> Files:
     """Files of a repo: one datum per file or folder that `glob` matches.
 
     Parameters
@@ -154,6 +158,8 @@ def files(repo: str, glob: str = "/", *, name: str | None = None, branch: str = 
         at the top, with `stem` as a parameter. ``"/**"``: each file at any depth.
     name
         What the transform calls it; default: the repo's name.
+    folders
+        Folders match a ``**``, too, as in Pachyderm; then datums overlap.
 
     Examples
     --------
@@ -162,7 +168,8 @@ def files(repo: str, glob: str = "/", *, name: str | None = None, branch: str = 
     """
     check_name(repo)
     check_name(branch, "branch")
-    return Files(repo=repo, glob=compile_glob(glob).pattern, name=_name(name, repo), branch=branch)
+    pattern = compile_glob(glob).pattern
+    return Files(repo=repo, glob=pattern, name=_name(name, repo), branch=branch, folders=folders)
 
 
 def array(
@@ -520,7 +527,7 @@ def _reading(leaf: Leaf) -> list[Any]:
     """How a leaf reads its commit, without names."""
     match leaf:
         case Files():
-            return ["files", leaf.glob, leaf.join_on, leaf.group_by]
+            return ["files", leaf.glob, leaf.join_on, leaf.group_by, leaf.folders]
         case Array():
             return ["array", leaf.path, leaf.halo]
         case Values():

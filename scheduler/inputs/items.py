@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self
 
-from ...storage.glob import Glob, compile_glob, glob_tree
+from ...storage.glob import Glob, glob_tree, with_folders
 from ...storage.trees.prolly import Tree
 from ...worker.job import Item
 from .expression import canonical_json
@@ -91,9 +91,9 @@ class FileSource:
     """None: the branch has no commit, and there is no piece."""
 
     @classmethod
-    def bind(cls, name: str, glob: str, tree: Tree | None) -> FileSource:
+    def bind(cls, name: str, glob: Glob, tree: Tree | None) -> FileSource:
         """Bind a glob to a commit's tree."""
-        return cls(name, compile_glob(glob), tree)
+        return cls(name, glob, tree)
 
     def pieces(self) -> Iterator[Piece]:
         """Every match; reads the whole content ids of folders, hence all paths below them."""
@@ -158,7 +158,7 @@ class FileSource:
         """Number of matches; only folder lists are read."""
         if self.tree is None:
             return 0
-        if self.glob.pattern == "/**":
+        if self.glob.pattern == "/**" and not self.glob.folders:
             return len(self.tree)
         return sum(1 for _ in glob_tree(self.tree, self.glob))
 
@@ -184,7 +184,8 @@ class FileSource:
     def _touched(self, new: FileSource) -> Iterator[bytes]:
         depth = self.glob.depth
         prefix = self.glob.prefix
-        for path, _, _ in _diff(self.tree, new.tree):
+        paths = ((path, True) for path, _, _ in _diff(self.tree, new.tree))
+        for path, _ in with_folders(paths) if depth is None and self.glob.folders else paths:
             key: bytes | None = path if depth is None else _cut(path, depth)
             if (
                 key is not None

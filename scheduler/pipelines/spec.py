@@ -76,7 +76,11 @@ def expression(node: Input) -> Any:
     """The input expression without repo and branch names, as plain data: part of every context."""
     match node:
         case Files():
-            keys = {"join_on": node.join_on, "group_by": node.group_by} if node.join_on or node.group_by else None
+            keys: dict[str, Any] = {}
+            if node.join_on or node.group_by:
+                keys = {"join_on": node.join_on, "group_by": node.group_by}
+            if node.folders:
+                keys["folders"] = True
             return ["files", node.name or node.repo, node.glob, *([keys] if keys else [])]
         case Array():
             return ["array", node.name or node.repo, node.path, list(node.halo)]

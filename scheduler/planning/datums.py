@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from ...storage.glob import compile_glob
 from ...storage.trees.prolly import Tree
 from ...worker.job import Datum, Item
 from ..inputs.expression import (
@@ -188,7 +189,7 @@ def _source(entry: Placed, trees: Mapping[str, Tree | None], read: Callable[[byt
     leaf = entry.leaf
     match leaf:
         case Files():
-            return FileSource.bind(leaf.name, leaf.glob, trees[entry.label])
+            return FileSource.bind(leaf.name, compile_glob(leaf.glob, folders=leaf.folders), trees[entry.label])
         case Array():
             return ArraySource.bind(leaf.name, leaf.path, leaf.halo, trees[entry.label], read)
         case Values():

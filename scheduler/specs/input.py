@@ -17,7 +17,7 @@ _INPUT_KINDS = ("pfs", "cross", "join", "group", "union", "cron")
 _COMBINED: dict[str, Callable[..., Input]] = {"cross": Cross, "join": Join, "group": Group, "union": Union}
 _PFS_USED = (
     *("project", "name", "repo", "repo_type", "branch", "glob", "lazy", "commit"),
-    *("join_on", "outer_join", "group_by"),
+    *("join_on", "outer_join", "group_by", "glob_dirs"),
 )
 _PFS_NOT_YET = {
     "empty_files": "",
@@ -25,7 +25,6 @@ _PFS_NOT_YET = {
     "trigger": "",
     "propagation_spec": "",
     "reference": "",
-    "glob_dirs": "`/**` yields files only; leave it out",
 }
 
 
@@ -90,11 +89,14 @@ class _InputReader:
             raise fields.unsupported("repo_type")
         if "lazy" in fields.given():
             self.notices.append(f"{self.name}: without meaning here: {path}.lazy")
-        if "**" in glob:
-            self.notices.append(f"{self.name}: {path}.glob {glob!r} yields files only, in Pachyderm folders too")
+        folders = fields.flag("glob_dirs")
+        if "**" in glob and not folders:
+            self.notices.append(
+                f"{self.name}: {path}.glob {glob!r} yields files only, in Pachyderm folders too (then: globDirs: true)"
+            )
         name = fields.text("name") or None
         branch = fields.text("branch") or "master"
-        found = self.checked(where, lambda: files(repo, glob, name=name, branch=branch))
+        found = self.checked(where, lambda: files(repo, _as_there(glob), name=name, branch=branch, folders=folders))
         keys = {"join_on": fields.text("join_on"), "group_by": fields.text("group_by")}
         return msgspec.structs.replace(found, **keys), fields.flag("outer_join")
 
@@ -103,3 +105,9 @@ class _InputReader:
             return make()
         except InvalidInputError as err:
             raise InvalidInputError(f"{where}: {err.message}", code=err.code, hint=err.hint) from err
+
+
+def _as_there(glob: str) -> str:
+    """A glob that means here what it means in Pachyderm, where ``/**/`` takes at least one folder."""
+    parts = glob.rstrip("/").split("/") if glob.strip("/") else [glob]
+    return "/".join("*/**" if part == "**" and at < len(parts) - 1 else part for at, part in enumerate(parts))

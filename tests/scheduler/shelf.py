@@ -76,19 +76,20 @@ def full_listing(
             continue
         assert isinstance(leaf, Files)
         listing = listings[leaf.name]
-        sides[leaf.name] = {} if listing is None else _matches(listing, leaf.glob)
+        sides[leaf.name] = {} if listing is None else matches(listing, leaf)
         if leaf.glob == "/" and not sides[leaf.name]:
             return {}
     combos = itertools.product(*(sides[name].items() for name in order))
     return {"\0".join(key for key, _ in combo).encode(): [value for _, value in combo] for combo in combos}
 
 
-def _matches(listing: Listing, pattern: str) -> dict[str, object]:
-    if pattern == "/":
+def matches(listing: Listing, leaf: Files) -> dict[str, object]:
+    """What a glob matches, the slow way: path (of a folder, with a slash behind) to content."""
+    if leaf.glob == "/":
         return {"": dict(listing)}
-    glob = compile_glob(pattern)
+    glob = compile_glob(leaf.glob)
     found: dict[str, object] = {path: value for path, value in listing.items() if glob.match(path) is not None}
-    if "**" not in pattern:
+    if "**" not in leaf.glob or leaf.folders:
         parents = {path[:at] for path in listing for at, char in enumerate(path) if char == "/"}
         for folder in parents:
             if glob.match(folder) is not None:
@@ -100,7 +101,21 @@ def _matches(listing: Listing, pattern: str) -> dict[str, object]:
 # --- strategies -------------------------------------------------------------------------------------------------
 
 _PARTS = ("a", "b", "a.x", "a-", "b0", "é")
-_GLOBS = ("/*", "/**", "/*/*", "/a", "/a/*", "/{n}.x", "/{a,b}/*", "/**/*.x", "/a*", "/*/a", "/[ab]", "/(*)/(*)")
+_GLOBS = (
+    "/*",
+    "/**",
+    "/*/*",
+    "/a",
+    "/a/*",
+    "/{n}.x",
+    "/{a,b}/*",
+    "/**/*.x",
+    "/a*",
+    "/*/a",
+    "/[ab]",
+    "/(*)/(*)",
+    "/a?(/*)",
+)
 
 
 @st.composite
@@ -141,7 +156,8 @@ def expressions(draw: st.DrawFn) -> Input:
         if kind == "values":
             nodes.append(Values(name=name, values=draw(values_lists())))
         else:
-            nodes.append(Files(repo=name, glob="/" if kind == "constant" else draw(st.sampled_from(_GLOBS))))
+            glob = "/" if kind == "constant" else draw(st.sampled_from(_GLOBS))
+            nodes.append(Files(repo=name, glob=glob, folders=draw(st.booleans())))
     if count == 1 and draw(st.booleans()):
         return nodes[0]
     if count == 3 and draw(st.booleans()):

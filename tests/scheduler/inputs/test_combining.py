@@ -37,7 +37,7 @@ from dmlpipe.storage.errors import InvalidInputError
 from dmlpipe.storage.glob import compile_glob
 from dmlpipe.storage.provenance.datum_key import read_key
 from dmlpipe.storage.trees.prolly import Tree
-from tests.scheduler.shelf import Listing, Shelf, _matches, edited, values_lists
+from tests.scheduler.shelf import Listing, Shelf, edited, matches, values_lists
 
 K = b"k" * 32
 
@@ -154,7 +154,7 @@ def _slow_files(leaf: Files, mark: bytes, listing: Listing | None) -> list[Slow]
     if listing is None:
         return []
     found = []
-    for path, content in _matches(listing, leaf.glob).items():
+    for path, content in matches(listing, leaf).items():
         captures = compile_glob(leaf.glob).match(path.rstrip("/")) or {}
         joined, grouped = (Template.parse(text).fill(captures) for text in (leaf.join_on, leaf.group_by))
         held = Held(path, content, mark, {"joined": joined, "grouped": grouped})
@@ -165,7 +165,19 @@ def _slow_files(leaf: Files, mark: bytes, listing: Listing | None) -> list[Slow]
 # --- strategies -------------------------------------------------------------------------------------------------------
 
 _PARTS = ("a", "b", "a.x", "b.x", "a-b", "b-a", "é")
-_GLOBS = ("/{n}.x", "/{n}", "/{n}/*", "/*/{n}.x", "/{n}/{m}", "/{m}-{n}", "/{n}-*", "/**/{n}.x", "/{n}{m}", "/[ab]/{n}")
+_GLOBS = (
+    "/{n}.x",
+    "/{n}",
+    "/{n}/*",
+    "/*/{n}.x",
+    "/{n}/{m}",
+    "/{m}-{n}",
+    "/{n}-*",
+    "/**/{n}.x",
+    "/{n}{m}",
+    "/[ab]/{n}",
+    "/{n}?(/*)",
+)
 _PLAIN = ("/", "/*", "/**", "/a")
 _TEMPLATED = (("/(*).x", "$1", "$1"), ("/(*)/(*)", "$2", "$1"), ("/(*)-(*)", "k$1", "$2-$1"), ("/*", "", ""))
 
@@ -191,7 +203,8 @@ class Grower:
         kind = self.draw(st.sampled_from(["named", "named", "named", "plain", "values"]))
         if kind == "values":
             return Values(name=name, values=self.draw(values_lists()))
-        return files(name, self.draw(st.sampled_from(_GLOBS if kind == "named" else _PLAIN)))
+        glob = self.draw(st.sampled_from(_GLOBS if kind == "named" else _PLAIN))
+        return files(name, glob, folders=self.draw(st.booleans()))
 
     def files(self) -> Input:
         self.number += 1
