@@ -604,6 +604,8 @@ class Controller:
                 reason = "its pipeline was reverted and is held"
             elif pipeline.stopped:
                 reason = "its pipeline was stopped"
+            elif job.is_late(time.monotonic()):
+                reason = f"job_timeout of {job.spec.options.job_timeout_s:g} s is over"
             if reason is not None and not job.finished:
                 job.stop(self._executor, reason)
 

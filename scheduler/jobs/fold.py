@@ -15,7 +15,8 @@ from ...storage.objects.segment import Failure, Outcome
 from ...storage.objects.value import decode_value
 from ...storage.records import Context, Counters
 from ...storage.trees.prolly import Tree
-from ..planning.plan import Drop, Hit
+from ..planning.datums import SEPARATOR
+from ..planning.plan import Drop, Hit, memo_key
 from ..report import FailureGroup
 from .results import MAX_FAILURE_GROUPS, Finished, datum_id
 
@@ -69,9 +70,11 @@ class Folded:
 class _Outputs:
     """Edits of T, P and out, with the checks that two datums do not meet."""
 
-    def __init__(self, out: Tree, p: Tree) -> None:
+    def __init__(self, out: Tree, p: Tree, *, shared: bool) -> None:
         self._out = out
         self._p = p
+        self._shared = shared
+        """Datums of equal content may share their outputs: P then holds (path, NUL, datum key) for all but one."""
         self.t: dict[bytes, bytes | None] = {}
         self.p: dict[bytes, bytes | None] = {}
         self.out: dict[bytes, bytes | None] = {}
@@ -89,12 +92,39 @@ class _Outputs:
         outputs = []
         for path, name in zip(paths, names, strict=True):
             value = values[name]
+            if value is not None:
+                outputs.append((path, value))
+            if self._shared and self._leave(name, key):
+                continue
             self.p[name] = None
             self.out[name] = None
             if value is not None:
                 self.size_change -= decode_value(value).size
-                outputs.append((path, value))
         return outputs
+
+    def _leave(self, name: bytes, key: bytes) -> bool:
+        """Take a datum off an output that others have, too; return whether it stays."""
+        mine = name + SEPARATOR + key
+        if self._get_p(mine) is not None:
+            self.p[mine] = None
+            return True
+        for place, raw in self._p.prefix(name + SEPARATOR):
+            if self.p.get(place, raw) is not None:
+                self.p[name], self.p[place] = raw, None
+                return True
+        return False
+
+    def _get_p(self, place: bytes) -> bytes | None:
+        return self.p[place] if place in self.p else self._p.get(place)
+
+    def _join(self, name: bytes, key: bytes, origin: bytes, value: bytes) -> bool:
+        """Let a datum share an output that is there with equal content; return whether it is."""
+        owner = self._get_p(name)
+        there = self.out[name] if name in self.out else self._out.get(name)
+        if owner is None or there != value or _decode_p(owner)[0] == key:
+            return False
+        self.p[name + SEPARATOR + key] = _encode((key, origin))
+        return True
 
     def add(self, key: bytes, origin: bytes, outputs: Iterable[tuple[str, bytes]]) -> None:
         """Put a datum's outputs in."""
@@ -102,12 +132,14 @@ class _Outputs:
         for path, value in outputs:
             name = path.encode()
             paths.append(path)
+            if self._shared and self._join(name, key, origin, value):
+                continue
             other = self.owner.get(path)
-            if other is None and not self._fresh and name not in self.p:
-                owner = self._p.get(name)
+            if other is None and not self._fresh:
+                owner = self._get_p(name)
                 if owner is not None:
                     other = _decode_p(owner)[0]
-                elif self._out.get(name) is not None:
+                elif name not in self.p and self._out.get(name) is not None:
                     self.conflict = self.conflict or Conflict(path, path, key, None)
             if other is not None and other != key:
                 self.conflict = self.conflict or Conflict(path, path, key, other)
@@ -135,7 +167,7 @@ class _Outputs:
                 at = path.rfind("/", 0, at)
             if not self._fresh:
                 for below, raw in self._p.prefix(path.encode() + b"/"):
-                    if self.out.get(below, b"") is not None:
+                    if SEPARATOR not in below and self.out.get(below, b"") is not None:
                         self.conflict = Conflict(path, below.decode(), key, _decode_p(raw)[0])
                         return
 
@@ -155,6 +187,7 @@ def fold_results(
     publish: bool,
     metadata: Mapping[str, bytes],
     describe: Callable[[bytes], str],
+    by_content: bool = False,
 ) -> Folded:
     """Work what a job found and computed into its context.
 
@@ -180,6 +213,9 @@ def fold_results(
         Path to value of outputs that belong to the job, not to a datum.
     describe
         Names a datum's input for people.
+    by_content
+        Of the pipeline: S has the fingerprint alone as its key and keeps what is in T; datums of equal content may
+        write one path.
 
     Returns
     -------
@@ -209,21 +245,25 @@ def fold_results(
     t, p, s, f = (open_tree(root) for root in (context.t, context.p, context.s, context.f))
 
     if publish:
-        outputs = _Outputs(out, p)
+        outputs = _Outputs(out, p, shared=by_content)
         s_edits: dict[bytes, bytes | None] = {}
         origins: dict[str, int] = {}
         removed = {drop.key for drop in drops}
         for drop, raw in zip(drops, t.get_many([drop.key for drop in drops]), strict=True):
             if raw is not None:
                 paths, made_by = _decode_t(raw)
-                s_edits[drop.key + drop.old_fingerprint] = _encode((made_by, outputs.drop(drop.key, paths)))
+                place = memo_key(drop.key, drop.old_fingerprint, by_content)
+                s_edits[place] = _encode((made_by, outputs.drop(drop.key, paths)))
                 origins[made_by.hex()] = origins.get(made_by.hex(), 0) - 1
         for hit in hits:
-            s_edits[hit.key + hit.fingerprint] = None
+            if not by_content:
+                s_edits[hit.key + hit.fingerprint] = None
             outputs.add(hit.key, hit.origin, hit.outputs)
             origins[hit.origin.hex()] = origins.get(hit.origin.hex(), 0) + 1
         for key, row in ok:
             outputs.add(key, origin, row.outputs)
+            if by_content:
+                s_edits[row.fingerprint] = _encode((origin, list(row.outputs)))
         if ok:
             origins[job] = origins.get(job, 0) + len(ok)
         outputs.check_folders()
@@ -248,7 +288,7 @@ def fold_results(
         conflict: Conflict | None = outputs.conflict
     else:
         conflict = None
-    kept = {key + row.fingerprint: _encode((origin, list(row.outputs))) for key, row in ok}
+    kept = {memo_key(key, row.fingerprint, by_content): _encode((origin, list(row.outputs))) for key, row in ok}
     again = sorted((key, reason.encode()) for key, reason in failed.items())
     after = msgspec.structs.replace(
         context,

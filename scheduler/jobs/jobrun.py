@@ -135,6 +135,7 @@ class JobRun:
         self._blocks: deque[tuple[str, int]] = deque()
         self._lost: dict[bytes, bytes] = {}
         self._offered = False
+        self._offered_at = 0.0
         self._ended_blocks = False
         self._to_run = 0
         self._computed = 0
@@ -195,6 +196,7 @@ class JobRun:
         if self._offered:
             return
         self._offered = True
+        self._offered_at = time.monotonic()
         raw = encode_spec(self.job_spec())
         executor.offer(
             JobOffer(
@@ -313,6 +315,11 @@ class JobRun:
             self.hopeless = True
             executor.cancel(self.job)
 
+    def is_late(self, now: float) -> bool:
+        """Whether the job's own time is over at `now` (of `time.monotonic`)."""
+        limit = self.spec.options.job_timeout_s
+        return bool(limit) and self._offered and now - self._offered_at > limit
+
     def stop(self, executor: Executor | None, reason: str) -> None:
         """End the job early; its results are kept."""
         if self.stop_reason is None:
@@ -371,6 +378,7 @@ class JobRun:
             publish=publish,
             metadata=metadata,
             describe=self._describe,
+            by_content=self.spec.by_content,
         )
         reason = ""
         if self.stop_reason is not None:

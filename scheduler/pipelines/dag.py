@@ -91,11 +91,13 @@ class DAG:
         memory: str | int | None = None,
         tries: int = 1,
         timeout: str | float | None = None,
+        job_timeout: str | float | None = None,
         max_failures: str | int = 0,
         env: str | None = None,
         secrets: Sequence[str] = (),
         include: str | Sequence[str] = (),
         keep: str | None = None,
+        by_content: bool = False,
         version: str | None = None,
     ) -> Callable[[Transform], Transform]:
         """Declare a function or class as a pipeline; it is returned unchanged.
@@ -116,6 +118,8 @@ class DAG:
             How often a datum is tried.
         timeout
             Of one datum: `"10m"` or seconds.
+        job_timeout
+            Of a job: when it is over, what runs is ended, and what is finished kept.
         max_failures
             Datums that may fail (a number or `"0.1%"`) without failing the job.
         env
@@ -126,6 +130,9 @@ class DAG:
             Files, folders or globs relative to this file that go along and count by content.
         keep
             `"latest"`: older versions of the output may be collected.
+        by_content
+            The code does not look at the names of files: then equal content is computed once, whatever it is called
+            and wherever it stands. Outputs are named by content, too; equal datums share them.
         version
             Stands for the code instead of its analysis: raise it when outputs may differ.
 
@@ -141,6 +148,7 @@ class DAG:
             memory=memory,
             tries=tries,
             timeout=timeout,
+            job_timeout=job_timeout,
             max_failures=max_failures,
             secrets=secrets,
             keep=keep,
@@ -149,22 +157,28 @@ class DAG:
         if version is not None and (not isinstance(version, str) or not version):
             raise _bad(f'version: expected a text such as "3", got {version!r}')
         line = sys._getframe(1).f_lineno
+        _check_flag("by_content", by_content)
 
         def declare(transform: Transform) -> Transform:
             label = name or str(getattr(transform, "__name__", ""))
             if not name and "<" in label:
                 raise _bad("a lambda has no name: give the pipeline one with name=")
+            signature = read_signature(transform, input, batch=batch, writes=writes)
+            named = [each.name for each in signature.parameters if each.source == "capture"] if by_content else []
+            if named:
+                raise _bad(f"{label}: by_content, but {named[0]!r} is a part of a file's name", hint=_BY_CONTENT)
             self._add(
                 Declared(
                     name=check_name(label, "pipeline"),
                     input=input,
                     options=options,
                     transform=transform,
-                    signature=read_signature(transform, input, batch=batch, writes=writes),
+                    signature=signature,
                     env=env,
                     include=_listed(include),
                     version=version,
                     writes=writes,
+                    by_content=by_content,
                     line=line,
                 )
             )
@@ -183,11 +197,13 @@ class DAG:
         memory: str | int | None = None,
         tries: int = 1,
         timeout: str | float | None = None,
+        job_timeout: str | float | None = None,
         max_failures: str | int = 0,
         env: str | None = None,
         secrets: Sequence[str] = (),
         include: str | Sequence[str] = (),
         keep: str | None = None,
+        by_content: bool = False,
     ) -> None:
         """Declare a command, in any language, as a pipeline.
 
@@ -198,6 +214,8 @@ class DAG:
             capture or a value; or an argv.
         include
             Files, folders or globs relative to this file: they stand in `/code` under the same relative paths.
+        by_content
+            As of `pipeline`: the command does not look at the names of files.
 
         Raises
         ------
@@ -210,11 +228,13 @@ class DAG:
             memory=memory,
             tries=tries,
             timeout=timeout,
+            job_timeout=job_timeout,
             max_failures=max_failures,
             secrets=secrets,
             keep=keep,
         )
         _check_input(input)
+        _check_flag("by_content", by_content)
         for leaf in leaves(input):
             if not leaf.name.isidentifier():
                 raise _bad(
@@ -229,6 +249,7 @@ class DAG:
                 transform=_command(name, command),
                 env=env,
                 include=_listed(include),
+                by_content=by_content,
                 line=sys._getframe(1).f_lineno,
             )
         )
@@ -367,6 +388,14 @@ def _command(name: str, command: str | Sequence[str]) -> CommandTransform:
     if not words or not all(isinstance(word, str) for word in words) or not words[0]:
         raise _bad(f"command {name!r}: expected a line or a list of texts, got {command!r}")
     return CommandTransform(argv=words)
+
+
+_BY_CONTENT = "take the content alone: bytes, or the files of a Path"
+
+
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise _bad(f"{name}: expected True or False, got {value!r}")
 
 
 def _check_input(input: object) -> None:

@@ -58,6 +58,7 @@ class Declared:
     include: tuple[str, ...] = ()
     version: str | None = None
     writes: Like | None = None
+    by_content: bool = False
     line: int = 0
     """Of the call, in the DAG's file."""
 
@@ -70,6 +71,7 @@ def make_options(
     memory: str | int | None = None,
     tries: int = 1,
     timeout: str | float | None = None,
+    job_timeout: str | float | None = None,
     max_failures: str | int = 0,
     secrets: Sequence[str] = (),
     keep: str | None = None,
@@ -99,6 +101,7 @@ def make_options(
         memory="" if memory is None else str(memory),
         tries=tries,
         timeout_s=0.0 if timeout is None else parse_duration_s(timeout, what="timeout"),
+        job_timeout_s=0.0 if job_timeout is None else parse_duration_s(job_timeout, what="job_timeout"),
         max_failures=check_share(max_failures),
         secrets=tuple(secrets),
         keep=keep or "",
@@ -147,6 +150,7 @@ def python_spec(
         code_id=code.code_id,
         parameters={**signature.defaults, **parameters},
         writes=declared.writes,
+        by_content=declared.by_content,
         options=declared.options,
         definitions=_definitions(code),
         whole_modules=code.whole_modules,
@@ -169,6 +173,7 @@ def command_spec(declared: Declared, home: Home, *, put_bundle: PutBundle) -> Pi
         input=declared.input,
         transform=transform,
         code_id=command_code_id(transform, code_hash(included), secrets=declared.options.secrets),
+        by_content=declared.by_content,
         options=declared.options,
         definitions=command_definitions(transform, file, declared.line, included),
         source=f"{file}:{declared.line}" if file else "",

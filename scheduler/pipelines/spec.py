@@ -31,6 +31,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory: str = ""
     tries: int = 1
     timeout_s: float = 0.0
+    """Of one try of a datum; 0: none."""
+    job_timeout_s: float = 0.0
+    """Of all of a job's work; 0: none."""
     max_failures: str = "0"
     """A number or a percentage (`0.1%`)."""
     secrets: tuple[str, ...] = ()
@@ -53,6 +56,8 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """What was declared, for people: `requirements.txt`."""
     salt: str = ""
     writes: Like | None = None
+    by_content: bool = False
+    """Where a file stands does not count: equal content is computed once, whatever it is called."""
     options: Options = Options()
     definitions: tuple[Definition, ...] = ()
     whole_modules: tuple[str, ...] = ()
@@ -109,6 +114,7 @@ def identity(spec: PipelineSpec) -> str:
         spec.salt,
         expression(spec.input),
         spec.writes,
+        *(["by-content"] if spec.by_content else []),
     ]
     return digest(msgspec.msgpack.encode(body, order="deterministic")).hex()
 

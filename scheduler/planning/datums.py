@@ -60,11 +60,16 @@ class Bound:
         Names of all that comes in, in declared order, which is the order in fingerprints.
     complete
         Whether every constant input has a commit. If not there is no datum.
+    by_content
+        Where files stand is not in fingerprints.
     """
 
-    def __init__(self, sides: Sequence[Stream], declared: Sequence[str], *, complete: bool = True) -> None:
+    def __init__(
+        self, sides: Sequence[Stream], declared: Sequence[str], *, complete: bool = True, by_content: bool = False
+    ) -> None:
         self.sides = tuple(sides)
         self.complete = complete
+        self._contents = _nameless if by_content else _contents
         self.order = tuple(slot for side in self.sides for slot in side.slots)
         self._cross = CrossStream(self.sides)
         self._declared = [(name, self.order.index(name)) for name in declared]
@@ -112,7 +117,7 @@ class Bound:
     def fingerprint(self, context: bytes, found: Combination) -> bytes:
         """Fingerprint of a datum under the context K."""
         pieces = found.pieces
-        return datum_fingerprint(context, [(name, _contents(pieces[at])) for name, at in self._declared])
+        return datum_fingerprint(context, [(name, self._contents(pieces[at])) for name, at in self._declared])
 
     def datum(self, context: bytes, found: Combination) -> Datum:
         """Return a datum as workers see it."""
@@ -125,6 +130,8 @@ class Bound:
 
 
 _ABSENT = Item("", "n")
+_NAMED = ("f", "d", "l")
+"""Kinds of items whose path is a name, not a value or a place in an array."""
 
 
 def _contents(piece: Piece | None) -> list[tuple[bytes, bytes]]:
@@ -134,6 +141,13 @@ def _contents(piece: Piece | None) -> list[tuple[bytes, bytes]]:
     return [(file.key + SEPARATOR + file.mark if file.mark else file.key, file.content) for file in files]
 
 
+def _nameless(piece: Piece | None) -> list[tuple[bytes, bytes]]:
+    """As `_contents`, for datums that are known by content: of files no path counts, and no order."""
+    if piece is None or piece.item.kind not in _NAMED:
+        return _contents(piece)
+    return sorted((b"", file.content) for file in piece.members or (piece,))
+
+
 def bind(
     node: Input,
     trees: Mapping[str, Tree | None],
@@ -141,6 +155,7 @@ def bind(
     order: Sequence[str] = (),
     read: Callable[[bytes], bytes],
     commits: Mapping[str, str] | None = None,
+    by_content: bool = False,
 ) -> Bound:
     """Bind an expression to commits.
 
@@ -156,6 +171,8 @@ def bind(
         Content of a file, given its encoded tree value (array inputs need their metadata).
     commits
         Commit ids by label: members of a union that share a name tell theirs with each datum.
+    by_content
+        As in `Bound`.
     """
     whole = constants(node)
     complete = all(trees[name] is not None for name in whole)
@@ -163,7 +180,8 @@ def bind(
     def source(entry: Placed) -> Source:
         return _source(entry, trees, read)
 
-    return _ordered(_sides(node, source, commits or {}), order, complete=complete)
+    sides, declared = _ordered(_sides(node, source, commits or {}), order)
+    return Bound(sides, declared, complete=complete, by_content=by_content)
 
 
 def rebind(
@@ -173,6 +191,7 @@ def rebind(
     *,
     open_tree: Callable[[str], Tree],
     read: Callable[[bytes], bytes],
+    by_content: bool = False,
 ) -> Bound:
     """Bind an expression to what a context remembers (`Bound.record`), with constants and order as in `bound`."""
 
@@ -182,7 +201,8 @@ def rebind(
             return ValueSource.bind(entry.leaf.name, tuple(msgspec.json.decode(recorded or "[]")))
         return _source(entry, {entry.label: open_tree(recorded) if recorded else None}, read)
 
-    return _ordered(_sides(node, source, {}), bound.order, complete=bound.complete)
+    sides, declared = _ordered(_sides(node, source, {}), bound.order)
+    return Bound(sides, declared, complete=bound.complete, by_content=by_content)
 
 
 def _source(entry: Placed, trees: Mapping[str, Tree | None], read: Callable[[bytes], bytes]) -> Source:
@@ -248,7 +268,8 @@ def _templates(entry: Placed) -> dict[str, tuple[str, Template]]:
     return found
 
 
-def _ordered(sides: list[Stream], order: Sequence[str], *, complete: bool) -> Bound:
+def _ordered(sides: list[Stream], order: Sequence[str]) -> tuple[list[Stream], list[str]]:
+    """Arrange the sides in the order of the key; return them, and the names of all that comes in as declared."""
     declared = [slot for side in sides for slot in side.slots]
     if order:
         arranged = sorted(sides, key=lambda side: order.index(side.slots[0]))
@@ -256,4 +277,4 @@ def _ordered(sides: list[Stream], order: Sequence[str], *, complete: bool) -> Bo
         arranged = sorted(sides, key=lambda side: -side.count())
     else:
         arranged = sides
-    return Bound(arranged, declared, complete=complete)
+    return arranged, declared

@@ -47,6 +47,7 @@ def context_key(spec: PipelineSpec, constants: Mapping[str, bytes]) -> Digest:
                 spec.writes,
                 _shape(spec.input),
                 dict(constants),
+                *(["by-content"] if spec.by_content else []),
             ]
         )
     )

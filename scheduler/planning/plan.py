@@ -39,7 +39,7 @@ from .datums import Bound, Combination, bind, rebind
 from .fingerprint import context_key
 from .reasons import Reason, Why, explain
 
-__all__ = ["Drop", "Hit", "JobPlan", "PlanItem", "Run", "explain", "job_context", "job_inputs", "plan_job"]
+__all__ = ["Drop", "Hit", "JobPlan", "PlanItem", "Run", "explain", "job_context", "job_inputs", "memo_key", "plan_job"]
 
 FORCED_PREFIX = "reprocess"
 """How a reason in F begins that asks for a run though a result is known."""
@@ -258,16 +258,17 @@ def plan_job(
     reader = read or _no_reader
     order = context.order if context is not None else ()
     commits = {name: binding.commit for name, binding in bindings.items()}
-    new = bind(spec.input, trees, order=order, read=reader, commits=commits)
+    new = bind(spec.input, trees, order=order, read=reader, commits=commits, by_content=spec.by_content)
     inputs = new.record()
-    memory = _Memory.open(context, finished, open_tree)
+    memory = _Memory.open(context, finished, open_tree, by_content=spec.by_content)
     old: Bound | None = None
     mode: Mode = "all"
     if context is not None and (context.inputs or context.t):
         if context.inputs == inputs and memory.f.is_empty():
             old, mode = new, "reuse"
         else:
-            old, mode = rebind(spec.input, context.inputs, new, open_tree=open_tree, read=reader), "delta"
+            old = rebind(spec.input, context.inputs, new, open_tree=open_tree, read=reader, by_content=spec.by_content)
+            mode = "delta"
     return JobPlan(
         key=key,
         input=spec.input,
@@ -305,12 +306,16 @@ class _Memory:
     s: Tree
     f: Tree
     finished: Tree | None
+    by_content: bool = False
+    """Whether S has the fingerprint alone as its key, and holds what is in T, too."""
 
     @classmethod
-    def open(cls, context: Context | None, finished: Tree | None, open_tree: Callable[[str], Tree]) -> _Memory:
+    def open(
+        cls, context: Context | None, finished: Tree | None, open_tree: Callable[[str], Tree], *, by_content: bool
+    ) -> _Memory:
         roots = (context.t, context.s, context.f) if context is not None else ("", "", "")
         t, s, f = (open_tree(root) for root in roots)
-        return cls(t, s, f, finished)
+        return cls(t, s, f, finished, by_content)
 
     def known(self, old: Bound) -> int:
         """Number of datums of the context's inputs."""
@@ -337,14 +342,29 @@ class _Memory:
         if self.s.is_empty() or not wanted:
             return {}
         # Sorting again: one key may be the beginning of another, and fingerprints follow them.
-        ordered = sorted((key + fingerprint, key, fingerprint) for key, fingerprint in wanted)
-        values = self.s.get_many([entry[0] for entry in ordered])
+        ordered = sorted((memo_key(key, fingerprint, self.by_content), key, fingerprint) for key, fingerprint in wanted)
+        places = sorted({entry[0] for entry in ordered})
+        found = dict(zip(places, self.s.get_many(places), strict=True))
         hits: dict[bytes, Hit] = {}
-        for (_, key, fingerprint), value in zip(ordered, values, strict=True):
+        for place, key, fingerprint in ordered:
+            value = found[place]
             if value is not None:
                 origin, outputs = _success.decode(value)
                 hits[key] = Hit(key, fingerprint, origin, outputs)
         return hits
+
+
+def memo_key(key: bytes, fingerprint: bytes, by_content: bool) -> bytes:
+    """Key of a success in S.
+
+    Parameters
+    ----------
+    key
+        Of the datum.
+    by_content
+        Of the pipeline: then equal content is found whatever datum it belongs to.
+    """
+    return fingerprint if by_content else key + fingerprint
 
 
 _success: msgspec.msgpack.Decoder[tuple[bytes, tuple[tuple[str, bytes], ...]]] = msgspec.msgpack.Decoder(

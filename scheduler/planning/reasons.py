@@ -92,6 +92,8 @@ def explain(
         found.append(Why(Reason.ENV_CHANGED, _arrow(old.env_name or old.env, spec.env_name or spec.env)))
     if old.writes != spec.writes:
         found.append(Why(Reason.EXPRESSION_CHANGED, "writes="))
+    if old.by_content != spec.by_content:
+        found.append(Why(Reason.EXPRESSION_CHANGED, "by_content"))
     if expression(old.input) != expression(spec.input):
         found.append(Why(Reason.EXPRESSION_CHANGED, _expressions(old, spec)))
     if old.salt != spec.salt:

@@ -28,7 +28,7 @@ DEFAULT_TRIES = 3
 
 _USED = (
     *("pipeline", "description", "transform", "input", "output_branch", "datum_tries", "datum_timeout", "salt"),
-    *("resource_requests", "reprocess_spec", "reprocess", "s3_out", "job_timeout"),
+    *("resource_requests", "reprocess_spec", "reprocess", "s3_out", "job_timeout", "by_content"),
 )
 _WITHOUT_MEANING = (
     *("parallelism_spec", "resource_limits", "sidecar_resource_requests", "sidecar_resource_limits", "metadata"),
@@ -141,6 +141,7 @@ class _Reader:
                 transform, self.code if self.code_files is None else code_hash(self.code_files), secrets=secrets
             ),
             salt=fields.text("salt"),
+            by_content=fields.flag("by_content"),
             options=self._options(secrets),
             definitions=self._definitions(transform),
             source=f"{self.filename}:{self.line}",
@@ -215,17 +216,18 @@ class _Reader:
 
     def _options(self, secrets: tuple[str, ...]) -> Options:
         fields = self.fields
-        timeout = fields.text("datum_timeout")
         options = Options(
             tries=fields.integer("datum_tries") or DEFAULT_TRIES,
-            timeout_s=parse_duration_s(timeout, what=f"{self.where}: datum_timeout") if timeout else 0.0,
+            timeout_s=self._seconds("datum_timeout"),
+            job_timeout_s=self._seconds("job_timeout"),
             secrets=secrets,
         )
-        if "job_timeout" in fields.given():
-            parse_duration_s(fields.text("job_timeout"), what=f"{self.where}: job_timeout")
-            self.notices.append(f"{self.name}: job_timeout is not enforced yet")
         requests = fields.value("resource_requests")
         return options if requests is None else self._resources(options, requests)
+
+    def _seconds(self, field: str) -> float:
+        text = self.fields.text(field)
+        return parse_duration_s(text, what=f"{self.where}: {field}") if text else 0.0
 
     def _resources(self, options: Options, requests: object) -> Options:
         fields = Fields(requests, f"{self.where}: resource_requests", _RESOURCES)

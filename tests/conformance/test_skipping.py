@@ -272,3 +272,35 @@ def test_the_salt_of_a_spec_counts(lab: Lab) -> None:
     assert lab.run().computed == 1
     lab.submit(copies(lab, salt="one"))
     assert lab.run().counts == {"copies": (0, 1)}
+
+
+BY_CONTENT = 'f=$(sha1sum < /pfs/in/* | cut -c-8); cp /pfs/in/* "/pfs/out/$f"'
+
+
+def by_content(lab: Lab) -> None:
+    lab.submit(lab.spec("digests", pfs("images", "/**", name="in"), BY_CONTENT, by_content=True))
+
+
+def test_by_content_a_renamed_file_is_not_computed_again(lab: Lab) -> None:
+    lab.put("images", {"x": "1", "y": "2"})
+    by_content(lab)
+    before = lab.run() and lab.tree("digests")
+    lab.remove("images", "x")
+    lab.put("images", {"z": "1"})
+    assert lab.run().counts == {"digests": (0, 2)}
+    assert lab.tree("digests") == before
+
+
+def test_by_content_a_copy_is_not_computed_again_and_outlives_the_original(lab: Lab) -> None:
+    lab.put("images", {"x": "1"})
+    by_content(lab)
+    before = lab.run() and lab.tree("digests")
+    lab.put("images", {"copy": "1"})
+    assert lab.run().counts == {"digests": (0, 2)}
+    lab.remove("images", "x")
+    assert lab.run().counts == {"digests": (0, 1)}
+    assert lab.tree("digests") == before
+    assert [use.path for use in lab.store.why(f"digests:{next(iter(lab.files('digests')))}").inputs] == ["/copy"]
+    lab.remove("images", "copy")
+    lab.run()
+    assert lab.files("digests") == {}
