@@ -122,7 +122,7 @@ class InlineWorker:
             run = _InlineRun(self._store, job, folder, self._targets.get(spec.pipeline), self._clock, self._on_error)
             rows = []
             for index, row in run.rows(datums, stop):
-                writer.add(fold, lease, index, row)
+                writer.add(fold, lease, [(index, row)])
                 rows.append(row)
             return rows, writer.flush()
         finally:

@@ -74,14 +74,15 @@ class Outbox:
         self._stored: list[Stored] = []
         self._given_back: list[GivenBack] = []
 
-    def ended(self, job: str, lease: int, row: Row) -> None:
-        """A datum ended."""
+    def ended(self, job: str, lease: int, rows: Sequence[tuple[int, Row]]) -> None:
+        """Datums ended."""
+        failed = [row for _, row in rows if row.outcome is Outcome.FAILED]
         with self._lock:
             counts = self._computed[lease]
-            counts[0] += 1
-            counts[2] += row.seconds
-            if row.outcome is Outcome.FAILED:
-                counts[1] += 1
+            counts[0] += len(rows)
+            counts[1] += len(failed)
+            counts[2] += sum(row.seconds for _, row in rows)
+            for row in failed:
                 if row.failure is not None and self._reported[job] < MAX_FAILURES_REPORTED:
                     self._reported[job] += 1
                     self._failures.append(FailedDatum(job, row.key, row.failure))
@@ -140,8 +141,8 @@ class _Report(LeaseReport):
         self._lease = lease
         self._notices = notices
 
-    def ended(self, index: int, row: Row) -> None:
-        self._outbox.ended(self._lease.job, self._lease.id, row)
+    def ended(self, rows: Sequence[tuple[int, Row]]) -> None:
+        self._outbox.ended(self._lease.job, self._lease.id, rows)
 
     def given_back(self, indexes: Sequence[int]) -> None:
         self._outbox.give_back(self._lease.id, indexes)
@@ -291,10 +292,12 @@ class PullLoop:
         """The job cannot be laid out here (a secret, an input, the code is missing): its datums fail with that."""
         failure = failure_of(err, UserFrames())
         writer = self._segment_writer(lease.job)
-        for index, datum in enumerate(datums, lease.start):
-            row = Row(datum.key, datum.fingerprint, Outcome.FAILED, [], 1, 0.0, b"", failure)
-            writer.add(lease.fold, lease.id, index, row)
-            self._outbox.ended(lease.job, lease.id, row)
+        rows = [
+            (index, Row(datum.key, datum.fingerprint, Outcome.FAILED, [], 1, 0.0, b"", failure))
+            for index, datum in enumerate(datums, lease.start)
+        ]
+        writer.add(lease.fold, lease.id, rows)
+        self._outbox.ended(lease.job, lease.id, rows)
         self._outbox.stored(writer.flush())
         writer.close()
 

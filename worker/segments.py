@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -52,8 +52,7 @@ class SegmentStore(Protocol):
 
 class _Waiting(NamedTuple):
     lease: int
-    place: int
-    row: Row
+    rows: Sequence[tuple[int, Row]]
 
 
 class SegmentWriter:
@@ -107,15 +106,20 @@ class SegmentWriter:
         """Store what a datum printed; return the blob's hash, empty for nothing."""
         return self._writer.add_blob(log, compressed=True) if log else b""
 
-    def add(self, fold: int, lease: int, index: int, row: Row) -> None:
-        """Add the result of one datum; its content was put before."""
+    def add(self, fold: int, lease: int, rows: Sequence[tuple[int, Row]]) -> None:
+        """Add the results of datums, each with its index in the lease's block; their content was put before."""
+        size = 0
+        for _, row in rows:
+            size += _ROW_BYTES + len(row.key)
+            for path, value in row.outputs:
+                size += len(path) + len(value)
+            if row.failure is not None:
+                size += len(row.failure.traceback) + len(row.failure.message)
         with self._lock:
             if self._since is None:
                 self._since = self._clock()
-            self._rows.setdefault(fold, []).append(_Waiting(lease, index, row))
-            failure = row.failure
-            self._row_bytes += _ROW_BYTES + len(row.key) + sum(len(path) + len(value) for path, value in row.outputs)
-            self._row_bytes += len(failure.traceback) + len(failure.message) if failure else 0
+            self._rows.setdefault(fold, []).append(_Waiting(lease, rows))
+            self._row_bytes += size
 
     def note_versions(self, versions: Mapping[str, str]) -> None:
         """Remember packages that user code imported."""
@@ -126,7 +130,7 @@ class SegmentWriter:
     def waiting(self) -> int:
         """Rows that are not stored yet."""
         with self._lock:
-            return sum(map(len, self._rows.values()))
+            return sum(len(part.rows) for parts in self._rows.values() for part in parts)
 
     def due(self) -> bool:
         """Whether a limit is reached."""
@@ -164,14 +168,14 @@ class SegmentWriter:
     ) -> Stored:
         seq = self._next_seq()
         meta = SegmentMeta(job=self._job, fold=fold, worker=self._worker, seq=seq, host=self._host, versions=versions)
-        rows = [item.row for item in waiting]
+        rows = [row for part in waiting for _, row in part.rows]
         body = builder.finish(rows=encode_rows(rows), meta=msgspec.to_builtins(meta, builtin_types=(bytes,)))
         key = segment_key(self._job, fold, self._worker, seq)
         if not self._store.backend.put_if_absent(key, body):
             raise ConflictError(f"segment {key} exists already: two workers have the name {self._worker}")
         leases: dict[int, list[int]] = {}
-        for item in waiting:
-            leases.setdefault(item.lease, []).append(item.place)
+        for part in waiting:
+            leases.setdefault(part.lease, []).extend(index for index, _ in part.rows)
         return Stored(
             job=self._job,
             key=key,

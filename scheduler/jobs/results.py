@@ -171,7 +171,7 @@ class Results:
             return self._decoded
         fresh: dict[bytes, Finished] = {}
         for number, key in enumerate(sorted(self._pending), len(self._covered)):
-            for position, row in enumerate(decode_rows(self._pending[key].rows or [])):
+            for position, row in enumerate(decode_rows(self._pending[key].rows)):
                 new = _finished(row, number, position)
                 old = fresh.get(row.key)
                 if old is None or (old.outcome != Outcome.OK and new.outcome == Outcome.OK):

@@ -92,7 +92,7 @@ def datum_rows(store: Store, job: str) -> Iterator[DatumRow]:
     node = decode_pipeline(store.nodes.get(from_hex(version.spec))).input
     for key, _ in store.backend.list(f"{SEGMENT_PREFIX}/{job}/"):
         if key.endswith(".seg"):
-            for row in decode_rows(read_footer(store.backend, key).rows or []):
+            for row in decode_rows(read_footer(store.backend, key).rows):
                 yield _datum(job, state, row, order, node)
 
 

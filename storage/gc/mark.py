@@ -175,7 +175,7 @@ class Marker:
     def _result(self, key: str) -> None:
         if key.endswith(".seg"):
             footer = read_footer(self._backend, key)
-            for row in decode_rows(footer.rows or []):
+            for row in decode_rows(footer.rows):
                 for _, raw in row.outputs:
                     self._value(decode_value(raw))
             return

@@ -60,13 +60,18 @@ class PackedBlob(msgspec.Struct, frozen=True, array_like=True):
     codec: int
 
 
+NO_ROWS = msgspec.Raw(b"\xc0")
+"""msgpack's nil."""
+
+
 class Footer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the end of a pack says."""
 
     v: int
     nonce: bytes
     blobs: tuple[PackedBlob, ...]
-    rows: Any = None
+    rows: msgspec.Raw = NO_ROWS
+    """As they are encoded: most readers of a footer want none of them."""
     meta: Any = None
 
     def locations(self, key: str) -> Iterator[tuple[Digest, Location]]:
@@ -126,13 +131,13 @@ class PackBuilder:
             stored = self._stored.get(name)
         return None if blob is None or stored is None else unpack(stored, blob.codec, name)
 
-    def finish(self, rows: Any = None, meta: Any = None) -> bytes:
+    def finish(self, rows: msgspec.Raw = NO_ROWS, meta: Any = None) -> bytes:
         """Return the bytes of the whole object.
 
         Parameters
         ----------
         rows, meta
-            Plain msgpack values, in segments.
+            Of a segment: `encode_rows`; a plain msgpack value.
         """
         with self._lock:
             blobs = tuple(self._blobs[name] for name in sorted(self._blobs))
@@ -192,7 +197,7 @@ def read_footer(backend: Backend, key: str) -> Footer:
     return footer
 
 
-def read_rows(backend: Backend, key: str) -> tuple[Any, Any]:
+def read_rows(backend: Backend, key: str) -> tuple[msgspec.Raw, Any]:
     """Return (rows, meta) of a segment's footer."""
     footer = read_footer(backend, key)
     return footer.rows, footer.meta

@@ -7,7 +7,6 @@ A row that is not in a stored segment does not exist: a worker stores first and 
 from __future__ import annotations
 
 import enum
-from typing import Any
 
 import msgspec
 
@@ -75,11 +74,15 @@ def fold_key(job: str, fold: int) -> str:
     return f"{SEGMENT_PREFIX}/{job}/fold-{fold:06d}"
 
 
-def encode_rows(rows: list[Row]) -> Any:
-    """Rows as plain msgpack values, to stand in a pack's footer."""
-    return msgspec.to_builtins(rows, builtin_types=(bytes,))
+_row_encoder = msgspec.msgpack.Encoder()
+_row_decoder: msgspec.msgpack.Decoder[list[Row] | None] = msgspec.msgpack.Decoder(list[Row] | None)
 
 
-def decode_rows(data: Any) -> list[Row]:
-    """Inverse of `encode_rows`."""
-    return msgspec.convert(data, list[Row], builtin_types=(bytes,))
+def encode_rows(rows: list[Row]) -> msgspec.Raw:
+    """Rows as they stand in a pack's footer."""
+    return msgspec.Raw(_row_encoder.encode(rows))
+
+
+def decode_rows(data: msgspec.Raw) -> list[Row]:
+    """Inverse of `encode_rows`; no rows of a footer that has none."""
+    return _row_decoder.decode(data) or []

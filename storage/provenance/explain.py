@@ -198,7 +198,7 @@ class _Why:
         rows = self._rows.get(segment)
         if rows is None:
             try:
-                rows = decode_rows(read_footer(self.archive.backend, segment).rows or [])
+                rows = decode_rows(read_footer(self.archive.backend, segment).rows)
             except NotFoundError:
                 rows = []
             self._rows[segment] = rows

@@ -185,7 +185,7 @@ class Copier:
 
     def _note_logs(self, footer: Footer) -> None:
         packed = {blob.hash for blob in footer.blobs}
-        rows = decode_rows(footer.rows or [])
+        rows = decode_rows(footer.rows)
         self._logs.update((Digest(row.log), None) for row in rows if row.log and row.log not in packed)
 
 

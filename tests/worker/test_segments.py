@@ -49,13 +49,13 @@ def test_a_segment_is_due_by_time_or_by_size(store: Store) -> None:
     results = writer(store, clock, FlushLimits(2.0, 10_000))
     clock.now = 100.0
     assert not results.due()
-    results.add(0, 1, 0, row(b"a", b"x" * 500, results))
+    results.add(0, 1, [(0, row(b"a", b"x" * 500, results))])
     assert not results.due()
     clock.now = 102.0
     assert results.due()
     results.flush()
     assert not results.due()
-    results.add(0, 1, 1, row(b"b", b"y" * 20_000, results))
+    results.add(0, 1, [(1, row(b"b", b"y" * 20_000, results))])
     assert results.due()
 
 
@@ -63,7 +63,7 @@ def test_what_is_flushed_is_reported_once_by_fold_and_lease(bench: Bench) -> Non
     results = writer(bench.store, Clock())
     for fold, lease, index in ((1, 7, 3), (0, 5, 1), (0, 5, 0), (0, 6, 9)):
         outcome = Outcome.FAILED if index == 9 else Outcome.OK
-        results.add(fold, lease, index, row(b"%d" % index, b"c%d" % index * 200, results, outcome))
+        results.add(fold, lease, [(index, row(b"%d" % index, b"c%d" % index * 200, results, outcome))])
     assert results.waiting == 4
     first, second = results.flush()
     assert (first.leases, first.rows, first.failed) == ((StoredLease(5, (0, 1)), StoredLease(6, (9,))), 3, 1)
@@ -76,8 +76,8 @@ def test_what_is_flushed_is_reported_once_by_fold_and_lease(bench: Bench) -> Non
 
 def test_a_segment_never_replaces_another_workers(store: Store) -> None:
     one, two = writer(store, Clock()), writer(store, Clock())
-    one.add(0, 1, 0, row(b"a", b"one" * 100, one))
+    one.add(0, 1, [(0, row(b"a", b"one" * 100, one))])
     one.flush()
-    two.add(0, 1, 0, row(b"a", b"two" * 100, two))
+    two.add(0, 1, [(0, row(b"a", b"two" * 100, two))])
     with pytest.raises(ConflictError, match="two workers have the name w"):
         two.flush()

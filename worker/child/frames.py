@@ -21,11 +21,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 _HEADER = struct.Struct("<II")
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 _SEND_POLL_MS = 200
 MAX_FDS = 128
 """Descriptors in one frame; Linux takes 253."""
 MAX_FRAME_BYTES = 1 << 30
+_ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_FDS * 4)
 
 
 GiveUp = Callable[[float], bool]
@@ -63,6 +64,8 @@ class FrameSocket:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._buffer = bytearray()
+        self._arriving = memoryview(bytearray(_CHUNK_BYTES))
+        self._pollers: dict[tuple[int, ...], select.poll] = {}
         self._fds: deque[int] = deque()
         self._frames: deque[Frame] = deque()
         self._closed = False
@@ -96,7 +99,10 @@ class FrameSocket:
         try:
             while view:
                 try:
-                    sent = self._sock.sendmsg([view], ancillary, socket.MSG_DONTWAIT)
+                    if ancillary:
+                        sent = self._sock.sendmsg([view], ancillary, socket.MSG_DONTWAIT)
+                    else:
+                        sent = self._sock.send(view, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     if self._wait_writable():
                         heard_at = time.monotonic()
@@ -133,13 +139,15 @@ class FrameSocket:
         PeerClosedError
             The other side is gone, and every frame it sent was returned.
         """
+        while not self._frames and timeout_s is None and not wake:
+            # Nothing else to look at: the read itself waits.
+            self._read(wait=True)
+            if self._closed and not self._frames:
+                raise PeerClosedError("the other side of the slot's socket is closed")
         if self._frames:
             return self._frames.popleft()
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        poller = select.poll()
-        poller.register(self._sock, select.POLLIN)
-        for fd in wake:
-            poller.register(fd, select.POLLIN)
+        poller = self._poller(tuple(wake))
         own = self._sock.fileno()
         while True:
             left_ms = None if end is None else max(0.0, end - time.monotonic()) * 1000
@@ -154,12 +162,19 @@ class FrameSocket:
             if ready or end is not None:
                 return None
 
-    def _read(self) -> None:
+    def _poller(self, wake: tuple[int, ...]) -> select.poll:
+        found = self._pollers.get(wake)
+        if found is None:
+            found = self._pollers[wake] = select.poll()
+            for fd in (self._sock.fileno(), *wake):
+                found.register(fd, select.POLLIN)
+        return found
+
+    def _read(self, *, wait: bool = False) -> None:
         """Take what has arrived; complete frames go to the queue."""
+        flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
         try:
-            data, ancillary, _flags, _ = self._sock.recvmsg(
-                _CHUNK_BYTES, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-            )
+            size, ancillary, _flags, _ = self._sock.recvmsg_into([self._arriving], _ANCILLARY_BYTES, flags)
         except BlockingIOError:
             return
         except ConnectionResetError:
@@ -170,25 +185,25 @@ class FrameSocket:
                 received = array.array("i")
                 received.frombytes(raw[: len(raw) - len(raw) % received.itemsize])
                 self._fds.extend(received)
-        if not data:
+        if not size:
             self._closed = True
             return
-        self._buffer += data
+        self._buffer += self._arriving[:size]
         self._cut()
 
     def _cut(self) -> None:
-        start = 0
-        while len(self._buffer) - start >= _HEADER.size:
-            length, fd_count = _HEADER.unpack_from(self._buffer, start)
-            if length > MAX_FRAME_BYTES:
-                raise PeerClosedError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
-            stop = start + _HEADER.size + length
-            if len(self._buffer) < stop or len(self._fds) < fd_count:
-                break
-            with memoryview(self._buffer) as view:
+        start, arrived = 0, len(self._buffer)
+        with memoryview(self._buffer) as view:
+            while arrived - start >= _HEADER.size:
+                length, fd_count = _HEADER.unpack_from(view, start)
+                if length > MAX_FRAME_BYTES:
+                    raise PeerClosedError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
+                stop = start + _HEADER.size + length
+                if arrived < stop or len(self._fds) < fd_count:
+                    break
                 payload = bytes(view[start + _HEADER.size : stop])
-            self._frames.append(Frame(payload, [self._fds.popleft() for _ in range(fd_count)]))
-            start = stop
+                self._frames.append(Frame(payload, [self._fds.popleft() for _ in range(fd_count)] if fd_count else []))
+                start = stop
         if start:
             del self._buffer[:start]
 

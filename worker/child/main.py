@@ -74,6 +74,8 @@ class Child:
 
     def __init__(self, channel: FrameSocket, log_fd: int, root: str, parent: int) -> None:
         self._channel = channel
+        self._kept_bytes = 0
+        """Size of the outputs that will travel with the present unit's end."""
         self._log_fd = log_fd
         self._log_at = 0
         self._modules = set(sys.modules)
@@ -155,7 +157,11 @@ class Child:
         setup = self._setup
         assert setup is not None
         first = unit.payloads[0]
-        os.environ.update(datum_environment(first.id, first.attempt))
+        for name, text in datum_environment(first.id, first.attempt).items():
+            # Setting a variable costs as much as all the rest of a small datum.
+            if os.environ.get(name) != text:
+                os.environ[name] = text
+        self._kept_bytes = 0
         begin = time.monotonic()
         results: tuple[Result, ...]
         try:
@@ -180,8 +186,7 @@ class Child:
                 results.append(Result(Outcome.FAILED, failure_of(outputs, self._frames)))
                 continue
             try:
-                self._produce(unit.number, index, outputs)
-                results.append(Result(Outcome.OK))
+                results.append(Result(Outcome.OK, None, self._produce(unit.number, index, outputs)))
             except DmlpipeError as err:
                 results.append(Result(Outcome.FAILED, failure_of(err, self._frames)))
         return tuple(results)
@@ -197,9 +202,8 @@ class Child:
             outcome, failure = run_command(
                 transform, environment, cwd=setup.scratch, places=places, tidy=lambda: end_children()
             )
-            if outcome is Outcome.OK:
-                self._produce(number, 0, collect_folder(out))
-            return Result(outcome, failure)
+            files = self._produce(number, 0, collect_folder(out)) if outcome is Outcome.OK else ()
+            return Result(outcome, failure, files)
         finally:
             if self._namespace:
                 unbind(PFS)
@@ -211,8 +215,8 @@ class Child:
                 bind(given.root, f"{PFS}/{name}", read_only=True)
         bind(payload.out, f"{PFS}/out", read_only=False)
 
-    def _produce(self, number: int, index: int, outputs: Iterable[Output]) -> None:
-        """Send the files of one datum, a frame at a time."""
+    def _produce(self, number: int, index: int, outputs: Iterable[Output]) -> tuple[OutFile, ...]:
+        """Send the files of one datum, a frame at a time; return those that can travel with its result."""
         files: list[OutFile] = []
         fds: list[int] = []
         size = 0
@@ -228,8 +232,12 @@ class Child:
                     self._send(Produced(unit=number, index=index, files=tuple(files)), fds)
                     self._close(fds)
                     files, size = [], 0
+            if not fds and self._kept_bytes + size < FRAME_MAX_BYTES:
+                self._kept_bytes += size
+                return tuple(files)
             if files:
                 self._send(Produced(unit=number, index=index, files=tuple(files)), fds)
+            return ()
         finally:
             self._close(fds)
 

@@ -1,8 +1,9 @@
 """What a slot and its child say to each other, as msgpack in frames.
 
 Parent to child: one `Setup` per job, then `Work` with one or more units. Child to parent: `Ready` or `SetupFailed`,
-then for each unit, in order: any number of `Produced`, one `Ended`. A unit is one call of the transform: one datum, or
-a batch of them. The first unit that has not ended is the one a dying child is blamed for.
+then for each unit, in order: one `Ended`, and before it any number of `Produced` for outputs that are too much for it.
+A unit is one call of the transform: one datum, or a batch of them. The first unit that has not ended is the one a
+dying child is blamed for; so each end is sent when it happens, never together with the next.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Unit(msgspec.Struct, frozen=True, array_like=True):
     payloads: tuple[Payload, ...]
 
 
-class Setup(msgspec.Struct, frozen=True, kw_only=True, tag="setup"):
+class Setup(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="setup"):
     """A job: what is called, with what."""
 
     job: str
@@ -89,13 +90,13 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, tag="setup"):
     """`zarr.json` of the output array."""
 
 
-class Work(msgspec.Struct, frozen=True, kw_only=True, tag="work"):
+class Work(msgspec.Struct, frozen=True, array_like=True, tag="work"):
     """Units to do, in order."""
 
     units: tuple[Unit, ...]
 
 
-class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
     """The transform is loaded."""
 
     notice: str = ""
@@ -103,14 +104,14 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     at: float = 0.0
 
 
-class SetupFailed(msgspec.Struct, frozen=True, kw_only=True, tag="setup-failed"):
+class SetupFailed(msgspec.Struct, frozen=True, array_like=True, tag="setup-failed"):
     """The transform cannot be loaded."""
 
     failure: Failure
     log: bytes = b""
 
 
-class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
+class Loading(msgspec.Struct, frozen=True, array_like=True, tag="loading"):
     """The instance of a resident class is being made (`begin`) or is made: its time is not the unit's."""
 
     begin: bool
@@ -126,8 +127,8 @@ class OutFile(msgspec.Struct, frozen=True, array_like=True):
     """Index among the frame's descriptors, or -1: `data` is the content."""
 
 
-class Produced(msgspec.Struct, frozen=True, kw_only=True, tag="produced"):
-    """Outputs of one datum; there may be several such frames."""
+class Produced(msgspec.Struct, frozen=True, array_like=True, tag="produced"):
+    """Outputs of one datum that do not travel with its `Result`; there may be several such frames."""
 
     unit: int
     index: int
@@ -141,9 +142,11 @@ class Result(msgspec.Struct, frozen=True, array_like=True):
     outcome: int
     """`Outcome`."""
     failure: Failure | None = None
+    files: tuple[OutFile, ...] = ()
+    """Outputs that no `Produced` carried, all of them inline."""
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
+class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
     """A unit ended."""
 
     unit: int

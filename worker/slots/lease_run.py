@@ -49,8 +49,8 @@ _TIDY_S = 1.0
 class LeaseReport:
     """What became of a lease's datums, for whoever reports; called from the slot's thread."""
 
-    def ended(self, index: int, row: Row) -> None:
-        """A datum ended (its row goes to the segment writer at the same time)."""
+    def ended(self, rows: Sequence[tuple[int, Row]]) -> None:
+        """Datums ended, by index in their block (their rows go to the segment writer at the same time)."""
 
     def given_back(self, indexes: Sequence[int]) -> None:
         """Datums that were not begun and will not be."""
@@ -69,12 +69,6 @@ class _Sent:
     last_in_frame: bool = False
     outputs: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
     broken: dict[int, Failure] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Held:
-    index: int
-    row: Row
 
 
 class SlotWorker:
@@ -226,7 +220,8 @@ class _LeaseRun:
         self._sent: deque[_Sent] = deque()
         self._frames_out = 0
         self._frames = UserFrames((job.code,) if job.code else ())
-        self._held: list[_Held] = []
+        self._held: list[tuple[int, Row]] = []
+        """Ended datums, by index in their block, until the shared inputs were looked at."""
         self._verified_at = slot.now()
         self._began = slot.now()
         self._loading = False
@@ -436,16 +431,20 @@ class _LeaseRun:
 
     def _store(self, produced: Produced, fds: Sequence[int]) -> None:
         sent = self._sent[0]
-        outputs = sent.outputs.setdefault(produced.index, [])
         try:
-            for file in produced.files:
-                outputs.append((file.path, self._put(file, fds)))
-        except (DmlpipeError, OSError) as err:
-            # Not the user's fault, but theirs to know: a full disk fails the datum with its reason.
-            sent.broken[produced.index] = failure_of(err, self._frames)
+            self._take_files(sent, produced.index, produced.files, fds)
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def _take_files(self, sent: _Sent, index: int, files: Sequence[OutFile], fds: Sequence[int] = ()) -> None:
+        outputs = sent.outputs.setdefault(index, [])
+        try:
+            for file in files:
+                outputs.append((file.path, self._put(file, fds)))
+        except (DmlpipeError, OSError) as err:
+            # Not the user's fault, but theirs to know: a full disk fails the datum with its reason.
+            sent.broken[index] = failure_of(err, self._frames)
 
     def _put(self, file: OutFile, fds: Sequence[int]) -> bytes:
         results = self._job.results
@@ -463,7 +462,7 @@ class _LeaseRun:
         self._slot.seconds_per_unit = max(self._slot.seconds_per_unit, 1e-6)
         if ended.modules:
             self._job.note_modules(ended.modules)
-        log = self._job.put_log(ended.log)
+        log = self._job.put_log(ended.log) if ended.log else b""
         seconds = ended.seconds / len(sent.call.indexes)
         written = [prepared.changed() for prepared in sent.prepared]
         if len(ended.results) == 1 and len(sent.call.indexes) > 1:
@@ -473,6 +472,8 @@ class _LeaseRun:
         for place, (index, result) in enumerate(zip(sent.call.indexes, ended.results, strict=True)):
             failure = said(result.failure, ended.log) if result.failure else None
             outcome = Outcome(result.outcome)
+            if result.files:
+                self._take_files(sent, place, result.files)
             if sent.broken.get(place) is not None:
                 outcome, failure = Outcome.FAILED, sent.broken[place]
             if written[place] is not None:
@@ -556,7 +557,7 @@ class _LeaseRun:
         used = self._attempts.tries_of(index) if tries is None else tries
         failure = self._job.redacted(failure) if failure else None
         row = Row(datum.key, datum.fingerprint, outcome, outputs, used, seconds, log, failure)
-        self._held.append(_Held(index, row))
+        self._held.append((self._start + index, row))
 
     def _settle(self) -> None:
         """Compare the shared inputs, then let the held results go."""
@@ -565,13 +566,15 @@ class _LeaseRun:
             return
         held, self._held = self._held, []
         changed = self._job.inputs.changed()
-        for item in held:
-            row = item.row
-            if changed is not None and row.outcome is not Outcome.FAILED:
-                failure = wrote_to_input(os.path.relpath(changed, self._job.inputs.folder / "constants"))
-                row = Row(row.key, row.fingerprint, Outcome.FAILED, [], row.tries, row.seconds, row.log, failure)
-            self._job.results.add(self._fold, self._lease, self._start + item.index, row)
-            self._report.ended(self._start + item.index, row)
+        if changed is not None:
+            failure = wrote_to_input(os.path.relpath(changed, self._job.inputs.folder / "constants"))
+            held = [(index, row if row.outcome is Outcome.FAILED else _spoilt(row, failure)) for index, row in held]
+        self._job.results.add(self._fold, self._lease, held)
+        self._report.ended(held)
+
+
+def _spoilt(row: Row, failure: Failure) -> Row:
+    return Row(row.key, row.fingerprint, Outcome.FAILED, [], row.tries, row.seconds, row.log, failure)
 
 
 def wrote_to_input(path: str) -> Failure:

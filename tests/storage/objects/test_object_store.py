@@ -328,7 +328,7 @@ def test_a_caller_may_own_the_pack() -> None:
     locations: dict[Digest, Location] = {}
     for number, builder in enumerate([first, second]):
         key = f"results/j/000000/w-{number}.seg"
-        objects.backend.put_if_absent(key, builder.finish(rows=[], meta={}))
+        objects.backend.put_if_absent(key, builder.finish(meta={}))
         locations |= dict(read_footer(objects.backend, key).locations(key))
     reader = Objects(objects.backend, NodeStore(objects.backend), locate=locations.get)
     assert [reader.read(value) for value in (small, large, other)] == [body_of(500), body_of(2000), body_of(600)]

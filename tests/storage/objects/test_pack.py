@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +31,7 @@ def build_pack(items: list[tuple[bytes, bool]], rows: object = None, meta: objec
     builder = PackBuilder()
     for data, compressed in items:
         builder.add(digest(data), data, compressed=compressed)
-    return builder.finish(rows=rows, meta=meta)
+    return builder.finish(rows=msgspec.Raw(msgspec.msgpack.encode(rows)), meta=meta)
 
 
 @given(blobs)
@@ -80,7 +81,8 @@ def test_rows_and_meta_of_a_segment_read_back_with_one_request() -> None:
     backend = CountingBackend(MemoryBackend(f"pack-{next(_numbers)}"))
     rows = [[b"key", b"f" * 32, 0, [["a.json", b"\x00"]], 1, 0.5]]
     backend.put_if_absent("results/j/0/w-1.seg", build_pack([(b"blob" * 100, False)], rows, {"job": "j"}))
-    assert read_rows(backend, "results/j/0/w-1.seg") == (rows, {"job": "j"})
+    raw, meta = read_rows(backend, "results/j/0/w-1.seg")
+    assert (msgspec.msgpack.decode(raw), meta) == (rows, {"job": "j"})
     assert backend.counts["get"] == 1
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from dmlpipe.storage.objects.segment import Outcome, Row
 from dmlpipe.worker.child.frames import socket_pair
+from dmlpipe.worker.child.wire import from_child
 from tests.worker.bench import (
     Bench,
     constant,
@@ -394,3 +395,36 @@ def test_a_grandchild_that_keeps_the_socket_open_does_not_hide_a_death(bench: Be
     row, _ = run_one(bench, "if os.fork() == 0: time.sleep(1000)\nos._exit(4)\n")
     assert row.failure is not None
     assert row.failure.kind == "exit"
+
+
+def test_a_small_datum_costs_one_message_and_large_outputs_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dmlpipe.worker.slots import slot as module
+
+    said: list[str] = []
+
+    class Listening:
+        def decode(self, data: bytes) -> object:
+            message = from_child.decode(data)
+            said.append(type(message).__name__)
+            return message
+
+    monkeypatch.setattr(module, "from_child", Listening())
+    tree = put(bench.store, "images", IMAGES)
+    source = """
+        def f(image, files, size):
+            return {f"{image[-1:].decode()}/{n}": b"x" * size for n in range(files)}
+        """
+    signature = (
+        parameter("image", "bytes"),
+        parameter("files", "scalar", source="parameter"),
+        parameter("size", "scalar", source="parameter"),
+    )
+    transform = python(bench.store, source, "f", *signature)
+    small = spec(transform, varying("image", tree), parameters={"files": 3, "size": 10})
+    bench.run(small, file_datums(tree))
+    assert said == ["Ready"] + ["Ended"] * len(IMAGES)
+    said.clear()
+    large = spec(transform, varying("image", tree), parameters={"files": 9, "size": 1_000_000})
+    bench.run(large, file_datums(tree)[:1])
+    assert said == ["Ready", "Produced", "Ended"]
+    assert sorted(bench.content(large.job)) == [f"0/{n}" for n in range(9)]
