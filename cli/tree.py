@@ -128,6 +128,7 @@ class _Drawing:
         shown = [packages[name] for name in names]
         more = len(packages) - len(shown)
         parts.append(", ".join(shown) + (f" and {more} more" if more and shown else ""))
+        parts.append(code.claim)
         if self._verbose:
             parts.append(f"code id {code.code_id}")
         return printable("   ".join(part for part in parts if part))

@@ -181,7 +181,8 @@ class Submitted:
     name: str
     version: int
     status: str
-    """`new`, `changed`, `cosmetic` (a new version that starts no job), `same`, `orphan`, `pruned`."""
+    """`new`, `changed`, `cosmetic` (a new version that starts no job), `claimed` (one whose code is said to make the
+    same: it starts none, either), `same`, `orphan`, `pruned`."""
     why: tuple[str, ...] = ()
     """`code changed: model(), dag.py:14`, `parameter C: 1.0 -> 0.5`."""
     inputs: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ does.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..storage import records as r
+from ..storage.actor import actor_name
 from ..storage.commits import CommitView
 from ..storage.digest import from_hex
 from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
@@ -25,9 +27,10 @@ from ..storage.state import State
 from ..storage.store import Store as VersionedStore
 from .errors import JobFailed
 from .jobs.preview import Plans, preview
-from .pipelines.spec import PipelineSpec, decode_pipeline
+from .pipelines.spec import Claim, PipelineSpec, decode_pipeline
 from .report import Observer, RunSummary, StoreStatus, Submitted, ignore
-from .submission import CodeWriter, Params, build, record
+from .submission import Built, CodeWriter, Given, Params, What, build, record
+from .succession import succeed
 
 if TYPE_CHECKING:
     from .leases.executor import Executor
@@ -44,13 +47,16 @@ class Store(VersionedStore):
 
     def submit(
         self,
-        what: DAG | Sequence[DAG | PipelineSpec] | PipelineSpec | Path | str,
+        what: What,
         *,
         params: Params | None = None,
         code: Path | None = None,
         prune: bool = False,
         dry_run: bool = False,
         reprocess: bool = False,
+        same: Sequence[str] = (),
+        if_same: int = 0,
+        why: str = "",
     ) -> list[Submitted]:
         """Record a version of each pipeline that is new or changed, all in one entry.
 
@@ -68,6 +74,13 @@ class Store(VersionedStore):
             Write nothing.
         reprocess
             Compute everything again, whatever is known.
+        same
+            Pipelines whose changed code makes what the code before it made: their results stand. Recorded by name.
+        if_same
+            Of each other pipeline of which only code changed, compute so many datums with the new code, here; if all
+            are equal to what is known, the results stand, and that so many were compared is recorded. 0: do not.
+        why
+            For people: recorded with `same`.
 
         Raises
         ------
@@ -75,8 +88,23 @@ class Store(VersionedStore):
             What is wrong; then nothing was written.
         """
         writer = CodeWriter(self)
+        given = Given(what, params, code)
         built = build(what, writer, params=params, code=code)
-        return record(self, built, writer, prune=prune, dry_run=dry_run, reprocess=reprocess)
+        state = self.refresh()
+        claims = {name: _claim(state, built, name, why=why) for name in same}
+        notices: dict[str, tuple[str, ...]] = {}
+        if if_same:
+            from .sameness import compare
+
+            for found in compare(self, given, if_same):
+                if found.pipeline in claims:
+                    continue
+                if found.equal:
+                    claims[found.pipeline] = _claim(state, built, found.pipeline, compared=found.compared)
+                else:
+                    notices[found.pipeline] = (str(found),)
+        submitted = record(self, built, writer, prune=prune, dry_run=dry_run, reprocess=reprocess, claims=claims)
+        return [dataclasses.replace(each, notices=(*each.notices, *notices.get(each.name, ()))) for each in submitted]
 
     def plan(
         self,
@@ -97,7 +125,7 @@ class Store(VersionedStore):
         """
         built = build(what, CodeWriter(self), params=params, code=code) if what is not None else None
         state = self.refresh()
-        specs = built.specs if built is not None else ()
+        specs = [succeed(self, state, spec) for spec in built.specs] if built is not None else []
         known = {name for name, _ in state.pipelines()} | {spec.name for spec in specs}
         for name in pipelines:
             if name not in known:
@@ -341,6 +369,15 @@ class Store(VersionedStore):
         if found is None:
             raise _no_pipeline(name, {known for known, _ in state.pipelines()})
         return found
+
+
+def _claim(state: State, built: Built, name: str, *, why: str = "", compared: int = 0) -> Claim:
+    """What is claimed of a pipeline's new code: that it makes what its present version makes."""
+    given = [spec.name for spec in built.specs]
+    if name not in given:
+        raise _no_pipeline(name, set(given))
+    found = state.pipeline(name)
+    return Claim(version=found.version if found else 0, by=actor_name(), compared=compared, why=why)
 
 
 def _no_pipeline(name: str, known: set[str]) -> NotFoundError:

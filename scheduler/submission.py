@@ -6,7 +6,6 @@ One entry records all pipelines of a submission, so that they run once, together
 from __future__ import annotations
 
 import dataclasses
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 import msgspec
 
 from ..storage import records as r
-from ..storage.digest import from_hex
 from ..storage.errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError
 from ..storage.objects.node import OverlayNodes
 from ..storage.objects.writer import Written
@@ -27,12 +25,26 @@ from ..storage.trees.prolly import Tree
 from .inputs.expression import Array, Files, leaves
 from .jobs.runs import OUTPUT_BRANCH
 from .pipelines.dag import DAG
-from .pipelines.spec import PipelineSpec, decode_pipeline, encode_pipeline, identity
+from .pipelines.spec import Claim, PipelineSpec, encode_pipeline, identity
 from .pipelines.topology import topological_order
 from .planning.reasons import explain
 from .report import Submitted
+from .succession import recorded, succeed
 
 Params = Mapping[str, Mapping[str, Any]]
+
+
+What = DAG | Sequence[DAG | PipelineSpec] | PipelineSpec | Path | str
+"""A DAG, several, specs, or a file: Python with DAGs, or Pachyderm's JSON or YAML."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Given:
+    """What a user submits, with its settings; see `build`."""
+
+    what: What
+    params: Params | None = None
+    code: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,7 +105,7 @@ class CodeWriter:
 
 
 def build(
-    what: DAG | Sequence[DAG | PipelineSpec] | PipelineSpec | Path | str,
+    what: What,
     writer: CodeWriter,
     *,
     params: Params | None = None,
@@ -179,8 +191,14 @@ def record(
     prune: bool = False,
     dry_run: bool = False,
     reprocess: bool = False,
+    claims: Mapping[str, Claim] | None = None,
 ) -> list[Submitted]:
     """Record the versions that are new or changed; return what became of each pipeline.
+
+    Parameters
+    ----------
+    claims
+        Pipeline to what is claimed of its new code.
 
     Raises
     ------
@@ -202,8 +220,8 @@ def record(
         _check(state, built)
         for given in built.specs:
             old_state = state.pipeline(given.name)
-            old = _recorded(store, state, given.name)
-            spec = msgspec.structs.replace(given, salt=next_salt(given.salt, old.salt if old else "", forced=salt))
+            old = recorded(store, state, given.name)
+            spec = succeed(store, state, given, salt=salt, claims=claims)
             status, why = _compare(spec, old)
             version = old_state.version if old_state else 0
             if status != "same":
@@ -248,42 +266,6 @@ def record(
     return outcome
 
 
-def next_salt(declared: str, recorded: str, *, forced: str = "") -> str:
-    """Salt of the next version: what its spec declares, and what the last `reprocess` added.
-
-    Parameters
-    ----------
-    declared
-        As the spec has it (of a spec read back from the store: as recorded).
-    recorded
-        Of the version before; empty: none.
-    forced
-        16 hex digits that make everything be computed anew; empty: what was forced before stays.
-
-    Examples
-    --------
-    >>> first = next_salt("mine", "", forced="0123456789abcdef")
-    >>> first, next_salt("mine", first), next_salt("other", first), next_salt(first, first)
-    ('mine~0123456789abcdef', 'mine~0123456789abcdef', 'other~0123456789abcdef', 'mine~0123456789abcdef')
-    """
-    declared = _FORCED.sub("", declared)
-    found = _FORCED.search(recorded)
-    kept = forced or (found[1] if found else "")
-    if kept:
-        return f"{declared}~{kept}"
-    # Before salts had two parts, what was forced stood alone.
-    return declared or (recorded if _BARE.fullmatch(recorded) else "")
-
-
-_FORCED = re.compile(r"~([0-9a-f]{16})$")
-_BARE = re.compile(r"[0-9a-f]{16}")
-
-
-def _recorded(store: Store, state: State, name: str) -> PipelineSpec | None:
-    pipeline = state.pipeline(name)
-    return None if pipeline is None else decode_pipeline(store.nodes.get(from_hex(pipeline.spec)))
-
-
 def _branches(spec: PipelineSpec) -> tuple[tuple[str, str], ...]:
     found = {(leaf.repo, leaf.branch): None for leaf in leaves(spec.input) if isinstance(leaf, Files | Array)}
     return tuple(found)
@@ -294,6 +276,8 @@ def _compare(spec: PipelineSpec, old: PipelineSpec | None) -> tuple[str, tuple[s
         return "new", ()
     if identity(spec) != identity(old):
         return "changed", tuple(str(why) for why in explain(spec, {}, (old, ())))
+    if spec.claim is not None and spec.claim != old.claim:
+        return "claimed", (str(spec.claim),)
     if _substance(spec) != _substance(old):
         return "cosmetic", ()
     return "same", ()

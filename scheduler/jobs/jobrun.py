@@ -266,33 +266,7 @@ class JobRun:
 
     def job_spec(self) -> JobSpec:
         """Return the job as its workers see it."""
-        options = self.spec.options
-        return JobSpec(
-            job=self.job,
-            run=self.run,
-            pipeline=self.spec.name,
-            version=self.version,
-            context=self.plan.key.hex(),
-            transform=self.spec.transform,
-            parameters=self.spec.parameters,
-            inputs=self.plan.job_inputs(),
-            writes=self._writes(),
-            batch=options.batch,
-            tries=options.tries,
-            timeout_s=options.timeout_s,
-            cpus=options.cpus,
-            memory=options.memory,
-            secrets=options.secrets,
-        )
-
-    def _writes(self) -> ArrayWrites | None:
-        if self.spec.writes is None:
-            return None
-        return ArrayWrites(
-            like=self.spec.writes.input,
-            dtype=self.spec.writes.dtype,
-            fill_value=self.spec.writes.fill_value,
-        )
+        return worker_spec(self.spec, self.plan, job=self.job, run=self.run, version=self.version)
 
     # --- events -----------------------------------------------------------------------------------------
 
@@ -588,7 +562,7 @@ class JobRun:
 
     def _array_metadata(self) -> bytes:
         """zarr.json of the output array: the input's grid with another type."""
-        writes = self._writes()
+        writes = _writes(self.spec)
         leaf = next((leaf for leaf in leaves(self.spec.input) if writes is not None and leaf.name == writes.like), None)
         if writes is None or not isinstance(leaf, Array):
             raise CorruptError(f"pipeline {self.spec.name} writes an array like an input that is none")
@@ -607,6 +581,34 @@ class JobRun:
         written = writer.flush()
         self._unsynced += writer.take_keys()
         return values, written
+
+
+def worker_spec(spec: PipelineSpec, plan: JobPlan, *, job: str, run: str, version: int) -> JobSpec:
+    """Return a version of a pipeline, planned, as its workers see it."""
+    options = spec.options
+    return JobSpec(
+        job=job,
+        run=run,
+        pipeline=spec.name,
+        version=version,
+        context=plan.key.hex(),
+        transform=spec.transform,
+        parameters=spec.parameters,
+        inputs=plan.job_inputs(),
+        writes=_writes(spec),
+        batch=options.batch,
+        tries=options.tries,
+        timeout_s=options.timeout_s,
+        cpus=options.cpus,
+        memory=options.memory,
+        secrets=options.secrets,
+    )
+
+
+def _writes(spec: PipelineSpec) -> ArrayWrites | None:
+    if spec.writes is None:
+        return None
+    return ArrayWrites(like=spec.writes.input, dtype=spec.writes.dtype, fill_value=spec.writes.fill_value)
 
 
 def _plain_group(group: FailureGroup) -> dict[str, Any]:
@@ -660,4 +662,4 @@ def is_single(spec: PipelineSpec) -> bool:
     return {leaf.name for leaf in leaves(spec.input)} == constants(spec.input)
 
 
-__all__ = ["Ending", "JobRun", "bind_inputs", "is_single"]
+__all__ = ["Ending", "JobRun", "bind_inputs", "is_single", "worker_spec"]

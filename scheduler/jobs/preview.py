@@ -143,8 +143,12 @@ def preview(
         plan = _plan_one(store, state, specs[name], recorded.get(name), plans, upstream[name], single)
         if name in changes:
             plan = dataclasses.replace(plan, change=changes[name])
-        if notices and notices.get(name):
-            plan = dataclasses.replace(plan, notices=tuple(notices[name]))
+        told = (notices or {}).get(name, ())
+        claim = specs[name].claim
+        if claim is not None:
+            told = (*told, f"its code is the {claim}")
+        if told:
+            plan = dataclasses.replace(plan, notices=tuple(told))
         plans[name] = plan
     shown = set(only) or set(plans)
     return Plans(tuple(plan for name, plan in plans.items() if name in shown))

@@ -40,6 +40,26 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keep: str = ""
 
 
+class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """That changed code makes what the code before it made."""
+
+    code_id: str = ""
+    """Of the code that runs, hex: `PipelineSpec.code_id` is that of the code it equals."""
+    env: str = ""
+    """Likewise of the declared environment."""
+    version: int
+    """Version that it equals."""
+    by: str
+    """Who said so."""
+    compared: int = 0
+    """Datums that were computed with both and found equal; 0: it was said by a person."""
+    why: str = ""
+
+    def __str__(self) -> str:
+        how = f"{self.compared} datums compared" if self.compared else f"said by {self.by}"
+        return f"same as v{self.version}: {how}" + (f", {self.why}" if self.why else "")
+
+
 class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One version of a pipeline. A node of the store; `PipelineSet.spec` names it."""
 
@@ -56,6 +76,7 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """What was declared, for people: `requirements.txt`."""
     salt: str = ""
     writes: Like | None = None
+    claim: Claim | None = None
     by_content: bool = False
     """Where a file stands does not count: equal content is computed once, whatever it is called."""
     options: Options = Options()

@@ -50,6 +50,8 @@ class Code:
     parameters: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     """Declared environment and the versions actually used."""
+    claim: str = ""
+    """What lets a result of other code stand here: `v2 is said to make what v1 made: 20 datums compared`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data with stable keys."""
@@ -61,6 +63,7 @@ class Code:
             "git": self.git,
             "parameters": self.parameters,
             "env": self.env,
+            "claim": self.claim,
         }
 
 

@@ -135,7 +135,7 @@ class _Why:
             job=_job(job, record),
             computed_by=_job(origin_job, origin),
             datum=self._datum(origin, origin_job, key),
-            code=_code(origin, spec),
+            code=_code(origin, spec, claim=_claim(record, self._spec(record))),
             inputs=tuple(self._uses(origin, record, key, spec)),
         )
 
@@ -274,7 +274,17 @@ def _job(state: JobState, record: JobRecord) -> Job:
     return Job(record.id, record.run, state.state, record.started, record.ended, record.host)
 
 
-def _code(record: JobRecord, spec: dict[str, Any]) -> Code:
+def _claim(record: JobRecord, spec: dict[str, Any]) -> str:
+    """Say what the version of the commit's job claims of its code, if it does."""
+    claim = spec.get("claim")
+    if not isinstance(claim, dict):
+        return ""
+    compared, why = claim.get("compared", 0), claim.get("why", "")
+    how = f"{compared} datums compared" if compared else f"by {claim.get('by', '')}"
+    return f"v{record.version} is said to make what v{claim.get('version')} made: {how}" + (f", {why}" if why else "")
+
+
+def _code(record: JobRecord, spec: dict[str, Any], *, claim: str) -> Code:
     return Code(
         record.pipeline,
         record.version,
@@ -283,4 +293,5 @@ def _code(record: JobRecord, spec: dict[str, Any]) -> Code:
         str(spec.get("git", "")),
         record.parameters,
         record.env,
+        claim,
     )
