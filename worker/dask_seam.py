@@ -1,14 +1,14 @@
 """Everything on this side that touches `distributed`: nothing else in `worker/` imports it.
 
-Used of it: `Worker(...)` as an async context manager, its `scheduler` RPC, `finished()`, `close()`, and the
-configuration keys below. Dask runs no task here: it is membership, heartbeats and one RPC.
+Used of it: `Worker(...)` as an async context manager, its `scheduler` RPC, `stream_handlers`, `finished()`, `close()`,
+and the configuration keys below. Dask runs no task here: it is membership, heartbeats, one RPC and one stream message.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import dask.config
@@ -56,9 +56,29 @@ class DaskLeases:
                 with contextlib.suppress(asyncio.CancelledError, OSError):
                     await task
 
+    def on_recall(self, recall: Callable[[int], None]) -> None:
+        """Hear of `dml-recall` on the scheduler's stream."""
+
+        def heard(lease: int) -> None:
+            recall(lease)
+
+        self._worker.stream_handlers["dml-recall"] = heard
+
+
+def _ignored(lease: int) -> None:
+    """Before the pull loop listens there is no lease that could be recalled."""
+
 
 async def serve(
-    scheduler: str, body: Body, *, name: str, slots: int, host: str, local_directory: str, connect_timeout_s: float
+    scheduler: str,
+    body: Body,
+    *,
+    name: str,
+    slots: int,
+    host: str,
+    local_directory: str,
+    connect_timeout_s: float,
+    resources: Mapping[str, float] | None = None,
 ) -> str:
     """Join a scheduler, run `body` with its leases, leave.
 
@@ -70,6 +90,8 @@ async def serve(
         Of the worker: leases name it, too.
     host
         Address to listen on, for Dask's own comms and its HTTP server.
+    resources
+        What the worker has beside slots: `memory` (bytes), `gpu`, named ones.
 
     Returns
     -------
@@ -94,7 +116,10 @@ async def serve(
             memory_limit=0,
             local_directory=local_directory,
             death_timeout=connect_timeout_s,
+            resources=dict(resources or {}),
         )
+        # From the first moment: a stream message that nobody knows ends a Dask worker.
+        worker.stream_handlers["dml-recall"] = _ignored
         try:
             async with asyncio.timeout(connect_timeout_s):
                 await worker

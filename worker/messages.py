@@ -9,6 +9,7 @@ Both sides send plain msgpack (`encode_request`, ...): nothing is ever unpickled
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -115,6 +116,13 @@ class LeaseSource(Protocol):
 
         May be called concurrently, once per slot and once for the worker. A request that was answered is processed
         exactly once; one that failed may or may not have been, and the worker then ends.
+        """
+        ...
+
+    def on_recall(self, recall: Callable[[int], None]) -> None:
+        """Call `recall` with the number of a lease of which the worker is to give back what it need not begin.
+
+        A recall may get lost, come twice, or name a lease that has ended.
         """
         ...
 

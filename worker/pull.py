@@ -9,6 +9,7 @@ A lease is answered for until a `Stored` report covers its datums: reports go ou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -136,16 +137,20 @@ def _ranges(indexes: Sequence[int]) -> list[tuple[int, int]]:
 class _Report(LeaseReport):
     """Passes what a lease's run says on to the outbox."""
 
-    def __init__(self, outbox: Outbox, lease: Lease, notices: Callable[[str], None]) -> None:
+    def __init__(
+        self, outbox: Outbox, lease: Lease, notices: Callable[[str], None], hurry: Callable[[], object]
+    ) -> None:
         self._outbox = outbox
         self._lease = lease
         self._notices = notices
+        self._hurry = hurry
 
     def ended(self, rows: Sequence[tuple[int, Row]]) -> None:
         self._outbox.ended(self._lease.job, self._lease.id, rows)
 
     def given_back(self, indexes: Sequence[int]) -> None:
         self._outbox.give_back(self._lease.id, indexes)
+        self._hurry()
 
     def notice(self, text: str) -> None:
         self._notices(text)
@@ -200,10 +205,15 @@ class PullLoop:
         self._numbers = range(slots)
         self._slots: list[SlotWorker] = []
         self._running = [0] * slots
+        self._leases: dict[int, int] = {}
+        """The lease that each slot is at."""
+        self._hurry = asyncio.Event()
+        """Something is about to be said that others wait for."""
         self._ending = asyncio.Event()
         self._draining = False
         self._error = ""
         self._noticed: set[str] = set()
+        self._loop: asyncio.AbstractEventLoop
         self._blocks = lru_cache(maxsize=_BLOCKS_KEPT)(self._read_block)
 
     async def run(self) -> str:
@@ -215,6 +225,7 @@ class PullLoop:
             Why it ended, if that is an error; else empty.
         """
         self._folder.mkdir(parents=True)
+        self._loop = asyncio.get_running_loop()
         pool = ThreadPoolExecutor(len(self._numbers) + 2, thread_name_prefix="dmlpipe-slot")
         try:
             self._slots = [
@@ -222,11 +233,13 @@ class PullLoop:
                 for number in self._numbers
             ]
             pulse = asyncio.create_task(self._pulse(pool))
+            self._source.on_recall(self.recall)
             loops = [asyncio.create_task(self._slot_loop(slot, pool)) for slot in self._slots]
             try:
                 await asyncio.gather(*loops)
             finally:
                 self._ending.set()
+                self._hurry.set()
                 await pulse
             await self._leave(pool)
         finally:
@@ -242,9 +255,16 @@ class PullLoop:
         self._draining = True
         self._end("")
 
+    def recall(self, lease: int) -> None:
+        """Give back half of what was not begun of a lease. From the loop's thread."""
+        for slot in self._slots:
+            if self._leases.get(slot.number) == lease:
+                slot.recall(lease)
+
     def _end(self, error: str) -> None:
         self._error = self._error or error
         self._ending.set()
+        self._hurry.set()
         for slot in self._slots:
             slot.draining.set()
             slot.wake()
@@ -263,6 +283,7 @@ class PullLoop:
 
     async def _work(self, slot: SlotWorker, lease: Lease, pool: ThreadPoolExecutor) -> None:
         self._running[slot.number] = lease.stop - lease.start
+        self._leases[slot.number] = lease.id
         try:
             await asyncio.get_running_loop().run_in_executor(pool, self._run_lease, slot, lease)
         except DmlpipeError as err:
@@ -270,11 +291,12 @@ class PullLoop:
             self._end(str(err))
         finally:
             self._running[slot.number] = 0
+            self._leases.pop(slot.number, None)
 
     def _run_lease(self, slot: SlotWorker, lease: Lease) -> None:
         """In the slot's thread."""
         datums = self._blocks(lease.block)[lease.start : lease.stop]
-        report = _Report(self._outbox, lease, self._notice)
+        report = _Report(self._outbox, lease, self._notice, self._speak_soon)
         try:
             job = self._jobs.enter(lease.job, lease.spec)
         except DmlpipeError as err:
@@ -300,6 +322,10 @@ class PullLoop:
         self._outbox.ended(lease.job, lease.id, rows)
         self._outbox.stored(writer.flush())
         writer.close()
+
+    def _speak_soon(self) -> None:
+        """Others wait for what is in the outbox. From any thread."""
+        self._loop.call_soon_threadsafe(self._hurry.set)
 
     def _notice(self, text: str) -> None:
         if text not in self._noticed:
@@ -360,11 +386,10 @@ class PullLoop:
         """Report and flush while slots are busy."""
         asked_at = self._clock()
         while not self._ending.is_set():
-            try:
-                await asyncio.wait_for(self._ending.wait(), self._settings.pulse_s)
-            except TimeoutError:
-                pass
-            else:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), self._settings.pulse_s)
+            self._hurry.clear()
+            if self._ending.is_set():
                 return
             await self._flush(pool, all_=False)
             if self._outbox or self._clock() - asked_at >= self._settings.silent_s:

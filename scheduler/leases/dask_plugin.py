@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -37,6 +38,7 @@ from .control import (
 )
 from .executor import Progressed
 from .pool import LeasePool
+from .recall import RECALL_EVERY_S, choose_recalls
 
 __all__ = ["LeaseService", "dask_setup"]
 
@@ -76,13 +78,18 @@ class LeaseService:
         """Set, and replaced, when the controller may have something to hear."""
         self._work = asyncio.Event()
         """The same, when a waiting slot may have something to do."""
+        self._idle = Counter[str]()
+        """Slots that wait for a lease now, by worker."""
+        self._looking: asyncio.TimerHandle | None = None
+        """The next look for leases to recall."""
+        self.tell_worker: Callable[[str, dict[str, Any]], None] = _nobody
 
     # -- hooks
 
-    def add_worker(self, name: str, slots: int) -> None:
+    def add_worker(self, name: str, slots: int, resources: Mapping[str, float] | None = None) -> None:
         """Dask knows a new worker."""
         self._gone.discard(name)
-        self.pool.add_worker(name, slots)
+        self.pool.add_worker(name, slots, resources)
         self._wake()
 
     def remove_worker(self, name: str) -> None:
@@ -93,6 +100,14 @@ class LeaseService:
             # Nobody is there to look at what it had stored.
             self.pool.settle_all()
         self._wake()
+
+    def slots_wanted(self, target_s: float) -> int:
+        """Slots that the backlog is worth."""
+        return self.pool.slots_wanted(target_s)
+
+    def idle_workers(self) -> list[str]:
+        """Names of workers that hold no lease."""
+        return self.pool.idle_workers()
 
     # -- RPCs
 
@@ -158,8 +173,41 @@ class LeaseService:
             if lease is not None:
                 self._wake_controller(lease.job)
             draining = self.pool.draining(name)
-            if lease is not None or flush or news or draining or not await self._wait(self._work, deadline):
+            if lease is not None or flush or news or draining or not await self._wait_idle(request, deadline):
                 return LeaseReply(lease=lease, flush=flush, cancelled=self.pool.cancelled_for(name))
+
+    async def _wait_idle(self, request: LeaseRequest, deadline: float) -> bool:
+        """Wait for a change, on behalf of a slot that has nothing to do if it wants a lease."""
+        if not request.want:
+            return await self._wait(self._work, deadline)
+        self._idle[request.worker] += 1
+        self._look_again()
+        try:
+            return await self._wait(self._work, deadline)
+        finally:
+            self._idle[request.worker] -= 1
+            if not self._idle[request.worker]:
+                del self._idle[request.worker]
+
+    def _look_again(self) -> None:
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(RECALL_EVERY_S, self._recall)
+
+    def _recall(self) -> None:
+        """Ask stragglers for what they have not begun, as long as slots wait and leases are out."""
+        self._looking = None
+        if not self._idle:
+            return
+        chosen = choose_recalls(
+            self.pool.recallable(self._idle),
+            self.pool.seconds_per_datum,
+            idle=self._idle.total(),
+            now=self._clock(),
+        )
+        for out in chosen:
+            self.tell_worker(out.worker, {"op": "dml-recall", "lease": out.lease.id})
+        if self.pool.jobs():
+            self._look_again()
 
     def _wake_controller(self, job: str) -> None:
         if job not in self._low and self.pool.backlog(job) < BACKLOG_LOW:
@@ -269,6 +317,10 @@ class LeaseService:
             driven=bool(self._session),
             refused=tuple(self._refused.values()),
         )
+
+
+def _nobody(name: str, message: dict[str, Any]) -> None:
+    """Stands for the way to workers until `dask_seam.install` gives one."""
 
 
 async def dask_setup(scheduler: Any) -> None:

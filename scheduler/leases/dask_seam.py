@@ -1,12 +1,15 @@
 """Everything on this side that touches `distributed`: nothing else in `scheduler/` imports it.
 
-Used of it: `Scheduler(...)`, `handlers`, `add_plugin`, `workers`, `SchedulerPlugin.add_worker/remove_worker`,
-`connect`/`Comm`, the configuration keys below. A test pins each of them against the installed release.
+Used of it: `Scheduler(...)`, `handlers`, `worker_send`, `add_plugin`, `workers` (`name`, `nthreads`, `resources`),
+`SchedulerPlugin.add_worker/remove_worker`, `connect`/`Comm`, the configuration keys below. `test_contract` pins what
+each of them does, with the oldest and the newest release that is supported.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import dask.config
@@ -33,10 +36,17 @@ CONFIG: dict[str, Any] = {
 """Settings of the scheduler process; EXECUTION §8 has the reasons of each."""
 
 
+ADAPT_TARGET_S = 5.0
+"""Adaptive scaling aims at working off the backlog in this time, unless it says another."""
+
+
 class Service(Protocol):
     """What a scheduler serves besides its own: two RPCs, and the news of workers."""
 
-    def add_worker(self, name: str, slots: int) -> None:
+    tell_worker: Callable[[str, dict[str, Any]], None]
+    """Set by `install`: send a stream message to a worker by its name. One that is gone hears nothing."""
+
+    def add_worker(self, name: str, slots: int, resources: Mapping[str, float]) -> None:
         """Dask knows a new worker."""
 
     def remove_worker(self, name: str) -> None:
@@ -50,23 +60,58 @@ class Service(Protocol):
         """Answer `dml_control`."""
         ...
 
+    def slots_wanted(self, target_s: float) -> int:
+        """Slots that the backlog is worth."""
+        ...
+
+    def idle_workers(self) -> list[str]:
+        """Names of workers that may go."""
+        ...
+
 
 def install(scheduler: Any, service: Service) -> None:
-    """Serve `service` from a Dask scheduler: handlers `dml_lease`, `dml_control`, and the worker hooks."""
+    """Serve `service` from a Dask scheduler: handlers `dml_lease`, `dml_control`, and the worker hooks.
+
+    Dask's own adaptive scaling sees tasks only, of which there are none: it is given the lease pool's backlog instead.
+    """
+    from dask.utils import parse_timedelta
     from distributed.diagnostics.plugin import SchedulerPlugin
 
     names: dict[str, str] = {}
+    addresses: dict[str, str] = {}
+
+    def joined(worker: str, state: Any) -> None:
+        names[worker] = str(state.name)
+        addresses[names[worker]] = worker
+        service.add_worker(names[worker], int(state.nthreads), dict(state.resources or {}))
+
+    def tell_worker(name: str, message: dict[str, Any]) -> None:
+        address = addresses.get(name)
+        if address is not None:
+            scheduler.worker_send(address, message)
+
+    service.tell_worker = tell_worker
 
     class LeasePlugin(SchedulerPlugin):  # type: ignore[misc, unused-ignore]  # distributed has no stubs
         def add_worker(self, scheduler: Any, worker: str) -> None:
-            state = scheduler.workers[worker]
-            names[worker] = str(state.name)
-            service.add_worker(names[worker], int(state.nthreads))
+            joined(worker, scheduler.workers[worker])
 
         def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
             name = names.pop(worker, None)
             if name is not None:
+                addresses.pop(name, None)
                 service.remove_worker(name)
+
+        def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
+            idle = set(service.idle_workers())
+            return [state for state in workers if names.get(state.address) in idle]
+
+    def adaptive_target(target_duration: Any = None) -> int:
+        """Workers that the backlog is worth, by the slots that those here have on average."""
+        wanted = service.slots_wanted(parse_timedelta(target_duration) if target_duration else ADAPT_TARGET_S)
+        here = [int(state.nthreads) for state in scheduler.workers.values()]
+        needed = math.ceil(wanted * len(here) / sum(here)) if here else wanted
+        return max(needed, len(here) - len(service.idle_workers()))
 
     async def dml_lease(request: bytes) -> bytes:
         return await service.lease(request)
@@ -76,10 +121,10 @@ def install(scheduler: Any, service: Service) -> None:
 
     scheduler.handlers["dml_lease"] = dml_lease
     scheduler.handlers["dml_control"] = dml_control
+    scheduler.handlers["adaptive_target"] = adaptive_target
     scheduler.add_plugin(LeasePlugin(), name="dmlpipe-leases")
     for address, state in scheduler.workers.items():
-        names[address] = str(state.name)
-        service.add_worker(names[address], int(state.nthreads))
+        joined(address, state)
 
 
 async def run_scheduler(host: str, port: int, service: Service, stop: asyncio.Event) -> None:

@@ -23,6 +23,13 @@ class JobOffer(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: str
     batch: int = 0
     cpus: float = 1.0
+    gpus: int = 0
+    memory_bytes: int = 0
+    """0: not said."""
+    resources: dict[str, float] = {}
+    """Named ones: workers that do not announce them get nothing of this job."""
+    priority: int = 0
+    """Datums of a job are leased before those of jobs with a smaller number."""
     fold: int = 0
 
 
@@ -76,6 +83,14 @@ class WorkersChanged(msgspec.Struct, frozen=True, kw_only=True, tag="workers"):
     slots: int
 
 
+class JobStuck(msgspec.Struct, frozen=True, kw_only=True, tag="stuck"):
+    """No worker that is there can take a datum of this job, not even when it has nothing else to do."""
+
+    job: str
+    missing: str
+    """`gpu: 1 (the most that a worker has is 0)`."""
+
+
 class ExecutorFailed(msgspec.Struct, frozen=True, kw_only=True, tag="executor-failed"):
     """The executor cannot go on (its scheduler died, a worker refuses to start)."""
 
@@ -83,7 +98,7 @@ class ExecutorFailed(msgspec.Struct, frozen=True, kw_only=True, tag="executor-fa
     hint: str = ""
 
 
-Event = Progressed | SegmentStored | DatumFailed | DatumLost | JobFinished | WorkersChanged | ExecutorFailed
+Event = Progressed | SegmentStored | DatumFailed | DatumLost | JobFinished | JobStuck | WorkersChanged | ExecutorFailed
 
 
 class Executor(Protocol):

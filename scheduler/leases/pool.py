@@ -10,26 +10,27 @@ Rules:
   one cause. A datum that was alone in a lost lease is from then on leased to a worker that holds no other such datum;
   after `LOSSES_MAX` losses it is lost.
 * Reports about leases that the pool no longer knows are ignored: each datum is counted once.
-* Jobs share by slots in use; among equals the one served longest ago is next. A lease is sized to
-  `TARGET_S` of work, and to half of an even share of what is left, so that no slot has a long tail alone.
+* A job of a higher priority goes first. Jobs of one priority share by slots in use; among equals the one served
+  longest ago is next. A lease is sized to `TARGET_S` of work, and to half of an even share of what is left, so that no
+  slot has a long tail alone. What a straggler has not begun is recalled (`recall`) when slots have nothing to do.
+* A lease goes only to a worker that has what its job needs (`fitting`); a job that no worker can take is told of.
 
-Left out on purpose: waiting (`dask_plugin`), recalling datums from a slow slot, who is near which data.
+Left out on purpose: waiting (`dask_plugin`), who is near which data.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
 from ...storage.errors import ErrorCode, NotFoundError
 from ...worker.job import Lease
 from ...worker.messages import Computed, GivenBack, LeaseRequest, Stored
-from .executor import DatumFailed, JobFinished, JobOffer, Progressed, SegmentStored, WorkersChanged
+from .executor import DatumFailed, JobFinished, JobOffer, JobStuck, Progressed, SegmentStored, WorkersChanged
+from .fitting import SHARED, describe_missing, missing, needs_of, short_of
+from .held import Out, PoolJob, PoolWorker, Span, Suspect
 
 __all__ = [
     "LOSSES_MAX",
@@ -68,7 +69,7 @@ class WorkerLost(msgspec.Struct, frozen=True, kw_only=True, tag="worker-lost"):
     leases: tuple[Lease, ...]
 
 
-PoolEvent = Progressed | SegmentStored | DatumFailed | LostDatum | WorkerLost | JobFinished | WorkersChanged
+PoolEvent = Progressed | SegmentStored | DatumFailed | LostDatum | WorkerLost | JobFinished | JobStuck | WorkersChanged
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,109 +87,6 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: bool
 
 
-class _Span(NamedTuple):
-    block: str
-    start: int
-    stop: int
-
-
-class _Suspect(NamedTuple):
-    block: str
-    row: int
-    losses: int
-
-
-@dataclass(slots=True)
-class _Out:
-    """A lease that is out."""
-
-    lease: Lease
-    worker: str
-    slot: int
-    given_at: float
-    losses: int
-    """Workers already lost with this datum alone; 0 for a lease of several."""
-    closed: bytearray
-    """One byte a datum: stored or given back."""
-    left: int
-    """Datums neither stored nor given back."""
-    done: int = 0
-    failed: int = 0
-    stored: int = 0
-    given: int = 0
-    told_to_flush: bool = False
-    lost: bool = False
-    """Its worker is gone."""
-
-    @property
-    def size(self) -> int:
-        return len(self.closed)
-
-    @property
-    def computed(self) -> bool:
-        return self.done + self.given >= self.size
-
-    @property
-    def exclusive(self) -> bool:
-        return self.losses > 0
-
-    def open_rows(self) -> list[int]:
-        start = self.lease.start
-        return [start + at for at, closed in enumerate(self.closed) if not closed]
-
-    def close(self, index: int) -> bool:
-        """Mark one datum; False if it was marked before or belongs to another lease."""
-        at = index - self.lease.start
-        if not 0 <= at < len(self.closed) or self.closed[at]:
-            return False
-        self.closed[at] = 1
-        self.left -= 1
-        return True
-
-
-@dataclass(slots=True)
-class _Job:
-    offer: JobOffer
-    fold: int
-    queue: deque[_Span] = field(default_factory=deque)
-    suspects: deque[_Suspect] = field(default_factory=deque)
-    queued: int = 0
-    """Datums in `queue`."""
-    blocks: set[str] = field(default_factory=set)
-    fresh: set[str] = field(default_factory=set)
-    """Blocks that no slot has begun."""
-    out: dict[int, _Out] = field(default_factory=dict)
-    ended: bool = False
-    cancelled: bool = False
-    told: set[tuple[str, int]] = field(default_factory=set)
-    """(worker, slot) that heard of the cancellation."""
-    computed: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-    per_datum_s: float | None = None
-    turn: int = 0
-    failures: set[bytes] = field(default_factory=set)
-    changed: bool = False
-    reported_at: float = -math.inf
-
-    @property
-    def slots_needed(self) -> int:
-        return max(1, math.ceil(self.offer.cpus))
-
-    def in_use(self) -> int:
-        return self.slots_needed * sum(1 for out in self.out.values() if not (out.computed or out.lost))
-
-
-@dataclass(slots=True)
-class _Worker:
-    slots: int
-    draining: bool = False
-    out: dict[int, _Out] = field(default_factory=dict)
-    last_report: dict[int, float] = field(default_factory=dict)
-    reserved_for: str = ""
-    """A job that needs more slots than are free here: nothing else is given until it fits."""
-
-
 class LeasePool:
     """Jobs, blocks and leases of one scheduler.
 
@@ -204,23 +102,29 @@ class LeasePool:
     """
 
     def __init__(self) -> None:
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, PoolJob] = {}
         self._finished: set[str] = set()
-        self._workers: dict[str, _Worker] = {}
-        self._lost: dict[str, dict[int, _Out]] = {}
+        self._workers: dict[str, PoolWorker] = {}
+        self._lost: dict[str, dict[int, Out]] = {}
         """Leases of workers that are gone, until they are settled."""
         self._events: list[PoolEvent] = []
         self._next_lease = 1
         self._turn = 0
+        self._slots = 0
+        """Of the workers that can take leases."""
 
     # -- workers
 
-    def add_worker(self, worker: str, slots: int) -> None:
-        """A worker is there, with `slots` places that run user code."""
+    def add_worker(self, worker: str, slots: int, resources: Mapping[str, float] | None = None) -> None:
+        """A worker is there, with `slots` places that run user code, and what it has beside them."""
         if worker in self._workers:
             return
-        self._workers[worker] = _Worker(max(1, slots))
+        added = self._workers[worker] = PoolWorker(max(1, slots), dict(resources or {}))
+        self._slots += added.slots
         self._workers_changed()
+        for name, job in self._jobs.items():
+            if job.stuck or self.worker_count() == 1:
+                self._look_if_stuck(name, job)
 
     def remove_worker(self, worker: str) -> None:
         """A worker is gone: say which leases it held. They stay out until `settle`."""
@@ -228,15 +132,19 @@ class LeasePool:
         if gone is None:
             return
         self._lost[worker] = gone.out
+        self._slots -= 0 if gone.draining else gone.slots
         held: dict[str, list[Lease]] = {}
         for out in gone.out.values():
             out.lost = True
+            self._not_running(out)
             held.setdefault(out.lease.job, []).append(out.lease)
         for job, leases in held.items():
             self._events.append(WorkerLost(job=job, worker=worker, leases=tuple(leases)))
         if not held:
             del self._lost[worker]
         self._workers_changed()
+        for name, job_left in self._jobs.items():
+            self._look_if_stuck(name, job_left)
 
     def settle(self, job: str, worker: str, stored: Sequence[Stored] = ()) -> None:
         """Take what a lost worker had stored of a job; queue the rest of its leases. Idempotent."""
@@ -268,7 +176,7 @@ class LeasePool:
 
     def slots(self) -> int:
         """Slots that can take leases now."""
-        return sum(worker.slots for worker in self._workers.values() if not worker.draining)
+        return self._slots
 
     def worker_count(self) -> int:
         """Workers that are there."""
@@ -281,7 +189,8 @@ class LeasePool:
         if offer.job in self._jobs:
             return
         self._finished.discard(offer.job)
-        self._jobs[offer.job] = _Job(offer, offer.fold)
+        job = self._jobs[offer.job] = PoolJob(offer, offer.fold, needs=needs_of(offer))
+        self._look_if_stuck(offer.job, job)
 
     def add_block(self, job: str, block: str, count: int) -> None:
         """Queue the datums of a block. Idempotent; ignored for a job that was cancelled or has finished."""
@@ -290,7 +199,7 @@ class LeasePool:
             return
         found.blocks.add(block)
         found.fresh.add(block)
-        found.queue.append(_Span(block, 0, count))
+        found.queue.append(Span(block, 0, count))
         found.queued += count
 
     def end_blocks(self, job: str) -> None:
@@ -365,6 +274,7 @@ class LeasePool:
             return
         if request.draining and not worker.draining:
             worker.draining = True
+            self._slots -= worker.slots
             self._workers_changed()
         touched: set[str] = set()
         for computed in request.returned:
@@ -388,14 +298,36 @@ class LeasePool:
             return None
         exclusive = any(out.exclusive and not out.computed for out in taker.out.values())
         first = True
-        for name, job in sorted(self._jobs.items(), key=lambda item: (item[1].in_use(), item[1].turn)):
+        for name, job in self._in_order():
             if not job.queue and not (job.suspects and (not exclusive or any(s.losses == 0 for s in job.suspects))):
+                continue
+            if missing(job.needs, taker):
                 continue
             if not self._fits(taker, name, job, slot, first=first):
                 first = False
                 continue
             return self._give(name, job, worker, taker, slot, now, exclusive=exclusive)
         return None
+
+    def _in_order(self) -> list[tuple[str, PoolJob]]:
+        """Jobs, the one that is to be served next first."""
+        if len(self._jobs) == 1:
+            return list(self._jobs.items())
+        return sorted(self._jobs.items(), key=lambda item: (-item[1].offer.priority, item[1].in_use, item[1].turn))
+
+    def recallable(self, idle: Collection[str]) -> Iterator[Out]:
+        """Leases that workers are at, of jobs that a worker of `idle` (which has a free slot) could take datums of."""
+        takers = [worker for name in idle if (worker := self._workers.get(name)) is not None and not worker.draining]
+        for job in self._jobs.values():
+            if not job.running or job.cancelled or job.queue:
+                continue
+            if any(not short_of(job.needs, taker, -1, self._needs) for taker in takers):
+                yield from (out for out in job.out.values() if out.running)
+
+    def seconds_per_datum(self, job: str) -> float | None:
+        """Moving average of a job; None before its first report."""
+        found = self._jobs.get(job)
+        return found.per_datum_s if found is not None else None
 
     def flush_wanted(self, worker: str) -> bool:
         """Whether `worker` holds computed datums that it was not yet told to store; it counts as told now."""
@@ -425,6 +357,24 @@ class LeasePool:
                 told.add((worker, slot))
                 news = True
         return news
+
+    def slots_wanted(self, target_s: float) -> int:
+        """Slots that would work off everything queued and leased in about `target_s` seconds, by what they took so far.
+
+        A job whose datums were never timed counts as one slot per datum.
+        """
+        wanted = 0
+        for job in self._jobs.values():
+            if job.cancelled:
+                continue
+            waiting = job.queued + len(job.suspects) + sum(out.waiting for out in job.out.values())
+            each_s = target_s if job.per_datum_s is None else job.per_datum_s
+            wanted += job.slots_needed * min(waiting, math.ceil(waiting * each_s / target_s))
+        return wanted
+
+    def idle_workers(self) -> list[str]:
+        """Workers that hold no lease: they may go without a loss."""
+        return [name for name, worker in self._workers.items() if not worker.out]
 
     def holds(self, worker: str) -> int:
         """Leases that `worker` holds."""
@@ -459,7 +409,7 @@ class LeasePool:
 
     # -- inside
 
-    def _find(self, job: str) -> _Job | None:
+    def _find(self, job: str) -> PoolJob | None:
         found = self._jobs.get(job)
         if found is None and job not in self._finished:
             raise NotFoundError(f"job {job} was never offered to this lease pool", code=ErrorCode.NO_JOB)
@@ -468,8 +418,8 @@ class LeasePool:
     def _workers_changed(self) -> None:
         self._events.append(WorkersChanged(workers=len(self._workers), slots=self.slots()))
 
-    def _emit_progress(self, name: str, job: _Job, now: float) -> None:
-        running = sum(max(0, out.size - out.given - out.done) for out in job.out.values() if not out.lost)
+    def _emit_progress(self, name: str, job: PoolJob, now: float) -> None:
+        running = sum(out.waiting for out in job.out.values() if not out.lost)
         job.changed = False
         job.reported_at = now
         self._events.append(
@@ -488,32 +438,40 @@ class LeasePool:
             if worker.reserved_for == name:
                 worker.reserved_for = ""
 
-    def _fits(self, taker: _Worker, name: str, job: _Job, slot: int, *, first: bool) -> bool:
+    def _needs(self, job: str) -> Mapping[str, float]:
+        return self._jobs[job].needs
+
+    def _look_if_stuck(self, name: str, job: PoolJob) -> None:
+        """Tell of a job that no worker can take; once, until one can."""
+        if not self._workers:
+            return
+        # The first worker that could is found at once in all but the sad case.
+        stuck = all(missing(job.needs, worker) for worker in self._workers.values())
+        if stuck and not job.stuck:
+            self._events.append(JobStuck(job=name, missing=describe_missing(job.needs, self._workers.values())))
+        job.stuck = stuck
+
+    def _not_running(self, out: Out) -> None:
+        """Its slot is free for another lease: count it no longer. Idempotent."""
+        if out.running:
+            out.running = False
+            self._jobs[out.lease.job].running -= 1
+
+    def _fits(self, taker: PoolWorker, name: str, job: PoolJob, slot: int, *, first: bool) -> bool:
         if taker.reserved_for and taker.reserved_for != name:
             reserved = self._jobs.get(taker.reserved_for)
             if reserved is not None and (reserved.queue or reserved.suspects):
                 return False
             taker.reserved_for = ""
-        if job.slots_needed > 1:
-            used: dict[int, int] = {}
-            for out in taker.out.values():
-                if not out.computed and out.slot != slot:
-                    needed = self._jobs[out.lease.job].slots_needed
-                    used[out.slot] = max(used.get(out.slot, 0), needed)
-            if used and sum(used.values()) + job.slots_needed > taker.slots:
-                if first:
-                    taker.reserved_for = name
-                return False
-        else:
-            # A wide lease holds other slots of this worker: they may not run anything beside it.
-            wide = [out for out in taker.out.values() if not out.computed and out.slot != slot]
-            held = {out.slot: self._jobs[out.lease.job].slots_needed for out in wide}
-            if any(needed > 1 for needed in held.values()) and sum(held.values()) + 1 > taker.slots:
-                return False
+        short = short_of(job.needs, taker, slot, self._needs)
+        if short:
+            if first and short in SHARED:
+                taker.reserved_for = name
+            return False
         taker.reserved_for = ""
         return True
 
-    def _size(self, job: _Job) -> int:
+    def _size(self, job: PoolJob) -> int:
         slots = max(1, self.slots() // job.slots_needed)
         size = 1 if job.per_datum_s is None else int(TARGET_S / max(job.per_datum_s, 1e-6))
         size = max(1, min(size, job.queued // (2 * slots)))
@@ -523,14 +481,14 @@ class LeasePool:
         return size
 
     def _give(
-        self, name: str, job: _Job, worker: str, taker: _Worker, slot: int, now: float, *, exclusive: bool
+        self, name: str, job: PoolJob, worker: str, taker: PoolWorker, slot: int, now: float, *, exclusive: bool
     ) -> Lease:
         losses = 0
         if job.queue:
             span = job.queue.popleft()
             stop = min(span.stop, span.start + self._size(job))
             if stop < span.stop:
-                job.queue.appendleft(_Span(span.block, stop, span.stop))
+                job.queue.appendleft(Span(span.block, stop, span.stop))
             block, start = span.block, span.start
             job.queued -= stop - start
             job.fresh.discard(block)
@@ -544,19 +502,20 @@ class LeasePool:
         self._turn += 1
         job.turn = self._turn
         job.changed = True
-        out = _Out(lease, worker, slot, now, losses, bytearray(stop - start), stop - start)
+        out = Out(lease, worker, slot, now, losses, bytearray(stop - start), stop - start, moved_at=now)
+        job.running += 1
         job.out[lease.id] = taker.out[lease.id] = out
         return lease
 
     @staticmethod
-    def _next_suspect(job: _Job, *, exclusive: bool) -> _Suspect:
+    def _next_suspect(job: PoolJob, *, exclusive: bool) -> Suspect:
         for at, suspect in enumerate(job.suspects):
             if not exclusive or suspect.losses == 0:
                 del job.suspects[at]
                 return suspect
         raise AssertionError("take() looked for a suspect that this worker may have")
 
-    def _computed(self, worker: _Worker, request: LeaseRequest, computed: Computed, now: float) -> None:
+    def _computed(self, worker: PoolWorker, request: LeaseRequest, computed: Computed, now: float) -> None:
         out = worker.out.get(computed.lease)
         if out is None:
             return
@@ -574,7 +533,10 @@ class LeasePool:
             sample = max(now - began, computed.seconds if len(request.returned) == 1 else 0.0) / done
             old = job.per_datum_s
             job.per_datum_s = sample if old is None else old + _SMOOTHING * (sample - old)
+            out.moved_at = now
         worker.last_report[out.slot] = now
+        if out.computed:
+            self._not_running(out)
 
     def _given_back(self, worker: str, given: GivenBack) -> set[str]:
         out = self._workers[worker].out.get(given.lease)
@@ -582,17 +544,20 @@ class LeasePool:
             return set()
         rows = [index for index in range(given.start, given.stop) if out.close(index)]
         out.given += len(rows)
+        out.recalled_at = -math.inf
+        if out.computed:
+            self._not_running(out)
         job = self._jobs[out.lease.job]
         job.changed = True
         if not job.cancelled:
             if out.exclusive:
-                job.suspects.extend(_Suspect(out.lease.block, index, out.losses) for index in rows)
+                job.suspects.extend(Suspect(out.lease.block, index, out.losses) for index in rows)
             else:
                 self._requeue(job, out.lease.block, rows)
         self._close_if_empty(out)
         return {out.lease.job}
 
-    def _stored(self, outs: dict[int, _Out], stored: Stored) -> set[str]:
+    def _stored(self, outs: dict[int, Out], stored: Stored) -> set[str]:
         fresh = 0
         for part in stored.leases:
             out = outs.get(part.lease)
@@ -610,7 +575,7 @@ class LeasePool:
         )
         return {stored.job}
 
-    def _close_if_empty(self, out: _Out) -> None:
+    def _close_if_empty(self, out: Out) -> None:
         if out.left:
             return
         job = self._jobs[out.lease.job]
@@ -619,7 +584,8 @@ class LeasePool:
         job.changed = True
         self._forget(out)
 
-    def _forget(self, out: _Out) -> None:
+    def _forget(self, out: Out) -> None:
+        self._not_running(out)
         del self._jobs[out.lease.job].out[out.lease.id]
         worker = self._workers.get(out.worker)
         if worker is not None:
@@ -630,7 +596,7 @@ class LeasePool:
             if not lost:
                 del self._lost[out.worker]
 
-    def _revoke(self, out: _Out) -> None:
+    def _revoke(self, out: Out) -> None:
         job = self._jobs[out.lease.job]
         rows = out.open_rows()
         self._forget(out)
@@ -644,27 +610,27 @@ class LeasePool:
         if out.computed:
             self._requeue(job, block, rows)
         elif out.size > 1:
-            job.suspects.extend(_Suspect(block, index, 0) for index in rows)
+            job.suspects.extend(Suspect(block, index, 0) for index in rows)
         else:
             for index in rows:
                 self._lose(job, block, index, out.losses + 1)
 
-    def _lose(self, job: _Job, block: str, index: int, losses: int) -> None:
+    def _lose(self, job: PoolJob, block: str, index: int, losses: int) -> None:
         if losses < LOSSES_MAX:
-            job.suspects.append(_Suspect(block, index, losses))
+            job.suspects.append(Suspect(block, index, losses))
             return
         job.computed += 1
         job.failed += 1
         self._events.append(LostDatum(job=job.offer.job, block=block, index=index))
 
     @staticmethod
-    def _requeue(job: _Job, block: str, rows: list[int]) -> None:
+    def _requeue(job: PoolJob, block: str, rows: list[int]) -> None:
         """Put rows (ascending) at the head of the queue, as few spans."""
-        spans: list[_Span] = []
+        spans: list[Span] = []
         for index in rows:
             if spans and spans[-1].stop == index:
-                spans[-1] = _Span(block, spans[-1].start, index + 1)
+                spans[-1] = Span(block, spans[-1].start, index + 1)
             else:
-                spans.append(_Span(block, index, index + 1))
+                spans.append(Span(block, index, index + 1))
         job.queue.extendleft(reversed(spans))
         job.queued += len(rows)

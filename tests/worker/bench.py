@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,10 @@ class ListSource:
     stop_when_stored: bool = True
     open: dict[int, set[int]] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    recall: Callable[[int], None] = lambda lease: None
+
+    def on_recall(self, recall: Callable[[int], None]) -> None:
+        self.recall = recall
 
     async def lease(self, request: LeaseRequest) -> LeaseReply:
         self.requests.append(request)

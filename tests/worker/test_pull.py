@@ -106,6 +106,27 @@ async def test_a_draining_worker_ends_its_datum_stores_it_and_gives_back_the_res
     assert sum(g.stop - g.start for r in source.requests for g in r.giving_back) == 4 - len(done)
 
 
+async def test_a_recalled_lease_keeps_what_runs_and_gives_back_half_of_the_rest(bench: Bench, tmp_path: Path) -> None:
+    source, job = gated(bench, tmp_path, 9)
+    lease = source.leases[0].id
+    loop = bench.loop(source)
+    run = asyncio.create_task(loop.run())
+    await until(tmp_path / "gates" / "began-0")
+    # The child has the next units in its hands already: they are taken out again.
+    source.recall(lease)
+    async with asyncio.timeout(WAIT_S):
+        while not any(r.giving_back for r in source.requests):
+            await asyncio.sleep(0.005)
+    given = [g for r in source.requests for g in r.giving_back]
+    assert [(g.start, g.stop) for g in given] == [(5, 9)]
+    source.recall(lease + 100)
+    (tmp_path / "gates" / "open-all").touch()
+    async with asyncio.timeout(WAIT_S):
+        assert await run == ""
+    assert sorted(row.key for row in bench.rows(job)) == [b"0", b"1", b"2", b"3", b"4"]
+    assert sorted(path.name for path in (tmp_path / "gates").glob("began-*")) == [f"began-{i}" for i in range(5)]
+
+
 async def test_a_worker_that_lost_its_scheduler_stores_what_it_has(bench: Bench, tmp_path: Path) -> None:
     source, job = gated(bench, tmp_path)
 

@@ -26,6 +26,7 @@ from .environment import datum_environment
 from .failure import UserFrames, failure_of
 from .frames import FrameSocket, PeerClosedError
 from .namespace import CODE, PFS, NamespaceUnavailableError, bind, enter, unbind
+from .permits import Permits
 from .processes import adopt_orphans, die_with_parent, end_children
 from .wire import (
     Ended,
@@ -66,14 +67,17 @@ class Child:
         To the slot.
     log_fd
         The log file, which is also descriptors 1 and 2.
+    permits
+        Which units may begin.
     root
         Commands only: an empty folder that becomes the root of a namespace; empty: no namespace.
     parent
         Process that this one must not outlive.
     """
 
-    def __init__(self, channel: FrameSocket, log_fd: int, root: str, parent: int) -> None:
+    def __init__(self, channel: FrameSocket, log_fd: int, permits: Permits, root: str, parent: int) -> None:
         self._channel = channel
+        self._permits = permits
         self._kept_bytes = 0
         """Size of the outputs that will travel with the present unit's end."""
         self._log_fd = log_fd
@@ -108,7 +112,8 @@ class Child:
                 self._set_up(message)
             elif isinstance(message, Work):
                 for unit in message.units:
-                    self._do(unit)
+                    if self._permits.take(unit.number):
+                        self._do(unit)
 
     def _send(self, message: FromChild, fds: Iterable[int] = ()) -> None:
         self._channel.send(encoder.encode(message), list(fds))
@@ -291,7 +296,7 @@ def rewritten(setup: Setup, payload: Payload) -> tuple[dict[str, str], Places]:
     return env | {"DMLPIPE_PFS": payload.root}, places
 
 
-def main(sock: socket.socket, log_fd: int, root: str, parent: int) -> None:
+def main(sock: socket.socket, log_fd: int, permits: Permits, root: str, parent: int) -> None:
     """Become a slot's child: the rest of this process's life.
 
     Parameters
@@ -300,7 +305,7 @@ def main(sock: socket.socket, log_fd: int, root: str, parent: int) -> None:
         To the slot.
     log_fd
         Becomes standard output and error.
-    root, parent
+    permits, root, parent
         See `Child`.
     """
     die_with_parent(parent)
@@ -317,7 +322,7 @@ def main(sock: socket.socket, log_fd: int, root: str, parent: int) -> None:
     faulthandler.enable(file=2)
     adopt_orphans()
     try:
-        Child(FrameSocket(sock), log_fd, root, parent).serve()
+        Child(FrameSocket(sock), log_fd, permits, root, parent).serve()
     except (PeerClosedError, BrokenPipeError):
         end_children()
         os._exit(0)

@@ -26,6 +26,7 @@ import msgspec
 from ...storage.errors import DmlpipeError, ErrorCode
 from .frames import FrameSocket, PeerClosedError, socket_pair
 from .main import main as child_main
+from .permits import Permits
 from .processes import adopt_orphans, end_children, prefer_as_oom_victim
 
 _START_TIMEOUT_S = 60.0
@@ -33,7 +34,7 @@ _REPLY_TIMEOUT_S = 30.0
 
 
 class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
-    """Fork a child; the frame carries its socket and its log file."""
+    """Fork a child; the frame carries its socket, its log file and its pipe of permits."""
 
     root: str
 
@@ -139,9 +140,9 @@ class Zygote:
                 raise ZygoteError(f"the zygote is gone (exit {self._process.poll()})") from err
             return self._receive(_REPLY_TIMEOUT_S, "answer")
 
-    def spawn(self, sock: int, log_fd: int, root: str = "") -> int:
-        """Fork a child and return its pid; both descriptors are duplicated, the caller keeps its own."""
-        return self._ask(Spawn(root), (sock, log_fd)).value
+    def spawn(self, sock: int, log_fd: int, permits: int, root: str = "") -> int:
+        """Fork a child and return its pid; the descriptors are duplicated, the caller keeps its own."""
+        return self._ask(Spawn(root), (sock, log_fd, permits)).value
 
     def signal(self, pid: int, number: int) -> None:
         """Send a signal to a child that was not ended yet."""
@@ -224,8 +225,8 @@ def _fork(request: Spawn, fds: list[int], channel: FrameSocket) -> int:
         os.setpgid(0, 0)
         channel.close()
         prefer_as_oom_victim()
-        sock, log_fd = fds
-        child_main(socket.socket(fileno=sock), log_fd, request.root, parent)
+        sock, log_fd, permits = fds
+        child_main(socket.socket(fileno=sock), log_fd, Permits(permits), request.root, parent)
     except BaseException:  # noqa: BLE001 - the end of this process, whatever it was; the slot reads its log
         traceback.print_exc()
         sys.stderr.flush()

@@ -41,6 +41,8 @@ class Attempts:
         self._tries = max(1, tries)
         self._used = [0] * count
         self._queue: deque[tuple[int, ...]] = deque()
+        self._split: set[int] = set()
+        """First datums of calls that are halves of a failed one."""
         group: list[int] = []
         for index in range(count):
             if group and (len(group) >= max(1, batch) or not together(group[-1], index)):
@@ -87,9 +89,24 @@ class Attempts:
         if len(call.indexes) == 1:
             return self.failed(call.indexes[0])
         half = (len(call.indexes) + 1) // 2
+        self._split |= {call.indexes[0], call.indexes[half]}
         self._queue.appendleft(call.indexes[half:])
         self._queue.appendleft(call.indexes[:half])
         return False
+
+    def give_half(self) -> list[int]:
+        """Give up the later half of what waits, as far as nothing is known of it yet; return its indexes, ascending.
+
+        What was tried or split stays: whoever took it would have to find out again.
+        """
+        waiting = sum(map(len, self._queue))
+        given: list[int] = []
+        while self._queue and len(given) + len(self._queue[-1]) <= (waiting + 1) // 2:
+            last = self._queue[-1]
+            if last[0] in self._split or any(self._used[index] for index in last):
+                break
+            given += self._queue.pop()
+        return sorted(given)
 
     def rest(self) -> list[int]:
         """Give up what is waiting; return its indexes, ascending."""

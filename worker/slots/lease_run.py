@@ -5,6 +5,7 @@ Rules:
 - The child does units in order. The first sent unit that has not ended is the one that runs, and the one that a death
   or the deadline is blamed on; units behind it are made again in a new child, for free.
 - At most two frames are in the child's hands: while it computes one, the next is laid out and the one before is stored.
+  Units that it has not begun can be taken out of its hands: for a recall, or when the worker drains.
 - Results are held until the job's shared inputs were compared with what they were, at most `_VERIFY_S`.
 - A lost child never loses a result that it sent.
 """
@@ -66,6 +67,7 @@ class _Sent:
     unit: Unit
     call: Call
     prepared: list[Prepared]
+    frame: int
     last_in_frame: bool = False
     outputs: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
     broken: dict[int, Failure] = field(default_factory=dict)
@@ -111,6 +113,13 @@ class SlotWorker:
         self.seconds_per_unit = 0.0
         """Moving average of the present job's calls."""
         self.draining = threading.Event()
+        self.recalled = -1
+        """The last lease that somebody else wants to help with."""
+
+    def recall(self, lease: int) -> None:
+        """Let the slot give back what it need not begin of a lease, if it is at that one. From any thread."""
+        self.recalled = lease
+        self.wake()
 
     def wake(self) -> None:
         """Let the slot look at once whether its job was cancelled or the worker drains. From any thread."""
@@ -219,6 +228,7 @@ class _LeaseRun:
         self._report = report
         self._sent: deque[_Sent] = deque()
         self._frames_out = 0
+        self._frames_sent = 0
         self._frames = UserFrames((job.code,) if job.code else ())
         self._held: list[tuple[int, Row]] = []
         """Ended datums, by index in their block, until the shared inputs were looked at."""
@@ -253,8 +263,13 @@ class _LeaseRun:
                 if self._job.cancelled.is_set():
                     self._abandon()
                     break
-                if self._slot.draining.is_set() and not self._sent:
-                    break
+                if self._slot.draining.is_set():
+                    self._withdraw()
+                    if not self._sent:
+                        break
+                elif self._slot.recalled == self._lease:
+                    self._slot.recalled = -1
+                    self._share()
                 try:
                     self._step()
                 except ChildDiedError as died:
@@ -345,10 +360,11 @@ class _LeaseRun:
         while len(calls) < wanted and (call := self._attempts.take()) is not None:
             calls.append(call)
         ready: list[_Sent] = []
+        self._frames_sent += 1
         for call, prepared in zip(calls, self._prepare(calls), strict=True):
             if prepared is not None:
                 unit = Unit(self._slot.number_unit(), tuple(p.payload for p in prepared))
-                ready.append(_Sent(unit, call, prepared))
+                ready.append(_Sent(unit, call, prepared, self._frames_sent))
         if not ready:
             return
         ready[-1].last_in_frame = True
@@ -539,6 +555,30 @@ class _LeaseRun:
     def _remove(sent: _Sent) -> None:
         for prepared in sent.prepared:
             prepared.remove()
+
+    def _withdraw(self) -> None:
+        """Take what the child has not begun out of its hands; those calls wait again."""
+        child = self._slot.child_for(self._job)
+        numbers = set(child.withdraw()) if child is not None and self._sent else None
+        if not numbers:
+            return
+        kept: deque[_Sent] = deque()
+        for sent in reversed(self._sent):
+            if sent.unit.number in numbers:
+                self._attempts.put_back(sent.call)
+                self._remove(sent)
+            else:
+                sent.last_in_frame = not kept or kept[0].frame != sent.frame
+                kept.appendleft(sent)
+        self._sent = kept
+        self._frames_out = sum(sent.last_in_frame for sent in kept)
+
+    def _share(self) -> None:
+        """Give back half of what was not begun: slots without work wait for it."""
+        self._withdraw()
+        given = self._attempts.give_half()
+        if given:
+            self._report.given_back([self._start + index for index in given])
 
     # --- results ---
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from ..child.frames import FrameSocket, GiveUp, PeerClosedError, socket_pair
 from ..child.main import read_log
+from ..child.permits import PermitPipe
 from ..child.wire import FromChild, Setup, Unit, Work, encoder, from_child
 from ..child.zygote import Exit, Zygote
 
@@ -65,8 +66,9 @@ class SlotChild:
             root = tempfile.mkdtemp(prefix="root-", dir=folder)
         self._root = root
         ours, theirs = socket_pair()
+        self._permits = PermitPipe()
         with theirs:
-            self.pid = zygote.spawn(theirs.fileno(), self._log_fd, root)
+            self.pid = zygote.spawn(theirs.fileno(), self._log_fd, self._permits.child_end, root)
         self._channel = FrameSocket(ours)
         self._pidfd = _pidfd(self.pid)
 
@@ -82,7 +84,12 @@ class SlotChild:
         TimeoutError
             `give_up` said so: the child must be ended.
         """
+        self._permits.give([unit.number for unit in units])
         self._send(encoder.encode(Work(units=tuple(units))), give_up)
+
+    def withdraw(self) -> list[int]:
+        """Take back the units that it has not begun; return their numbers, ascending."""
+        return [] if self._ended is not None else self._permits.withdraw()
 
     def _send(self, payload: bytes, give_up: GiveUp | None = None) -> None:
         if self._ended is not None:
@@ -143,6 +150,7 @@ class SlotChild:
             size = os.fstat(self._log_fd).st_size
             self._ended = ChildDiedError(exit_, read_log(self._log_fd, 0, size))
             self._channel.close()
+            self._permits.close()
             os.close(self._log_fd)
             if self._pidfd is not None:
                 os.close(self._pidfd)

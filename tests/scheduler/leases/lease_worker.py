@@ -52,6 +52,8 @@ async def pull(worker: Worker, name: str, slot: int, seconds: float) -> None:
 
 async def main(address: str, name: str, slots: int, seconds: float) -> None:
     async with Worker(address, name=name, nthreads=slots, dashboard_address="127.0.0.1:0", host="127.0.0.1") as worker:
+        # What it holds it has begun: there is nothing to give back.
+        worker.stream_handlers["dml-recall"] = lambda lease: None
         await asyncio.gather(*(pull(worker, name, slot, seconds) for slot in range(slots)))
         while worker.status == Status.running:
             await asyncio.sleep(0.05)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -14,11 +16,13 @@ from dmlpipe.scheduler.leases.executor import (
     DatumFailed,
     JobFinished,
     JobOffer,
+    JobStuck,
     Progressed,
     SegmentStored,
     WorkersChanged,
 )
 from dmlpipe.scheduler.leases.pool import LOSSES_MAX, TARGET_S, LeasePool, LostDatum, PoolEvent, WorkerLost
+from dmlpipe.scheduler.leases.recall import choose_recalls
 from dmlpipe.storage.errors import NotFoundError
 from dmlpipe.storage.objects.segment import Failure
 from dmlpipe.worker.job import Lease
@@ -382,6 +386,149 @@ def test_a_fold_stays_open_until_a_lost_worker_is_settled() -> None:
     assert pool.open_folds("j") == (0,)
     pool.settle_all()
     assert pool.open_folds("j") == ()
+
+
+# --- resources, priorities, recalls
+
+
+def machine_pool(**workers: tuple[int, dict[str, float]]) -> LeasePool:
+    pool = LeasePool()
+    for name, (slots, resources) in workers.items():
+        pool.add_worker(name, slots, resources)
+    return pool
+
+
+def offer(pool: LeasePool, job: str, count: int, **needs: Any) -> None:
+    pool.offer(JobOffer(job=job, spec="s", pipeline=job, **needs))
+    pool.add_block(job, f"block-{job}", count)
+    pool.end_blocks(job)
+
+
+def test_a_job_gets_only_workers_that_have_what_it_needs() -> None:
+    pool = machine_pool(plain=(2, {}), gpu=(2, {"gpu": 1, "licence": 2}))
+    offer(pool, "train", 4, gpus=1)
+    offer(pool, "solve", 4, resources={"licence": 2})
+    assert pool.take("plain", 0, 0.0) is None
+    assert {take(pool, "gpu", 0).job, take(pool, "gpu", 1).job} == {"train", "solve"}
+
+
+def test_a_device_is_given_to_one_lease_at_a_time_and_other_jobs_run_beside_it() -> None:
+    pool = machine_pool(w=(3, {"gpu": 1}))
+    offer(pool, "train", 4, gpus=1)
+    first = take(pool, "w", 0)
+    assert pool.take("w", 1, 0.0) is None
+    offer(pool, "plain", 4)
+    assert take(pool, "w", 1).job == "plain"
+    assert take(pool, "w", 2).job == "plain"
+    pool.report(request("w", returned=(computed(first),)), 1.0)
+    assert take(pool, "w", 0).job == "train"
+
+
+def test_leases_together_stay_below_the_memory_that_a_worker_says_it_has() -> None:
+    pool = machine_pool(w=(4, {"memory": 10.0}), unsaid=(4, {}))
+    offer(pool, "large", 9, memory_bytes=4)
+    assert [pool.take("w", slot, 0.0) is not None for slot in range(4)] == [True, True, False, False]
+    assert [pool.take("unsaid", slot, 0.0) is not None for slot in range(4)] == [True] * 4
+
+
+def test_what_no_worker_has_is_said_once_and_again_when_it_is_lost_again() -> None:
+    pool = machine_pool()
+    offer(pool, "train", 4, gpus=2)
+    assert not any(isinstance(event, JobStuck) for event in pool.events())  # nobody is there yet
+    pool.add_worker("a", 1, {"gpu": 1})
+    pool.add_worker("b", 1)
+    stuck = [event for event in pool.events() if isinstance(event, JobStuck)]
+    assert stuck == [JobStuck(job="train", missing="gpu: 2 (the most that a worker has is 1)")]
+    pool.add_worker("c", 1, {"gpu": 2})
+    assert not any(isinstance(event, JobStuck) for event in pool.events())
+    pool.remove_worker("c")
+    assert any(isinstance(event, JobStuck) for event in pool.events())
+
+
+def test_a_job_of_a_higher_priority_goes_first_whoever_came_first() -> None:
+    pool = machine_pool(w=(4, {}))
+    offer(pool, "low", 4)
+    offer(pool, "high", 2, priority=1)
+    assert [take(pool, "w", slot).job for slot in range(4)] == ["high", "high", "low", "low"]
+
+
+def test_a_straggler_is_asked_for_what_it_has_not_begun() -> None:
+    pool = pool_with(64, slots=1)
+    pool.report(request("w", returned=(computed(first := take(pool), 0.01),), stored=(stored(first),)), 0.01)
+    lease = take(pool, now=0.01)
+    rest = take(pool, slot=0, now=0.01)  # everything is out now, but for what comes back
+    while (more := pool.take("w", 0, 0.01)) is not None:
+        rest = more
+    pool.add_worker("idle", 1)
+
+    def recalls(now: float) -> list[int]:
+        chosen = choose_recalls(pool.recallable(["idle"]), pool.seconds_per_datum, idle=1, now=now)
+        return [out.lease.id for out in chosen]
+
+    assert recalls(0.02) == [lease.id]  # the largest
+    assert recalls(0.02) != [lease.id]  # asked already
+    half = GivenBack(lease.id, lease.stop - 8, lease.stop)
+    pool.report(request("w", giving_back=(half,)), 0.03)
+    back = take(pool, "idle")
+    assert (back.block, back.start) == (lease.block, lease.stop - 8)
+    assert rest.id != lease.id
+
+
+def test_slow_datums_at_the_end_are_recalled_though_the_average_is_small() -> None:
+    pool = pool_with(8, slots=1)
+    first = take(pool)
+    pool.report(request("w", returned=(computed(first, 0.0001),), stored=(stored(first),)), 0.0001)
+    lease = take(pool, now=0.001)
+    while pool.take("w", 0, 0.001) is not None:
+        pass
+    pool.add_worker("idle", 1)
+
+    def recalls(now: float) -> list[int]:
+        return [
+            out.lease.id for out in choose_recalls(pool.recallable(["idle"]), pool.seconds_per_datum, idle=1, now=now)
+        ]
+
+    assert recalls(0.1) == []  # a millisecond of work: not worth a message
+    assert recalls(0.5) == [lease.id]  # it has stood still for half a second
+    assert lease.id not in recalls(1.0)
+    assert recalls(1.6) == [lease.id]  # not answered
+
+
+def test_nothing_is_recalled_for_a_worker_that_could_not_take_it() -> None:
+    pool = machine_pool(gpu=(1, {"gpu": 1}), idle=(1, {}))
+    offer(pool, "train", 2, gpus=1)
+    first = take(pool, "gpu")
+    pool.report(request("gpu", returned=(computed(first, 5.0),), stored=(stored(first),)), 5.0)
+    take(pool, "gpu", now=5.0)
+    assert list(pool.recallable(["idle"])) == []
+
+
+def test_the_backlog_tells_how_many_slots_it_is_worth() -> None:
+    pool = LeasePool()
+    assert pool.slots_wanted(5.0) == 0
+    offer(pool, "j", 1000)
+    assert pool.slots_wanted(5.0) == 1000  # nothing is known: a slot each
+    pool.add_worker("w", 1)
+    first = take(pool)
+    pool.report(request("w", returned=(computed(first, 0.1),), stored=(stored(first),)), 0.1)
+    assert pool.slots_wanted(5.0) == 20  # 99.9 s of work
+    assert pool.idle_workers() == ["w"]
+    take(pool)
+    assert pool.idle_workers() == []
+
+
+def test_a_million_datums_are_a_few_numbers_in_the_pool() -> None:
+    pool = LeasePool()
+    pool.add_worker("w", 16)
+    pool.offer(JobOffer(job="j", spec="s", pipeline="p"))
+    tracemalloc.start()
+    for number in range(250):
+        pool.add_block("j", f"{number:064x}", 4096)
+    for slot in range(16):
+        take(pool, slot=slot)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 250 * 1024
 
 
 @dataclass

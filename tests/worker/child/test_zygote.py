@@ -6,14 +6,19 @@ import tempfile
 import pytest
 
 from dmlpipe.worker.child.frames import FrameSocket, PeerClosedError, socket_pair
+from dmlpipe.worker.child.permits import PermitPipe
 from dmlpipe.worker.child.zygote import Zygote, ZygoteError
 from tests.worker.bench import start_zygote
 
 
 def spawn(zygote: Zygote) -> tuple[int, FrameSocket]:
     ours, theirs = socket_pair()
-    with tempfile.TemporaryFile() as log, theirs:
-        return zygote.spawn(theirs.fileno(), log.fileno()), FrameSocket(ours)
+    pipe = PermitPipe()
+    try:
+        with tempfile.TemporaryFile() as log, theirs:
+            return zygote.spawn(theirs.fileno(), log.fileno(), pipe.child_end), FrameSocket(ours)
+    finally:
+        pipe.close()
 
 
 def test_a_zygote_holds_neither_dask_nor_threads_nor_our_variables(zygote: Zygote) -> None:

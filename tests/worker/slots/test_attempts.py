@@ -56,3 +56,25 @@ def test_a_call_that_was_not_begun_is_made_again_for_free() -> None:
     assert attempts.take() == first == ((0,), 1)
     assert attempts.rest() == [1]
     assert attempts.take() is None
+
+
+def test_half_of_what_nobody_knows_anything_of_is_given_away() -> None:
+    attempts = Attempts(10, batch=2, tries=2, together=lambda a, b: True)
+    first = attempts.take()
+    assert first is not None
+    attempts.call_failed(first)
+    # Two halves of the failed call stay, and four whole calls wait behind them.
+    assert attempts.give_half() == [6, 7, 8, 9]
+    assert attempts.give_half() == [4, 5]
+    assert attempts.give_half() == [2, 3]
+    assert attempts.give_half() == []
+    assert attempts.rest() == [0, 1]
+
+
+def test_a_datum_that_was_tried_stays() -> None:
+    attempts = Attempts(1, tries=3, together=lambda a, b: True)
+    call = attempts.take()
+    assert call is not None
+    assert not attempts.failed(0)
+    assert attempts.give_half() == []
+    assert attempts.waiting == 1
