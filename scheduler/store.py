@@ -342,6 +342,32 @@ class Store(VersionedStore):
         self._need_pipeline(name)
         self.publish([r.PipelineStart(name=name)])
 
+    def tick(self, pipeline: str, input: str | None = None) -> list[str]:
+        """Make a tick of a cron input now, whatever its schedule; return the times of the ticks.
+
+        Parameters
+        ----------
+        input
+            Name of the input; None: each cron input of the pipeline.
+
+        Raises
+        ------
+        InvalidInputError
+            It has no such cron input (code ``bad-input``).
+        """
+        self._need_pipeline(pipeline)
+        names = [name for _, name, _ in self.state.crons(pipeline)]
+        if not names or input not in (None, *names):
+            what = f"no cron input {input!r}" if input else "no cron input"
+            raise InvalidInputError(
+                f"pipeline {pipeline!r} has {what}",
+                code=ErrorCode.BAD_INPUT,
+                hint=f"it has {', '.join(names)}" if names else None,
+            )
+        from .jobs.ticks import tick_by_hand
+
+        return tick_by_hand(self, self.state, pipeline, input)
+
     def delete_pipeline(self, name: str, *, keep_repo: bool = True) -> None:
         """Delete a pipeline; its output stays readable unless `keep_repo` is False.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..storage.store import Store
 from ..storage.trees.codetree import ValuesOnly, write_code
 from ..storage.trees.prolly import Tree
 from .inputs.expression import Array, Files, leaves
+from .inputs.standing import cron_inputs
 from .jobs.runs import OUTPUT_BRANCH
 from .pipelines.dag import DAG
 from .pipelines.spec import Claim, PipelineSpec, encode_pipeline, identity
@@ -236,11 +237,14 @@ def record(
                         spec="" if dry_run else store.nodes.put(encode_pipeline(spec)).hex(),
                         identity=identity(spec),
                         inputs=_branches(spec),
+                        quiet=_quiet(spec),
+                        crons=cron_inputs(spec.input),
                         dag=spec.dag,
                         packs=() if published else written.packs,
                         index="" if published else written.index,
                     )
                 )
+            records += _standing(state, records, spec)
             outcome.append(
                 Submitted(
                     name=spec.name,
@@ -269,6 +273,30 @@ def record(
 def _branches(spec: PipelineSpec) -> tuple[tuple[str, str], ...]:
     found = {(leaf.repo, leaf.branch): None for leaf in leaves(spec.input) if isinstance(leaf, Files | Array)}
     return tuple(found)
+
+
+def _quiet(spec: PipelineSpec) -> tuple[tuple[str, str], ...]:
+    """Branches that every input which reads them is quiet about."""
+    found: dict[tuple[str, str], bool] = {}
+    for leaf in leaves(spec.input):
+        if isinstance(leaf, Files | Array):
+            quiet = isinstance(leaf, Files) and leaf.quiet
+            found[leaf.repo, leaf.branch] = quiet and found.get((leaf.repo, leaf.branch), True)
+    return tuple(branch for branch, quiet in found.items() if quiet)
+
+
+def _standing(state: State, records: Sequence[r.Record], spec: PipelineSpec) -> Iterator[r.Record]:
+    """What a version's inputs need: repos for ticks, rules by which branches follow others."""
+    made = {record.repo for record in records if isinstance(record, r.RepoCreate)}
+    for cron in cron_inputs(spec.input):
+        if state.repo(cron.repo) is None and cron.repo not in made:
+            made.add(cron.repo)
+            yield r.RepoCreate(repo=cron.repo, description=f"ticks of {spec.name}")
+    for leaf in leaves(spec.input):
+        if isinstance(leaf, Files) and leaf.trigger is not None:
+            known = state.trigger(leaf.repo, leaf.branch)
+            if known is None or known.trigger != leaf.trigger:
+                yield r.TriggerSet(repo=leaf.repo, branch=leaf.branch, trigger=leaf.trigger)
 
 
 def _compare(spec: PipelineSpec, old: PipelineSpec | None) -> tuple[str, tuple[str, ...]]:
@@ -310,8 +338,17 @@ def _check(state: State, built: Built) -> None:
                 code=ErrorCode.NAME_CLASH,
                 hint="rename the pipeline or the repo",
             )
+        ticks = {cron.repo for cron in cron_inputs(spec.input)}
+        for repo_name in sorted(ticks):
+            holder = state.repo(repo_name)
+            if repo_name in given or (holder is not None and holder.pipeline):
+                raise InvalidInputError(
+                    f"pipeline {spec.name!r} would keep ticks in repo {repo_name!r}, which a pipeline writes",
+                    code=ErrorCode.NAME_CLASH,
+                    hint="give the cron input another repo=",
+                )
         for repo_name, _ in _branches(spec):
-            if repo_name not in given and state.repo(repo_name) is None:
+            if repo_name not in given and repo_name not in ticks and state.repo(repo_name) is None:
                 known = [name for name, _ in state.repos()] + list(given)
                 near = nearest(repo_name, known)
                 raise NotFoundError(

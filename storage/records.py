@@ -79,7 +79,53 @@ class TagSet(_Record, frozen=True, tag="tag.set"):
     commit: str
 
 
+class Trigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When a branch takes the head of another branch of its repo: once one of the conditions holds."""
+
+    on: str = "master"
+    """The branch that is followed."""
+    size: int = 0
+    """It has grown by so many bytes; 0: no such condition."""
+    commits: int = 0
+    """So many commits were made; 0: no such condition."""
+    rate: str = ""
+    """This schedule had a time since; empty: no such condition."""
+    cron: str = ""
+    """A schedule: at its times, and by no other condition."""
+    all: bool = False
+    """All of the conditions must hold."""
+
+
+class TriggerSet(_Record, frozen=True, tag="trigger.set"):
+    """A branch follows another one from here on; None: it does not."""
+
+    repo: str
+    branch: str
+    trigger: Trigger | None = None
+
+
+class TriggerTick(_Record, frozen=True, tag="trigger.tick"):
+    """A time of a trigger's `cron` came: the branch takes the head. The fold drops one that is not newer."""
+
+    repo: str
+    branch: str
+    time: str
+
+
 # --- ledger records: pipelines and work -------------------------------------------------------------------------
+
+
+class CronInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A schedule whose ticks a pipeline reads."""
+
+    name: str
+    """Of the input."""
+    repo: str
+    spec: str
+    start: str = ""
+    """Ticks count from here; empty: from the entry that first has this input."""
+    overwrite: bool = False
+    """A tick takes the place of the one before it."""
 
 
 class PipelineSet(_Record, frozen=True, tag="pipeline.set"):
@@ -95,6 +141,9 @@ class PipelineSet(_Record, frozen=True, tag="pipeline.set"):
     dag: str = ""
     packs: tuple[str, ...] = ()
     index: str = ""
+    quiet: tuple[tuple[str, str], ...] = ()
+    """Of `inputs`, those whose new commits start no job."""
+    crons: tuple[CronInput, ...] = ()
 
 
 class PipelineDelete(_Record, frozen=True, tag="pipeline.delete"):
@@ -137,11 +186,15 @@ class Retry(_Record, frozen=True, tag="retry"):
 
 
 class Tick(_Record, frozen=True, tag="tick"):
-    """A cron input's tick, keyed by (input, scheduled time); the fold drops a duplicate. Reserved."""
+    """A cron input's tick, keyed by (input, scheduled time); the same entry holds its commit.
+
+    Unless it was made by hand, it is invalid if its time is not after that of the last one: the fold drops a duplicate.
+    """
 
     pipeline: str
     input: str
     time: str
+    manual: bool = False
 
 
 class ControllerTake(_Record, frozen=True, tag="controller.take"):
@@ -409,6 +462,8 @@ Record = (
     | Release
     | Retry
     | Tick
+    | TriggerSet
+    | TriggerTick
     | ControllerTake
     | ControllerEnd
     | RunStart
@@ -545,6 +600,27 @@ class PipelineState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """`identity` and each `repo@branch`, as of the last job that ended; None: never, or to be tried again."""
     last_job: str = ""
     last_state: str = ""
+    quiet: tuple[tuple[str, str], ...] = ()
+
+
+class CronState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A cron input of a pipeline, and how far it has ticked."""
+
+    repo: str
+    spec: str
+    since: str
+    """Ticks are due after this time: the start, or the last tick."""
+    overwrite: bool = False
+    start: str = ""
+    """As given."""
+
+
+class TriggerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The rule that a branch follows."""
+
+    trigger: Trigger
+    since: str
+    """When it was set, or last ticked."""
 
 
 class VersionState(msgspec.Struct, frozen=True, kw_only=True):
@@ -615,7 +691,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     n: int
     hash: str
     kind: str
-    """`ref`, `pipeline`, `revert`, `release`, `retry`, `start`, `tick`."""
+    """`ref`, `pipeline`, `revert`, `release`, `retry`, `start`, `tick`, `trigger`."""
     subject: str
     """`repo@branch` or the pipeline's name."""
 

@@ -20,6 +20,8 @@ import msgspec
 
 from . import records as r
 from .errors import ConflictError, DmlpipeError, ErrorCode, HeldError, InvalidInputError, NotFoundError
+from .schedule import parse_time
+from .triggers import check_trigger, holds
 
 _T = TypeVar("_T")
 
@@ -169,6 +171,20 @@ class State:
         for _, head in self._names(f"hist/{repo}/{branch}/", r.HeadState):
             yield head
 
+    def trigger(self, repo: str, branch: str) -> r.TriggerState | None:
+        """The rule that a branch follows, or None."""
+        return self._value(f"trigger/{repo}/{branch}", r.TriggerState)
+
+    def triggers(self, repo: str) -> dict[str, r.TriggerState]:
+        """Branch to the rule that it follows."""
+        return dict(self._names(f"trigger/{repo}/", r.TriggerState))
+
+    def all_triggers(self) -> Iterator[tuple[str, str, r.TriggerState]]:
+        """(repo, branch, rule) of every branch that follows one."""
+        for name, trigger in self._names("trigger/", r.TriggerState):
+            repo, _, branch = name.partition("/")
+            yield repo, branch, trigger
+
     def tag(self, repo: str, tag: str) -> str | None:
         """Commit id of a tag."""
         return self._text(f"tag/{repo}/{tag}")
@@ -218,6 +234,17 @@ class State:
         """Pipelines that read the branch."""
         prefix = f"reads/{repo}/{branch}/".encode()
         return [key[len(prefix) :].decode() for key, _ in self.scan(prefix)]
+
+    def cron(self, pipeline: str, input: str) -> r.CronState | None:
+        """A cron input of a pipeline, or None."""
+        return self._value(f"cron/{pipeline}/{input}", r.CronState)
+
+    def crons(self, pipeline: str | None = None) -> Iterator[tuple[str, str, r.CronState]]:
+        """(pipeline, input, cron) of every cron input; of one pipeline if named."""
+        for name, cron in self._names("cron/", r.CronState):
+            owner, _, input = name.partition("/")
+            if pipeline in (None, owner):
+                yield owner, input, cron
 
     def context(self, key: str) -> r.Context | None:
         """The context record of K (hex)."""
@@ -426,6 +453,8 @@ def _fold(s: _Scratch, record: r.Record, entry: r.Entry, entry_hash: str) -> Non
                 s.drop(f"branch/{record.repo}/{branch}")
             for tag in s.tags(record.repo):
                 s.drop(f"tag/{record.repo}/{tag}")
+            for branch in s.triggers(record.repo):
+                s.drop(f"trigger/{record.repo}/{branch}")
         case r.CommitMade():
             _fold_commit(s, record, entry)
         case r.RefSet():
@@ -458,7 +487,11 @@ def _fold(s: _Scratch, record: r.Record, entry: r.Entry, entry_hash: str) -> Non
             s.put(f"job/{record.job}", msgspec.structs.replace(job, stop=record.why))
         case r.CommitDrop() | r.KeepSet() | r.GcSweep() | r.GcDone():
             _fold_space(s, record, entry)
-        case r.Tick() | r.Damage() | r.Repair() | r.Redact():
+        case r.Tick():
+            _fold_tick(s, record)
+        case r.TriggerSet() | r.TriggerTick():
+            _fold_trigger(s, record, entry, entry_hash)
+        case r.Damage() | r.Repair() | r.Redact():
             raise InvalidInputError(
                 f"record {record.__struct_config__.tag!r} is reserved in this format version", code=ErrorCode.FORMAT
             )
@@ -491,19 +524,106 @@ def _fold_ref(s: _Scratch, record: r.RefSet, entry: r.Entry, entry_hash: str) ->
         raise ConflictError(
             f"{record.repo}@{record.branch} is at {head[:12] or 'no commit'}, not at {record.old[:12] or 'no commit'}"
         )
-    key = f"branch/{record.repo}/{record.branch}"
     if record.new:
         _need_commit(s, record.repo, record.new)
-        s.put_text(key, record.new)
-        s.put(f"hist/{record.repo}/{record.branch}/{_down(entry.n)}", r.HeadState(n=entry.n, commit=record.new))
+        _move(s, record.repo, record.branch, record.new, entry)
     else:
-        s.drop(key)
+        s.drop(f"branch/{record.repo}/{record.branch}")
+        s.drop(f"trigger/{record.repo}/{record.branch}")
     # What a job publishes belongs to its run; everything else that moves a branch somebody reads is a cause.
-    if any(isinstance(other, r.JobDone) for other in entry.recs):
+    if not any(isinstance(other, r.JobDone) for other in entry.recs):
+        tells = {r.Hold: "revert", r.Tick: "tick"}
+        kind = next((tells[type(other)] for other in entry.recs if type(other) in tells), "ref")
+        _add_ref_cause(s, entry, entry_hash, kind, record.repo, record.branch)
+    # A commit is evaluated; a branch that is moved by hand is not.
+    if any(isinstance(o, r.CommitMade) and (o.repo, o.id) == (record.repo, record.new) for o in entry.recs):
+        _follow(s, record.repo, record.branch, entry, entry_hash)
+
+
+def _move(s: _Scratch, repo: str, branch: str, commit: str, entry: r.Entry) -> None:
+    s.put_text(f"branch/{repo}/{branch}", commit)
+    s.put(f"hist/{repo}/{branch}/{_down(entry.n)}", r.HeadState(n=entry.n, commit=commit))
+
+
+def _add_ref_cause(s: _Scratch, entry: r.Entry, entry_hash: str, kind: str, repo: str, branch: str) -> None:
+    """A branch moved; where only pipelines read it that this starts nothing for, that is no cause."""
+    for name in s.readers(repo, branch):
+        pipeline = s.pipeline(name)
+        if pipeline is not None and (repo, branch) not in pipeline.quiet:
+            _add_cause(s, entry, entry_hash, kind, f"{repo}@{branch}")
+            return
+
+
+def _follow(s: _Scratch, repo: str, on: str, entry: r.Entry, entry_hash: str) -> None:
+    """Move the branches whose rule holds now that branch `on` has a new head, and those that follow them."""
+    head = s.head(repo, on) or ""
+    new = _need_commit(s, repo, head)
+    for branch, state in s.triggers(repo).items():
+        if state.trigger.on != on:
+            continue
+        before = s.head(repo, branch) or ""
+        old = s.commit(repo, before) if before else None
+        if before != head and holds(
+            state.trigger,
+            grown=new.size - (old.size if old else 0),
+            commits=_commits_since(s, repo, on, before, state.trigger.commits),
+            since=old.time if old else state.since,
+            now=entry.ts,
+        ):
+            _take_head(s, repo, branch, head, entry, entry_hash)
+
+
+def _commits_since(s: _Scratch, repo: str, branch: str, before: str, limit: int) -> int:
+    """How many heads the branch had since `before`; no more than `limit` are counted."""
+    found = 0
+    for head in s.history(repo, branch) if limit else ():
+        if head.commit == before or found == limit:
+            break
+        found += 1
+    return found
+
+
+def _take_head(s: _Scratch, repo: str, branch: str, head: str, entry: r.Entry, entry_hash: str) -> None:
+    _move(s, repo, branch, head, entry)
+    _add_ref_cause(s, entry, entry_hash, "trigger", repo, branch)
+    _follow(s, repo, branch, entry, entry_hash)
+
+
+def _fold_trigger(s: _Scratch, record: r.TriggerSet | r.TriggerTick, entry: r.Entry, entry_hash: str) -> None:
+    key = f"trigger/{record.repo}/{record.branch}"
+    if isinstance(record, r.TriggerSet):
+        repo = _need_repo(s, record.repo)
+        if record.trigger is None:
+            s.drop(key)
+            return
+        if repo.pipeline and record.branch == "master":
+            raise InvalidInputError(f"{record.repo}@master is published by pipeline {repo.pipeline!r}: it follows none")
+        others = {branch: state.trigger for branch, state in s.triggers(record.repo).items()}
+        check_trigger(record.repo, record.branch, record.trigger, others)
+        s.put(key, r.TriggerState(trigger=record.trigger, since=entry.ts))
         return
-    if s.readers(record.repo, record.branch):
-        kind = "revert" if any(isinstance(other, r.Hold) for other in entry.recs) else "ref"
-        _add_cause(s, entry, entry_hash, kind, f"{record.repo}@{record.branch}")
+    state = s.trigger(record.repo, record.branch)
+    if state is None or not state.trigger.cron:
+        raise NotFoundError(f"{record.repo}@{record.branch} follows no schedule", code=ErrorCode.NO_BRANCH)
+    if parse_time(record.time) <= parse_time(state.since):
+        raise ConflictError(f"{record.repo}@{record.branch} has ticked at {state.since} already")
+    s.put(key, msgspec.structs.replace(state, since=record.time))
+    head = s.head(record.repo, state.trigger.on)
+    if head is not None and head != s.head(record.repo, record.branch):
+        _take_head(s, record.repo, record.branch, head, entry, entry_hash)
+
+
+def _fold_tick(s: _Scratch, record: r.Tick) -> None:
+    cron = s.cron(record.pipeline, record.input)
+    if cron is None:
+        raise NotFoundError(
+            f"pipeline {record.pipeline!r} has no cron input {record.input!r}", code=ErrorCode.NO_PIPELINE
+        )
+    if record.manual:
+        return
+    if parse_time(record.time) <= parse_time(cron.since):
+        raise ConflictError(f"input {record.input!r} of {record.pipeline!r} has ticked at {record.time} already")
+    s.put(f"cron/{record.pipeline}/{record.input}", msgspec.structs.replace(cron, since=record.time))
 
 
 def _add_cause(s: _Scratch, entry: r.Entry, entry_hash: str, kind: str, subject: str) -> None:
@@ -525,6 +645,7 @@ def _fold_pipeline(
             pipeline = _need_pipeline(s, record.name)
             for repo, branch in pipeline.inputs:
                 s.drop(f"reads/{repo}/{branch}/{record.name}")
+            _set_crons(s, record.name, (), entry)
             s.drop(f"pipe/{record.name}")
         case r.PipelineStop():
             pipeline = _need_pipeline(s, record.name)
@@ -566,7 +687,9 @@ def _fold_pipeline_set(s: _Scratch, record: r.PipelineSet, entry: r.Entry, entry
         inputs=record.inputs,
         dag=record.dag,
         n=entry.n,
+        quiet=record.quiet,
     )
+    _set_crons(s, record.name, record.crons, entry)
     if before is not None:
         after = msgspec.structs.replace(
             after,
@@ -584,6 +707,22 @@ def _fold_pipeline_set(s: _Scratch, record: r.PipelineSet, entry: r.Entry, entry
     )
     _fold_content(s, entry, record.packs, record.index)
     _add_cause(s, entry, entry_hash, "pipeline", record.name)
+
+
+def _set_crons(s: _Scratch, pipeline: str, crons: Sequence[r.CronInput], entry: r.Entry) -> None:
+    """Ticks go on from the last one, unless they are kept elsewhere now or begin later."""
+    before = {name: cron for _, name, cron in s.crons(pipeline)}
+    for name in before.keys() - {cron.name for cron in crons}:
+        s.drop(f"cron/{pipeline}/{name}")
+    for cron in crons:
+        old = before.get(cron.name)
+        since = cron.start or entry.ts
+        if old is not None and old.repo == cron.repo:
+            since = max(old.since, cron.start or old.since, key=parse_time) if cron.start != old.start else old.since
+        s.put(
+            f"cron/{pipeline}/{cron.name}",
+            r.CronState(repo=cron.repo, spec=cron.spec, since=since, overwrite=cron.overwrite, start=cron.start),
+        )
 
 
 def _fold_control(

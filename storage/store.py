@@ -45,7 +45,7 @@ from .objects.value import WHOLE_MAX_BYTES
 from .provenance.derivation import Derivation
 from .provenance.explain import CONTENT_PREFIX_MIN, find_content, impact, why
 from .provenance.proof import prove
-from .records import Commit, Entry, JobState, Record, RefSet, RepoCreate, RepoDelete, TagSet
+from .records import Commit, Entry, JobState, Record, RefSet, RepoCreate, RepoDelete, TagSet, Trigger, TriggerSet
 from .refs import (
     DEFAULT_BRANCH,
     CommitRef,
@@ -303,6 +303,10 @@ class Store:
         """Append a ledger entry; see `Ledger.append`."""
         return self.ledger.append(build, sync=sync)
 
+    def now(self) -> str:
+        """Return the time by the store's clock: UTC, ISO 8601."""
+        return self._clock()
+
     # --- content --------------------------------------------------------------------------------------------------
 
     def tree(self, root: str | bytes = "") -> Tree:
@@ -407,6 +411,27 @@ class Store:
 
         self.ledger.try_append(build)
         return CommitRef(repo, commit)
+
+    def set_trigger(self, repo: str, branch: str, trigger: Trigger | None) -> None:
+        """Let a branch follow another one of its repo by a rule; None: no longer.
+
+        The branch need not exist: it begins when the rule first holds. Rules are evaluated by commits, not by
+        branches that are moved by hand.
+
+        Raises
+        ------
+        InvalidInputError
+            The rule is none, or branches would follow each other in a circle (code ``bad-spec``).
+        """
+        check_name(branch, "branch")
+
+        def build(state: State) -> Sequence[Record]:
+            need_repo(state, repo)
+            known = state.trigger(repo, branch)
+            same = known.trigger == trigger if known is not None else trigger is None
+            return [] if same else [TriggerSet(repo=repo, branch=branch, trigger=trigger)]
+
+        self.ledger.try_append(build)
 
     def delete_branch(self, repo: str, branch: str) -> None:
         """Delete a branch; its commits stay."""

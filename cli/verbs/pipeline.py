@@ -1,4 +1,4 @@
-"""`pipeline`: list, inspect, stop, start, reprocess, delete."""
+"""`pipeline`: list, inspect, stop, start, tick, reprocess, delete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..text import short, when
 
 @click.group("pipeline", cls=Noun)
 def command() -> None:
-    """list, inspect, stop, start, reprocess, delete."""
+    """list, inspect, stop, start, tick, reprocess, delete."""
 
 
 @command.command("list")
@@ -88,6 +88,18 @@ def start(app: App, name: str) -> None:
     """Start jobs again."""
     app.store().start_pipeline(name)
     _told(app, name, "started")
+
+
+@command.command("tick")
+@click.argument("name", metavar="PIPELINE")
+@click.argument("input", required=False, metavar="[INPUT]")
+@click.pass_obj
+def tick(app: App, name: str, input: str | None) -> None:
+    """Make a tick of its cron input now (of INPUT; default: of each)."""
+    for time in app.store().tick(name, input):
+        if app.json:
+            app.emit({"pipeline": name, "tick": time})
+        app.say(f"{name} ticked at {time}; next: dmlpipe run")
 
 
 @command.command("reprocess")

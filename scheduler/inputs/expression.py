@@ -16,10 +16,13 @@ import msgspec
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.glob import compile_glob
 from ...storage.paths import normalize_folder
+from ...storage.records import Trigger
 from ...storage.refs import DEFAULT_BRANCH, check_name
+from ...storage.triggers import check_trigger
 
 __all__ = [
     "Array",
+    "Cron",
     "Cross",
     "Files",
     "Group",
@@ -66,6 +69,16 @@ _DTYPES = (
 )
 
 
+class Cron(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The schedule whose ticks a repo holds."""
+
+    spec: str
+    start: str = ""
+    """Ticks count from here, RFC 3339; empty: from the pipeline's first version."""
+    overwrite: bool = False
+    """A tick takes the place of the one before it."""
+
+
 class Files(msgspec.Struct, frozen=True, kw_only=True, tag="files", omit_defaults=True):
     """Files of a repo that a glob matches: one datum per match."""
 
@@ -79,6 +92,13 @@ class Files(msgspec.Struct, frozen=True, kw_only=True, tag="files", omit_default
     """Of specs: the same for a group without `by`."""
     folders: bool = False
     """Folders match a ``**``, too: Pachyderm's reading of it."""
+    reference: bool = False
+    """Content does not count: a change of it alone makes no datum run."""
+    quiet: bool = False
+    """A new commit starts no job by itself; the next job sees it."""
+    cron: Cron | None = None
+    trigger: Trigger | None = None
+    """The rule by which the branch follows another one."""
 
 
 class Array(msgspec.Struct, frozen=True, kw_only=True, tag="array", omit_defaults=True):
@@ -145,7 +165,15 @@ class Like(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def files(
-    repo: str, glob: str = "/", *, name: str | None = None, branch: str = DEFAULT_BRANCH, folders: bool = False
+    repo: str,
+    glob: str = "/",
+    *,
+    name: str | None = None,
+    branch: str = DEFAULT_BRANCH,
+    folders: bool = False,
+    reference: bool = False,
+    propagate: bool = True,
+    trigger: Trigger | None = None,
 ) -> Files:
     """Files of a repo: one datum per file or folder that `glob` matches.
 
@@ -160,6 +188,12 @@ def files(
         What the transform calls it; default: the repo's name.
     folders
         Folders match a ``**``, too, as in Pachyderm; then datums overlap.
+    reference
+        Its content does not count: a change of it alone makes no datum run.
+    propagate
+        False: a new commit starts no job by itself; the next job sees it.
+    trigger
+        `branch` follows another branch by this rule, see `dml.trigger`.
 
     Examples
     --------
@@ -168,8 +202,18 @@ def files(
     """
     check_name(repo)
     check_name(branch, "branch")
-    pattern = compile_glob(glob).pattern
-    return Files(repo=repo, glob=pattern, name=_name(name, repo), branch=branch, folders=folders)
+    if trigger is not None:
+        check_trigger(repo, branch, trigger)
+    return Files(
+        repo=repo,
+        glob=compile_glob(glob).pattern,
+        name=_name(name, repo),
+        branch=branch,
+        folders=folders,
+        reference=reference,
+        quiet=not propagate,
+        trigger=trigger,
+    )
 
 
 def array(
@@ -527,7 +571,7 @@ def _reading(leaf: Leaf) -> list[Any]:
     """How a leaf reads its commit, without names."""
     match leaf:
         case Files():
-            return ["files", leaf.glob, leaf.join_on, leaf.group_by, leaf.folders]
+            return ["files", leaf.glob, leaf.join_on, leaf.group_by, leaf.folders, leaf.reference]
         case Array():
             return ["array", leaf.path, leaf.halo]
         case Values():

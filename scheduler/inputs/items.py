@@ -89,11 +89,8 @@ class FileSource:
     glob: Glob
     tree: Tree | None
     """None: the branch has no commit, and there is no piece."""
-
-    @classmethod
-    def bind(cls, name: str, glob: Glob, tree: Tree | None) -> FileSource:
-        """Bind a glob to a commit's tree."""
-        return cls(name, glob, tree)
+    reference: bool = False
+    """Content does not count: pieces have an empty content id."""
 
     def pieces(self) -> Iterator[Piece]:
         """Every match; reads the whole content ids of folders, hence all paths below them."""
@@ -197,8 +194,10 @@ class FileSource:
     def _piece(self, tree: Tree, path: str, value: bytes | None, captures: dict[str, str]) -> Piece:
         key = path.encode()
         if value is not None:
-            return Piece(key, Item(path, "f", value, captures), value)
+            return Piece(key, Item(path, "f", value, captures), b"" if self.reference else value)
         folder = key + b"/" if key else b""
+        if self.reference:
+            return Piece(folder, Item(path, "d", tree.root, captures), b"")
         content = tree.subtree(folder).root if folder else tree.root
         return Piece(folder, Item(path, "d", tree.root, captures), content)
 

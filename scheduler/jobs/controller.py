@@ -8,6 +8,7 @@ One class serves `run` (ends when nothing is left to do) and `up` (goes on). Rul
 3. Every record carries the controller's epoch; losing the epoch ends the controller (`HeldError`).
 4. The executor is made when the first datum has to be computed, not before.
 5. A controller that ends in the middle leaves `job.start` open; the next one resumes the job from its segments.
+6. Ticks are made before anything is decided: `run` makes those that are due when it begins, `up` as they come.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from ..report import (
 from .epoch import Heartbeat, is_alive, take
 from .jobrun import Ending, JobRun, bind_inputs, is_single
 from .runs import RunStep, StartJob, describe_cause, next_step, plan_run, topological, wants_retry, without_data
+from .ticks import due_ticks, make_tick, make_trigger_ticks, trigger_ticks
 
 logger = logging.getLogger(__name__)
 
@@ -136,13 +138,16 @@ class Controller:
             The executor cannot go on. Finished results are kept; the next run resumes.
         """
         began = time.monotonic()
+        now = self.store.now()
         try:
             self._retry_failed()
+            self._tick(now)
             while True:
                 self._settle()
-                if not self._jobs:
+                if self._jobs:
+                    self._work_once()
+                elif not self._tick(now):
                     break
-                self._work_once()
             return RunSummary(
                 runs=tuple(self._runs),
                 jobs=tuple(self._ended),
@@ -170,7 +175,7 @@ class Controller:
                     self._settle()
                     if self._jobs:
                         self._work_once()
-                    else:
+                    elif not self._tick(self.store.now()):
                         self.store.ledger.wait(self.store.state.n, _IDLE_WAIT_S)
                 except ClusterError as error:
                     self._tell(Notice(text=f"the cluster failed: {error}; its jobs are taken up again"))
@@ -215,6 +220,17 @@ class Controller:
                     text=f"{job.spec.name}: {kept:,} of {job.plan.total:,} results are kept; the next run goes on there"
                 )
             )
+
+    def _tick(self, now: str) -> bool:
+        """Make the ticks that are due by `now`, unless a run is under way; return whether there were any."""
+        state = self.store.refresh()
+        if self._jobs or state.open_run() is not None:
+            return False
+        due = list(due_ticks(state, now))
+        if (due or trigger_ticks(state, now)) and self._epoch is None:
+            self._may_take(state)
+        made = [make_tick(self.store, tick) for tick in due]
+        return any([*made, make_trigger_ticks(self.store, state, now)])
 
     # --- deciding -----------------------------------------------------------------------------------------
 
@@ -277,7 +293,7 @@ class Controller:
                 draft.reports.append(
                     RunBegan(
                         run=run,
-                        causes=tuple(describe_cause(cause) for cause in causes),
+                        causes=tuple(dict.fromkeys(describe_cause(cause) for cause in causes)),
                         pipelines=tuple(name for name in topological(pipelines) if name in due),
                     )
                 )

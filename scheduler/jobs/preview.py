@@ -26,6 +26,7 @@ from ..planning.reasons import Why, explain
 from ..planning.summary import PlanSummary, summarize
 from .jobrun import bind_inputs, is_single
 from .runs import OUTPUT_BRANCH, wants_retry, why_due
+from .ticks import count_due
 
 _JOBS_TIMED = 8
 """Recent jobs that an estimate looks at."""
@@ -186,10 +187,14 @@ def _plan_one(
         for leaf in leaves(spec.input)
         if isinstance(leaf, Files | Array)
     }
+    ticks = count_due(state, name, store.now()) if recorded is not None else 0
     unsure = [repo for repo in upstream if above[repo].status in ("would run", "if")]
     missing = [branch for branch, commit in heads.items() if not commit]
     if unsure and any(branch.rpartition("@")[0] in unsure for branch in missing):
         return PipelinePlan(name, "if", if_upstream=", ".join(unsure), detail="runs when its inputs exist")
+    if ticks and recorded is not None and recorded.hold is None:
+        detail = f"{ticks:,} tick{'s' if ticks > 1 else ''} due"
+        return PipelinePlan(name, "would run", total=ticks, run=ticks, reasons=((detail, ticks, ""),))
     if missing:
         wait = missing[0].removesuffix("@master")
         return PipelinePlan(name, "waits for data", detail=f"no commit in {wait}")

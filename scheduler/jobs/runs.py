@@ -10,6 +10,7 @@ Rules
    revert.
 3. Inside a run a pipeline waits until everything above it is decided. A job that failed makes its consumers
    unrunnable in that run; later runs use the last good head.
+   A new commit in a *quiet* input makes nothing due; the next job sees it.
 4. A held or stopped pipeline is never due; what arrives meanwhile is not considered, so that it is due afterwards.
 """
 
@@ -173,7 +174,9 @@ def next_step(
             )
             for repo, branch in pipeline.inputs
         }
-        failed = next((bad[upstream] for upstream in above if upstream in bad), None)
+        # A quiet input starts nothing: what failed there leaves its last good head, which the next job reads.
+        loud = [repo for repo in above if (repo, OUTPUT_BRANCH) not in pipeline.quiet]
+        failed = next((bad[upstream] for upstream in loud if upstream in bad), None)
         if failed is not None and not (pipeline.hold or pipeline.stopped):
             skip.append(SkipJob(job_id(run, name, version), name, version, heads, failed))
             bad[name] = failed
@@ -201,10 +204,13 @@ def why_due(
     recorded = state.version(name, version)
     identity = recorded.identity if recorded else pipeline.identity
     considered = pipeline.considered
+    quiet = {f"{repo}@{branch}" for repo, branch in pipeline.quiet}
     if considered is None:
         return ("first run" if not pipeline.last_job else "tried again",)
     why = [
-        f"input {branch.removesuffix('@master')} changed" for branch in heads if considered.get(branch) != heads[branch]
+        f"input {branch.removesuffix('@master')} changed"
+        for branch in heads
+        if considered.get(branch) != heads[branch] and branch not in quiet
     ]
     if considered.get(IDENTITY) != identity:
         why.insert(0, "pipeline changed")
@@ -278,6 +284,10 @@ def describe_cause(cause: Cause) -> str:
             return f"release of {subject}"
         case "retry":
             return f"retry of {subject}"
+        case "tick":
+            return f"tick of {subject}"
+        case "trigger":
+            return f"trigger of {subject}"
         case _:
             return f"{cause.kind} of {subject}"
 

@@ -24,6 +24,7 @@ from ..identity.bundle import git_state
 from ..identity.source import Project, find_root
 from ..inputs.expression import Array, Cross, Group, Input, Join, Like, Union, Values, leaves
 from ..inputs.expression import Files as FilesInput
+from ..inputs.standing import with_cron_repos
 from .declared import Declared, Home, PutBundle, check_parameters, command_spec, make_options, python_spec
 from .fresh import FreshModules
 from .signature import FileMapping as Files
@@ -170,7 +171,7 @@ class DAG:
             self._add(
                 Declared(
                     name=check_name(label, "pipeline"),
-                    input=input,
+                    input=with_cron_repos(input, label),
                     options=options,
                     transform=transform,
                     signature=signature,
@@ -244,7 +245,7 @@ class DAG:
         self._add(
             Declared(
                 name=check_name(name, "pipeline"),
-                input=input,
+                input=with_cron_repos(input, name),
                 options=options,
                 transform=_command(name, command),
                 env=env,

@@ -107,6 +107,8 @@ def expression(node: Input) -> Any:
                 keys = {"join_on": node.join_on, "group_by": node.group_by}
             if node.folders:
                 keys["folders"] = True
+            if node.reference:
+                keys["reference"] = True
             return ["files", node.name or node.repo, node.glob, *([keys] if keys else [])]
         case Array():
             return ["array", node.name or node.repo, node.path, list(node.halo)]

@@ -209,7 +209,8 @@ def _source(entry: Placed, trees: Mapping[str, Tree | None], read: Callable[[byt
     leaf = entry.leaf
     match leaf:
         case Files():
-            return FileSource.bind(leaf.name, compile_glob(leaf.glob, folders=leaf.folders), trees[entry.label])
+            glob = compile_glob(leaf.glob, folders=leaf.folders)
+            return FileSource(leaf.name, glob, trees[entry.label], leaf.reference)
         case Array():
             return ArraySource.bind(leaf.name, leaf.path, leaf.halo, trees[entry.label], read)
         case Values():

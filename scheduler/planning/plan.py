@@ -402,11 +402,16 @@ def _why_changed(order: Sequence[str], old: Combination | None, new: Combination
 
 def _constants(node: Input, bindings: Mapping[str, InputBinding]) -> dict[str, bytes]:
     whole = constants(node)
-    return {name: _content(bindings[name]) for name in scope(node).slots if name in whole}
+    found = {}
+    for name, slot in scope(node).slots.items():
+        if name in whole:
+            leaf = slot.leaves[0]
+            found[name] = _content(bindings[name], reference=isinstance(leaf, Files) and leaf.reference)
+    return found
 
 
-def _content(binding: InputBinding) -> bytes:
-    if not binding.commit:
+def _content(binding: InputBinding, *, reference: bool) -> bytes:
+    if not binding.commit or reference:
         return b""
     return from_hex(binding.tree) if binding.tree else EMPTY
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...storage.records import InputBinding
-from ..inputs.expression import canonical_json, constants, followed, placed
+from ..inputs.expression import Files, canonical_json, constants, followed, placed
 from ..pipelines.spec import Definition, PipelineSpec, expression
 
 __all__ = ["Reason", "Why", "explain"]
@@ -100,7 +100,9 @@ def explain(
         found.append(Why(Reason.FORCED))
     before = {binding.name: binding for binding in old_inputs}
     whole = constants(spec.input)
-    for name in followed(spec.input):
+    for name, leaf in followed(spec.input).items():
+        if isinstance(leaf, Files) and leaf.reference:
+            continue
         binding, earlier = bindings.get(name), before.get(name)
         if name in whole and binding is not None and earlier is not None and binding.tree != earlier.tree:
             found.append(Why(Reason.CONSTANT_CHANGED, _commits(earlier, binding)))

@@ -8,7 +8,9 @@ from typing import TypeVar
 import msgspec
 
 from ...storage.errors import InvalidInputError
+from ...storage.records import Trigger
 from ..inputs.expression import MEMBERS_MAX, Cross, Group, Input, Join, Union, files, leaves, scope
+from ..inputs.standing import cron, trigger, with_cron_repos
 from .fields import Fields
 
 _T = TypeVar("_T")
@@ -17,15 +19,14 @@ _INPUT_KINDS = ("pfs", "cross", "join", "group", "union", "cron")
 _COMBINED: dict[str, Callable[..., Input]] = {"cross": Cross, "join": Join, "group": Group, "union": Union}
 _PFS_USED = (
     *("project", "name", "repo", "repo_type", "branch", "glob", "lazy", "commit"),
-    *("join_on", "outer_join", "group_by", "glob_dirs"),
+    *("join_on", "outer_join", "group_by", "glob_dirs", "reference", "propagation_spec", "trigger"),
 )
 _PFS_NOT_YET = {
     "empty_files": "",
     "s3": "",
-    "trigger": "",
-    "propagation_spec": "",
-    "reference": "",
 }
+_TRIGGER = ("branch", "all", "rate_limit_spec", "size", "commits", "cron_spec")
+_CRON = ("project", "name", "repo", "spec", "start", "overwrite", "commit")
 
 
 def read_input(data: object, *, pipeline: str, where: str, notices: list[str]) -> Input:
@@ -47,6 +48,7 @@ class _InputReader:
         self.name = name
         self.where = where
         self.notices = notices
+        self.triggers = 0
 
     def read(self, data: object, path: str) -> tuple[Input, bool]:
         """An input, and whether a file of it has `outer_join`."""
@@ -58,8 +60,8 @@ class _InputReader:
         kind = kinds[0]
         if kind == "pfs":
             return self._pfs(fields.value("pfs"), f"{path}.pfs")
-        if kind not in _COMBINED:
-            raise fields.unsupported(kind, f"there are pfs, {', '.join(_COMBINED)}")
+        if kind == "cron":
+            return self._cron(fields.value("cron"), f"{path}.cron"), False
         items = fields.items(kind)
         if not items:
             raise fields.bad(f"{kind} is empty")
@@ -95,10 +97,61 @@ class _InputReader:
                 f"{self.name}: {path}.glob {glob!r} yields files only, in Pachyderm folders too (then: globDirs: true)"
             )
         name = fields.text("name") or None
-        branch = fields.text("branch") or "master"
-        found = self.checked(where, lambda: files(repo, _as_there(glob), name=name, branch=branch, folders=folders))
+        rule = self._trigger(fields, where)
+        branch = fields.text("branch") or (f"{self.name}-trigger-{self.triggers}" if rule else "master")
+        never = Fields(fields.value("propagation_spec") or {}, f"{where}.propagation_spec", ("never",)).flag("never")
+        found = self.checked(
+            where,
+            lambda: files(
+                repo,
+                _as_there(glob),
+                name=name,
+                branch=branch,
+                folders=folders,
+                reference=fields.flag("reference"),
+                propagate=not never,
+                trigger=rule,
+            ),
+        )
         keys = {"join_on": fields.text("join_on"), "group_by": fields.text("group_by")}
         return msgspec.structs.replace(found, **keys), fields.flag("outer_join")
+
+    def _trigger(self, pfs: Fields, where: str) -> Trigger | None:
+        if pfs.value("trigger") is None:
+            return None
+        self.triggers += 1
+        fields = Fields(pfs.value("trigger"), f"{where}.trigger", _TRIGGER)
+        return self.checked(
+            fields.where,
+            lambda: trigger(
+                fields.text("branch") or "master",
+                size=fields.text("size") or 0,
+                commits=fields.integer("commits"),
+                rate=fields.text("rate_limit_spec"),
+                cron=fields.text("cron_spec"),
+                all=fields.flag("all"),
+            ),
+        )
+
+    def _cron(self, data: object, path: str) -> Input:
+        where = f"{self.where}: {path}"
+        fields = Fields(data, where, _CRON)
+        if "commit" in fields.given():
+            raise fields.bad("'commit' cannot be set: an input follows a branch")
+        if fields.text("project") not in ("", "default"):
+            raise fields.unsupported("project", "a store is one project; leave it out")
+        name = fields.required_text("name")
+        found = self.checked(
+            where,
+            lambda: cron(
+                fields.required_text("spec"),
+                name=name,
+                repo=fields.text("repo"),
+                start=fields.text("start"),
+                overwrite=fields.flag("overwrite"),
+            ),
+        )
+        return with_cron_repos(found, self.name)
 
     def checked(self, where: str, make: Callable[[], _T]) -> _T:
         try:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .scheduler.inputs.expression import like as like
     from .scheduler.inputs.expression import union as union
     from .scheduler.inputs.expression import values as values
+    from .scheduler.inputs.standing import cron as cron
+    from .scheduler.inputs.standing import trigger as trigger
     from .scheduler.pipelines.dag import DAG as DAG
     from .scheduler.pipelines.dag import Files as Files
     from .scheduler.store import Store as Store
@@ -34,6 +36,7 @@ _HOME = {
     "Files": "scheduler.pipelines.dag",
     "Store": "scheduler.store",
     "array": "scheduler.inputs.expression",
+    "cron": "scheduler.inputs.standing",
     "cross": "scheduler.inputs.expression",
     "files": "scheduler.inputs.expression",
     "group": "scheduler.inputs.expression",
@@ -42,6 +45,7 @@ _HOME = {
     "like": "scheduler.inputs.expression",
     "open": "scheduler.store",
     "testing": "scheduler",
+    "trigger": "scheduler.inputs.standing",
     "union": "scheduler.inputs.expression",
     "values": "scheduler.inputs.expression",
 }

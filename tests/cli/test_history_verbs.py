@@ -147,3 +147,19 @@ def test_diff_shows_lines_of_a_local_side(cli: Cli, store: Path, here: Path) -> 
     assert cli("diff", "-p", "images:/sub", "./week/sub").lines[2:] == changed
     assert cli("diff", "-p", "images:/sub/b.txt", "./week/sub/b.txt").lines[2:] == changed
     assert cli("diff", "-p", "./week/sub", "images:/sub").lines[3:] == ["-gamma", "+beta"]
+
+
+def test_a_branch_follows_another_one(cli: Cli, store: Path, here: Path) -> None:
+    made = cli(
+        "branch", "create", "images@ready", "--trigger", "master", "--trigger-commits", "1", "--trigger-size", "1k"
+    )
+    assert "images@ready follows master: 1.0 kB or 1 commit" in made.out
+    (here / "week" / "c.txt").write_text("gamma\n")
+    cli("put", "images", "week")
+    (master, ready) = cli("branch", "list", "images", "--json").records
+    assert ready["head"] == master["head"]
+    assert (master["trigger"], ready["trigger"]) == (None, {"size": 1000, "commits": 1})
+    assert "master: 1.0 kB or 1 commit" in cli("branch", "list", "images").out
+    assert cli("branch", "create", "images@ready", "--no-trigger").code == 0
+    for words in (("--trigger-size", "1k"), ("--trigger", "master", "images@master"), ("--trigger", "master")):
+        assert cli("branch", "create", "images@other", *words).code == 2

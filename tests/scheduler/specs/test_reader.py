@@ -188,11 +188,8 @@ def test_a_field_that_is_off_says_nothing(field: str, value: Any) -> None:
         ("output_branch", "staging"),
         ("transform.datum_batching", True),
         ("pipeline.project", "other"),
-        ("input", {"cron": {"name": "tick", "spec": "@daily"}}),
         ("input.pfs.empty_files", True),
         ("input.pfs.s3", True),
-        ("input.pfs.trigger", {"commits": 3}),
-        ("input.pfs.reference", True),
         ("input.pfs.project", "other"),
     ],
 )
