@@ -141,8 +141,10 @@ class Glob:
             return None
         if not self.captures:
             return {}
-        groups = found.groupdict()
-        return {name: groups[_group(name)] or "" for name in self.captures}
+        names = _groups(self.captures)
+        if len(names) == 1:
+            return {self.captures[0]: found[names[0]] or ""}
+        return {name: text or "" for name, text in zip(self.captures, found.group(*names), strict=True)}
 
     def given(self, captures: Mapping[str, str]) -> Glob:
         """Return a glob that `glob_tree` reads faster, for paths whose captures are these.
@@ -477,6 +479,11 @@ class _Emitter:
         choices = "|".join(self.part(choice) for choice in node.choices)
         repeat = _REPEATS.get(node.kind, "")
         return f"{opening}(?:{choices}){repeat})"
+
+
+@functools.lru_cache(maxsize=256)
+def _groups(captures: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_group(name) for name in captures)
 
 
 def _group(capture: str) -> str:

@@ -129,7 +129,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     secrets: tuple[str, ...] = ()
 
 
-class Item(msgspec.Struct, frozen=True, array_like=True):
+class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One varying input of one datum."""
 
     path: str
@@ -152,7 +152,7 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
 _members_decoder: msgspec.msgpack.Decoder[list[Item]] = msgspec.msgpack.Decoder(list[Item])
 
 
-class Region(msgspec.Struct, frozen=True, array_like=True):
+class Region(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A box of an array."""
 
     array: str
@@ -165,7 +165,7 @@ class Region(msgspec.Struct, frozen=True, array_like=True):
     """The core with its halo, clipped."""
 
 
-class Datum(msgspec.Struct, frozen=True, array_like=True):
+class Datum(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The unit that is cached, retried and traced."""
 
     key: bytes

@@ -51,6 +51,10 @@ HOPELESS_AFTER = 50
 """A job whose first so many datums all failed is stopped."""
 
 _RATE_WINDOW_S = 5.0
+_encode_place = msgspec.msgpack.Encoder().encode
+
+Done = tuple[bytes, Finished, str]
+"""Datum key, result, segment."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -331,7 +335,9 @@ class JobRun:
         self._unsynced = []
         self._collected = find_collected(self.store, state, self.job, self._results)
         self._drain_plan()
-        failed_now = self._count_failed()
+        # Once, for all that follows: merging them anew costs as much as folding them.
+        done = list(self._rows())
+        failed_now = sum(1 for _, row, _ in done if row.outcome == Outcome.FAILED) + len(self._lost)
         too_many = not self._allows(failed_now)
         publish = not too_many and self.stop_reason is None and not self.hopeless
         metadata: dict[str, bytes] = {}
@@ -347,7 +353,7 @@ class JobRun:
             total=self.plan.total,
             drops=self._drops,
             hits=self._hits,
-            rows=self._rows(),
+            rows=done,
             lost=self._lost,
             publish=publish,
             metadata=metadata,
@@ -364,9 +370,9 @@ class JobRun:
             reason = self._failure_text(folded)
         else:
             state_name = "done"
-        return self._ending(state, epoch, folded, state_name, reason, written)
+        return self._ending(state, epoch, done, folded, state_name, reason, written)
 
-    def _rows(self) -> Iterator[tuple[bytes, Finished, str]]:
+    def _rows(self) -> Iterator[Done]:
         """What is finished; what was collected meanwhile has failed."""
         for key, finished, segment in self._results.rows():
             if key in self._collected:
@@ -380,12 +386,19 @@ class JobRun:
                 self._read_plan(blocks=MAX_BACKLOG)
 
     def _ending(
-        self, state: State, epoch: int, folded: Folded, state_name: str, reason: str, written: Written
+        self,
+        state: State,
+        epoch: int,
+        done: Sequence[Done],
+        folded: Folded,
+        state_name: str,
+        reason: str,
+        written: Written,
     ) -> Ending:
         counters = folded.counters
         if state_name != "done":
             counters = msgspec.structs.replace(counters, skipped=min(counters.skipped, len(self._hits)))
-        index, packs, rows = self._publish_rows()
+        index, packs, rows = self._publish_rows(done)
         record = self._job_record(state, folded, state_name, counters)
         end = r.JobEnd(
             counters=counters,
@@ -446,7 +459,7 @@ class JobRun:
         )
         return Ending(records, report, tuple(self._unsynced))
 
-    def _publish_rows(self) -> tuple[str, tuple[str, ...], str]:
+    def _publish_rows(self, done: Sequence[Done]) -> tuple[str, tuple[str, ...], str]:
         """Write the index of the job's segments and the tree of its rows."""
         if not self._results.segments:
             return "", (), ""
@@ -461,17 +474,17 @@ class JobRun:
             self.store.backend.put_if_absent(index, data)
             self._unsynced.append(index)
         rows = self.store.tree("").update(
-            (key, msgspec.msgpack.encode((segment, finished.row))) for key, finished, segment in self._results.rows()
+            (key, _encode_place((segment, finished.row))) for key, finished, segment in done
         )
         segments = tuple(sorted(self._results.segments))
         self._unsynced += segments
-        self._unsynced += self._loose_keys()
+        self._unsynced += self._loose_keys(done)
         return index, segments, rows.root.hex()
 
-    def _loose_keys(self) -> list[str]:
+    def _loose_keys(self, done: Sequence[Done]) -> list[str]:
         """Objects that workers stored beside their segments."""
         keys = []
-        for _, finished, _ in self._rows():
+        for _, finished, _ in done:
             for _, raw in finished.outputs:
                 match decode_value(raw):
                     case Whole(size=size, hash=name) if size >= PACK_BELOW_BYTES:
@@ -521,10 +534,6 @@ class JobRun:
         for job, change in folded.origins.items():
             counts[job] = counts.get(job, 0) + change
         return {job: count for job, count in sorted(counts.items()) if count > 0}
-
-    def _count_failed(self) -> int:
-        failed = sum(1 for _, finished, _ in self._rows() if finished.outcome == Outcome.FAILED)
-        return failed + len(self._lost)
 
     def _allows(self, failed: int) -> bool:
         if failed == 0:

@@ -40,7 +40,7 @@ class FoldObject(msgspec.Struct, frozen=True, kw_only=True):
     """Oldest fold whose segments may still arrive."""
 
 
-class Finished(msgspec.Struct, frozen=True, array_like=True):
+class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One finished datum."""
 
     fingerprint: bytes

@@ -72,6 +72,8 @@ class LeaseService:
         self._stopping = False
         self._outbox: list[NumberedEvent] = []
         self._next_event = 1
+        self._progress_timed = False
+        """A poll knows when the next totals are due."""
         self._low: set[str] = set()
         """Jobs whose low backlog the controller was told of."""
         self._news = asyncio.Event()
@@ -125,9 +127,10 @@ class LeaseService:
 
     # -- inside
 
-    def _wake(self, *, slots: bool = True) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+    def _wake(self, *, slots: bool = True, controller: bool = True) -> None:
+        if controller:
+            self._news.set()
+            self._news = asyncio.Event()
         if slots:
             self._work.set()
             self._work = asyncio.Event()
@@ -162,7 +165,9 @@ class LeaseService:
                 return LeaseReply(stop=True)
         self.pool.report(request, self._clock())
         # A worker's reports overtake each other: what this one completes, another slot may be waiting to store.
-        self._wake()
+        # The controller, if it waits for the time to hear new totals, is left alone until there is more than totals.
+        if request.returned or request.stored or request.giving_back or request.failures or request.draining:
+            self._wake(controller=self.pool.has_events or not self._progress_timed)
         deadline = now + min(request.wait_s, WAIT_MAX_S)
         while True:
             if self._stopping or not self.pool.has_worker(name):
@@ -290,7 +295,12 @@ class LeaseService:
             if self._outbox or len(self._low) > low:
                 return self._status(events=tuple(self._outbox))
             until = deadline if again is None else min(deadline, again)
-            if not await self._wait(self._news, until) and self._clock() >= deadline:
+            self._progress_timed = again is not None
+            try:
+                woken = await self._wait(self._news, until)
+            finally:
+                self._progress_timed = False
+            if not woken and self._clock() >= deadline:
                 return self._status()
             if self._session != request.session:
                 return ControlReply(superseded=True, error="another controller drives this scheduler now")

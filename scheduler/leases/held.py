@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -91,6 +91,15 @@ class Out:
         self.closed[at] = 1
         self.left -= 1
         return True
+
+    def close_all(self, indexes: Sequence[int]) -> int:
+        """Mark many, ascending, each once; return how many were not marked before."""
+        start, stop = self.lease.start, self.lease.stop
+        if len(indexes) == self.left == self.size and indexes[0] == start and indexes[-1] == stop - 1:
+            self.closed[:] = b"\1" * self.size
+            self.left = 0
+            return self.size
+        return sum(1 for index in indexes if self.close(index))
 
 
 @dataclass(slots=True)

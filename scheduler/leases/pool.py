@@ -296,7 +296,9 @@ class LeasePool:
         taker = self._workers.get(worker)
         if taker is None or taker.draining:
             return None
-        exclusive = any(out.exclusive and not out.computed for out in taker.out.values())
+        exclusive = any(job.suspects for job in self._jobs.values()) and any(
+            out.exclusive and not out.computed for out in taker.out.values()
+        )
         first = True
         for name, job in self._in_order():
             if not job.queue and not (job.suspects and (not exclusive or any(s.losses == 0 for s in job.suspects))):
@@ -382,6 +384,11 @@ class LeasePool:
         return len(held.out) if held is not None else 0
 
     # -- events
+
+    @property
+    def has_events(self) -> bool:
+        """Whether `events` would return some."""
+        return bool(self._events)
 
     def events(self) -> list[PoolEvent]:
         """What happened since the last call, oldest first."""
@@ -563,7 +570,7 @@ class LeasePool:
             out = outs.get(part.lease)
             if out is None or out.lease.job != stored.job:
                 continue
-            rows = sum(1 for index in part.indexes if out.close(index))
+            rows = out.close_all(part.indexes)
             out.stored += rows
             fresh += rows
             self._close_if_empty(out)

@@ -50,7 +50,7 @@ class Location(NamedTuple):
     codec: int
 
 
-class PackedBlob(msgspec.Struct, frozen=True, array_like=True):
+class PackedBlob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One line of a footer."""
 
     hash: bytes

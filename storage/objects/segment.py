@@ -19,7 +19,7 @@ class Outcome(enum.IntEnum):
     RECOVERED = 2
 
 
-class Failure(msgspec.Struct, frozen=True, array_like=True):
+class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Why a datum failed."""
 
     kind: str
@@ -33,7 +33,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     """Cut to the user's frames."""
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True):
+class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The result of one datum."""
 
     key: bytes

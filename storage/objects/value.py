@@ -20,21 +20,21 @@ WHOLE_MAX_BYTES = 16 << 20
 """Content above this size is cut into pieces."""
 
 
-class Whole(msgspec.Struct, frozen=True, array_like=True, tag=0):
+class Whole(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=0):
     """One blob, loose or packed."""
 
     size: int
     hash: bytes
 
 
-class Pieces(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Pieces(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """A large file: `manifest` names a node that lists its pieces."""
 
     size: int
     manifest: bytes
 
 
-class Inline(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Inline(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
     """Content that stands here."""
 
     data: bytes
@@ -45,7 +45,7 @@ class Inline(msgspec.Struct, frozen=True, array_like=True, tag=2):
         return len(self.data)
 
 
-class External(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class External(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
     """Content that stays where it is (`put --link`)."""
 
     url: str

@@ -134,6 +134,19 @@ class _Chunker:
         if n >= self._max or _mix(key, self.level) < (self._low if n < self._target else self._high):
             self.cut()
 
+    def add_all(self, entries: Iterable[tuple[bytes, Any]]) -> None:
+        """Do `add` for each entry; names in this loop are local, since it sees every entry of every job."""
+        keys, values, level = self.keys, self.values, self.level
+        n, fewest, target, most, low, high = len(keys), self._min, self._target, self._max, self._low, self._high
+        for key, value in entries:
+            keys.append(key)
+            values.append(value)
+            n += 1
+            if n >= fewest and (n >= most or _mix(key, level) < (low if n < target else high)):
+                self.done.append(_Node(VERSION, level, keys, values))
+                keys, values, n = [], [], 0
+        self.keys, self.values = keys, values
+
     def cut(self) -> None:
         if self.keys:
             self.done.append(_Node(VERSION, self.level, self.keys, self.values))
@@ -342,7 +355,7 @@ class Tree:
         if not pending:
             return self
         if self.root == EMPTY:
-            return build(self.nodes, ((key, value) for key, value in pending if value is not None))
+            return _build(self.nodes, ((key, value) for key, value in pending if value is not None))
         for batch in _batches([key for key, _ in pending], _BATCH * self.nodes.tree_target):
             # Fetch what will be read in few round trips; get it from the cache below.
             for _ in self._leaves_of(batch):
@@ -409,16 +422,20 @@ def build(nodes: Nodes, items: Iterable[tuple[bytes, bytes]]) -> Tree:
     InvalidInputError
         Items are not sorted, or a key or value is too long.
     """
+    return _build(nodes, _checked(items))
+
+
+def _build(nodes: Nodes, items: Iterator[tuple[bytes, bytes]]) -> Tree:
+    """Build from checked items."""
     level = 0
-    entries: Iterator[tuple[bytes, Any]] = _checked(items)
+    entries: Iterator[tuple[bytes, Any]] = items
     while True:
         chunker = _Chunker(level, nodes.tree_target)
         above: list[tuple[bytes, _Child]] = []
-        for key, value in entries:
-            chunker.add(key, value)
-            if len(chunker.done) >= _BATCH:
-                above += _store(nodes, chunker.done)
-                chunker.done = []
+        while part := list(islice(entries, _BATCH * nodes.tree_target)):
+            chunker.add_all(part)
+            above += _store(nodes, chunker.done)
+            chunker.done = []
         chunker.cut()
         above += _store(nodes, chunker.done)
         if not above:

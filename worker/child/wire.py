@@ -19,14 +19,14 @@ INLINE_MAX_BYTES = 1 << 20
 """Inputs asked for as `bytes` and outputs below this size travel in the frame; larger ones as a path or descriptor."""
 
 
-class Box(msgspec.Struct, frozen=True, array_like=True):
+class Box(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A region of an array whose chunks lie in a folder."""
 
     core: tuple[tuple[int, int], ...]
     read: tuple[tuple[int, int], ...]
 
 
-class Given(msgspec.Struct, frozen=True, array_like=True):
+class Given(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One input of one datum as the child finds it."""
 
     kind: str
@@ -43,7 +43,7 @@ class Given(msgspec.Struct, frozen=True, array_like=True):
     """Of a group: its files and folders, sorted."""
 
 
-class Payload(msgspec.Struct, frozen=True, array_like=True):
+class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One datum as the child sees it."""
 
     id: str
@@ -62,7 +62,7 @@ class Payload(msgspec.Struct, frozen=True, array_like=True):
     """What the resident inputs hold: while it stays equal, the instance stays."""
 
 
-class Unit(msgspec.Struct, frozen=True, array_like=True):
+class Unit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One call."""
 
     number: int
@@ -90,7 +90,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="set
     """`zarr.json` of the output array."""
 
 
-class Work(msgspec.Struct, frozen=True, array_like=True, tag="work"):
+class Work(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="work"):
     """Units to do, in order."""
 
     units: tuple[Unit, ...]
@@ -111,14 +111,14 @@ class SetupFailed(msgspec.Struct, frozen=True, array_like=True, tag="setup-faile
     log: bytes = b""
 
 
-class Loading(msgspec.Struct, frozen=True, array_like=True, tag="loading"):
+class Loading(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="loading"):
     """The instance of a resident class is being made (`begin`) or is made: its time is not the unit's."""
 
     begin: bool
     at: float
 
 
-class OutFile(msgspec.Struct, frozen=True, array_like=True):
+class OutFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One output file."""
 
     path: str
@@ -127,7 +127,7 @@ class OutFile(msgspec.Struct, frozen=True, array_like=True):
     """Index among the frame's descriptors, or -1: `data` is the content."""
 
 
-class Produced(msgspec.Struct, frozen=True, array_like=True, tag="produced"):
+class Produced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="produced"):
     """Outputs of one datum that do not travel with its `Result`; there may be several such frames."""
 
     unit: int
@@ -136,7 +136,7 @@ class Produced(msgspec.Struct, frozen=True, array_like=True, tag="produced"):
     files: tuple[OutFile, ...]
 
 
-class Result(msgspec.Struct, frozen=True, array_like=True):
+class Result(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How one datum of a unit ended."""
 
     outcome: int
@@ -146,7 +146,7 @@ class Result(msgspec.Struct, frozen=True, array_like=True):
     """Outputs that no `Produced` carried, all of them inline."""
 
 
-class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
+class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ended"):
     """A unit ended."""
 
     unit: int

@@ -43,6 +43,9 @@ class Attempts:
         self._queue: deque[tuple[int, ...]] = deque()
         self._split: set[int] = set()
         """First datums of calls that are halves of a failed one."""
+        if batch <= 1:
+            self._queue.extend(zip(range(count)))
+            return
         group: list[int] = []
         for index in range(count):
             if group and (len(group) >= max(1, batch) or not together(group[-1], index)):

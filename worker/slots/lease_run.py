@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 FRAME_TARGET_S = 0.05
 """Work in one frame to the child."""
-FRAME_MAX_UNITS = 64
+FRAME_MAX_UNITS = 256
 _FRAMES_OUT_MAX = 2
 _VERIFY_S = 0.2
 _LOADING_MIN_S = 600.0
@@ -70,7 +70,9 @@ class _Sent:
     frame: int
     last_in_frame: bool = False
     outputs: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
+    """What was stored of each datum, by its place in the unit."""
     broken: dict[int, Failure] = field(default_factory=dict)
+    """Datums whose outputs could not be stored."""
 
 
 class SlotWorker:

@@ -193,10 +193,13 @@ class JobInputs:
         self.folder = folder
         self.varying = tuple(item for item in spec.inputs if not item.constant)
         self.constants: dict[str, Given] = {}
-        self._store = store
         self._files = Files(store)
         self._lock = threading.Lock()
         self._grids: dict[tuple[bytes, str], tuple[Grid, Value]] = {}
+        self._store = store
+        self.forms = _forms(spec, self.varying)
+        """Per varying input, the form that its parameter asks for; empty: nobody asks for it."""
+        self.resident = _resident_names(spec)
         for item in spec.inputs:
             if item.constant:
                 self.constants[item.name] = self._lay_out(item)
@@ -254,16 +257,35 @@ class JobInputs:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _forms(spec: JobSpec, varying: Sequence[JobInput]) -> tuple[str, ...]:
+    transform = spec.transform
+    if not isinstance(transform, PythonTransform):
+        return ("path",) * len(varying)
+    asked = {p.input or p.name: p.form for p in transform.signature if p.source == "input"}
+    return tuple(asked.get(item.name, "") for item in varying)
+
+
+def _resident_names(spec: JobSpec) -> frozenset[str]:
+    transform = spec.transform
+    if not isinstance(transform, PythonTransform):
+        return frozenset()
+    return frozenset(p.input or p.name for p in transform.signature if p.resident)
+
+
 class Prepared:
     """One datum laid out for one try.
 
     Parameters
     ----------
+    files
+        None: no file was laid out.
     done
         Takes its folder back.
     """
 
-    def __init__(self, payload: Payload, files: Files, base: str, done: Callable[[], None] | None) -> None:
+    __slots__ = ("_base", "_done", "_files", "payload")
+
+    def __init__(self, payload: Payload, files: Files | None, base: str, done: Callable[[], None] | None) -> None:
         self.payload = payload
         self._files = files
         self._base = base
@@ -271,6 +293,8 @@ class Prepared:
 
     def changed(self) -> str | None:
         """Return the path in its input of a file that user code wrote to; None if there is none."""
+        if self._files is None:
+            return None
         path = self._files.changed()
         return None if path is None else os.path.relpath(path, self._base).removeprefix("pfs/")
 
@@ -306,7 +330,8 @@ class Materializer:
         made: list[Prepared] = []
         try:
             for datum, attempt in datums:
-                made.append(_Layout(self._store, self._berths, job, datum, attempt, contents).make())
+                prepared = _without_folder(job, datum, attempt, contents)
+                made.append(prepared or _Layout(self._store, self._berths, job, datum, attempt, contents).make())
         except DmlpipeError:
             for prepared in made:
                 prepared.remove()
@@ -322,6 +347,42 @@ class Materializer:
                     if value.size <= COPIED_MAX_BYTES:
                         wanted[item.value] = value
         return dict(zip(wanted, self._store.objects.read_many(list(wanted.values())), strict=True))
+
+
+def _without_folder(job: JobInputs, datum: Datum, attempt: int, contents: Mapping[bytes, bytes]) -> Prepared | None:
+    """Prepare a datum that needs no folder: small files asked for as bytes, and values. None: it needs one."""
+    transform = job.spec.transform
+    if not isinstance(transform, PythonTransform) or transform.result == "out":
+        return None
+    given: dict[str, Given] = {}
+    captures: dict[str, str] = {}
+    for declared, form, item in zip(job.varying, job.forms, datum.items, strict=True):
+        if item.kind == "v":
+            given[declared.name] = Given("value", value=msgspec.json.decode(item.path))
+        elif item.kind == "f" and not form:
+            given[declared.name] = _UNUSED
+        elif item.kind == "f" and form == "bytes" and (content := contents.get(item.value)) is not None:
+            given[declared.name] = Given("bytes", data=content)
+        else:
+            return None
+        if item.captures:
+            captures = captures | item.captures if captures else item.captures
+    resident = _resident(job, datum) if job.resident else ""
+    return Prepared(Payload(datum.fingerprint.hex(), given, captures, "", "", {}, attempt, resident), None, "", None)
+
+
+_UNUSED = Given("path")
+"""Nobody asks for it (only its captures are wanted): it need not be there."""
+
+
+def _resident(job: JobInputs, datum: Datum) -> str:
+    """What the resident inputs hold."""
+    parts = [
+        (declared.name, item.path, item.value)
+        for declared, item in zip(job.varying, datum.items, strict=True)
+        if declared.name in job.resident
+    ]
+    return digest(msgspec.msgpack.encode(parts)).hex() if parts else ""
 
 
 class _Layout:
@@ -375,10 +436,9 @@ class _Layout:
         return captures
 
     def _python(self, transform: PythonTransform) -> Payload:
-        forms = {p.input or p.name: p.form for p in transform.signature if p.source == "input"}
         given = {
-            declared.name: self._given(declared, item, forms.get(declared.name, ""))
-            for declared, item in zip(self._job.varying, self._datum.items, strict=True)
+            declared.name: self._given(declared, item, form)
+            for declared, form, item in zip(self._job.varying, self._job.forms, self._datum.items, strict=True)
         }
         out = self._root().keep(self._root().path, "out") if transform.result == "out" else ""
         return Payload(
@@ -387,17 +447,8 @@ class _Layout:
             captures=self._captures(),
             out=out,
             attempt=self._attempt,
-            resident=self._resident(transform),
+            resident=_resident(self._job, self._datum),
         )
-
-    def _resident(self, transform: PythonTransform) -> str:
-        names = {p.input or p.name for p in transform.signature if p.resident}
-        parts = [
-            (declared.name, item.path, item.value)
-            for declared, item in zip(self._job.varying, self._datum.items, strict=True)
-            if declared.name in names
-        ]
-        return digest(msgspec.msgpack.encode(parts)).hex() if parts else ""
 
     def _given(self, declared: JobInput, item: Item, form: str) -> Given:
         match item.kind:
@@ -412,8 +463,7 @@ class _Layout:
                     return Given("bytes", data=content)
                 return Given("path", path=self._file(declared.name, item, self._root().path))
             case "f":
-                # Nobody asks for it (only its captures are wanted): it need not be there.
-                return Given("path", path=self._file(declared.name, item, self._root().path) if form else "")
+                return Given("path", path=self._file(declared.name, item, self._root().path)) if form else _UNUSED
             case "d":
                 return Given("path", path=self._tree(declared.name, item, self._root().path) if form else "")
             case "a":
