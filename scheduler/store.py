@@ -35,6 +35,7 @@ from .succession import succeed
 if TYPE_CHECKING:
     from .leases.executor import Executor
     from .pipelines.dag import DAG
+    from .versions import Version, VersionDiff
 
 
 _DIGITS = re.compile(r"[0-9a-f]{4,64}")
@@ -368,20 +369,94 @@ class Store(VersionedStore):
 
         return tick_by_hand(self, self.state, pipeline, input)
 
-    def delete_pipeline(self, name: str, *, keep_repo: bool = True) -> None:
-        """Delete a pipeline; its output stays readable unless `keep_repo` is False.
+    def reprocess(self, pipeline: str, datums: Sequence[str] = (), *, only_failed: bool = False) -> int:
+        """Have datums computed again by the next run, though their results are known.
+
+        Parameters
+        ----------
+        datums
+            Globs over an input (``images:/cam3/*``, ``/cam3/*``), or digits of a datum's id; empty: all.
+        only_failed
+            Those that failed or recovered, and nothing else.
+
+        Returns
+        -------
+        int
+            How many datums; -1: all.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such pipeline, or no such datum on its present inputs.
+        ConflictError
+            A job of the pipeline is running.
+        """
+        from .reprocess import retry_chosen, retry_failed
+
+        self._need_pipeline(pipeline)
+        if only_failed:
+            return retry_failed(self, pipeline)
+        if datums:
+            return retry_chosen(self, pipeline, datums)
+        self.submit([self.pipeline_spec(pipeline)], reprocess=True)
+        return -1
+
+    def restart_datum(self, name: str) -> tuple[str, str]:
+        """Have one datum computed again by the next run; return its pipeline and what it is called.
+
+        Parameters
+        ----------
+        name
+            The first digits of its id, an output ``predictions:/a.json``, or an input ``images:/a.png``.
+        """
+        from .reprocess import retry_datum
+
+        return retry_datum(self, name)
+
+    def versions(self, pipeline: str) -> list[Version]:
+        """Return the recorded versions of a pipeline, newest first, with what each changed."""
+        from .versions import list_versions
+
+        self._need_pipeline(pipeline)
+        return list(list_versions(self, self.state, pipeline))
+
+    def version_diff(self, pipeline: str, old: int | None = None, new: int | None = None) -> VersionDiff:
+        """Say how a version of a pipeline differs from another.
+
+        Parameters
+        ----------
+        old, new
+            Numbers; None: the version before `new`, and the present one.
+        """
+        from .versions import version_diff
+
+        last = self._need_pipeline(pipeline).version if new is None else new
+        return version_diff(self, self.state, pipeline, last - 1 if old is None else old, last)
+
+    def delete_pipeline(self, name: str, *, keep_repo: bool = False, force: bool = False) -> None:
+        """Delete a pipeline and its output repo; its results are still known to others that compute the same.
+
+        Parameters
+        ----------
+        keep_repo
+            Keep the output, which people may then write.
+        force
+            Delete the repo though other pipelines read it: they wait for data from then on.
 
         Raises
         ------
         InvalidInputError
-            Another pipeline reads its output and `keep_repo` is False.
+            Another pipeline reads its output, and neither is given.
         """
         self._need_pipeline(name)
 
         def build_records(state: State) -> Sequence[r.Record]:
-            readers = state.readers(name, "master")
-            if readers and not keep_repo:
-                raise InvalidInputError(f"repo {name!r} is read by {', '.join(readers)}")
+            readers = {reader for branch in state.branches(name) for reader in state.readers(name, branch)}
+            if readers and not (keep_repo or force):
+                raise InvalidInputError(
+                    f"repo {name!r} is read by {', '.join(sorted(readers))}",
+                    hint="keep it (--keep-repo), or delete it all the same (--force)",
+                )
             records: list[r.Record] = [r.PipelineDelete(name=name)]
             if not keep_repo:
                 records.append(r.RepoDelete(repo=name))

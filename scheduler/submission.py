@@ -28,9 +28,9 @@ from .jobs.runs import OUTPUT_BRANCH
 from .pipelines.dag import DAG
 from .pipelines.spec import Claim, PipelineSpec, encode_pipeline, identity
 from .pipelines.topology import topological_order
-from .planning.reasons import explain
 from .report import Submitted
 from .succession import recorded, succeed
+from .versions import describe_change
 
 Params = Mapping[str, Mapping[str, Any]]
 
@@ -300,15 +300,9 @@ def _standing(state: State, records: Sequence[r.Record], spec: PipelineSpec) -> 
 
 
 def _compare(spec: PipelineSpec, old: PipelineSpec | None) -> tuple[str, tuple[str, ...]]:
-    if old is None:
-        return "new", ()
-    if identity(spec) != identity(old):
-        return "changed", tuple(str(why) for why in explain(spec, {}, (old, ())))
-    if spec.claim is not None and spec.claim != old.claim:
-        return "claimed", (str(spec.claim),)
-    if _substance(spec) != _substance(old):
-        return "cosmetic", ()
-    return "same", ()
+    if old is not None and _substance(spec) == _substance(old):
+        return "same", ()
+    return describe_change(spec, old)
 
 
 def _substance(spec: PipelineSpec) -> PipelineSpec:

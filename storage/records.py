@@ -185,6 +185,19 @@ class Retry(_Record, frozen=True, tag="retry"):
     pipelines: tuple[str, ...]
 
 
+class DatumsRetry(_Record, frozen=True, tag="datums.retry"):
+    """Datums of a pipeline to be computed again, though results of them are known.
+
+    Invalid while a job of the context runs: its end writes the context anew.
+    """
+
+    pipeline: str
+    key: str
+    """K, hex."""
+    f: str
+    """The context's `f` from here on."""
+
+
 class Tick(_Record, frozen=True, tag="tick"):
     """A cron input's tick, keyed by (input, scheduled time); the same entry holds its commit.
 
@@ -461,6 +474,7 @@ Record = (
     | Hold
     | Release
     | Retry
+    | DatumsRetry
     | Tick
     | TriggerSet
     | TriggerTick

@@ -474,6 +474,7 @@ def _fold(s: _Scratch, record: r.Record, entry: r.Entry, entry_hash: str) -> Non
             | r.Hold()
             | r.Release()
             | r.Retry()
+            | r.DatumsRetry()
         ):
             _fold_pipeline(s, record, entry, entry_hash)
         case r.ControllerTake() | r.ControllerEnd() | r.RunStart() | r.RunDone():
@@ -633,7 +634,14 @@ def _add_cause(s: _Scratch, entry: r.Entry, entry_hash: str, kind: str, subject:
 
 def _fold_pipeline(
     s: _Scratch,
-    record: r.PipelineSet | r.PipelineDelete | r.PipelineStop | r.PipelineStart | r.Hold | r.Release | r.Retry,
+    record: r.PipelineSet
+    | r.PipelineDelete
+    | r.PipelineStop
+    | r.PipelineStart
+    | r.Hold
+    | r.Release
+    | r.Retry
+    | r.DatumsRetry,
     entry: r.Entry,
     entry_hash: str,
 ) -> None:
@@ -668,6 +676,24 @@ def _fold_pipeline(
                 pipeline = _need_pipeline(s, name)
                 s.put(f"pipe/{name}", replace(pipeline, considered=None))
                 _add_cause(s, entry, entry_hash, "retry", name)
+        case r.DatumsRetry():
+            _fold_datums_retry(s, record, entry, entry_hash)
+
+
+def _fold_datums_retry(s: _Scratch, record: r.DatumsRetry, entry: r.Entry, entry_hash: str) -> None:
+    pipeline = _need_pipeline(s, record.pipeline)
+    context = s.context(record.key)
+    if context is None:
+        raise NotFoundError(f"no context {record.key[:12]}")
+    running = next((name for name, job in s.running_jobs() if job.context == record.key), None)
+    if running is not None:
+        raise ConflictError(
+            f"job {running[:6]} of {record.pipeline!r} is running",
+            hint=f"wait for it: dmlpipe job wait {running[:6]}, or end it: dmlpipe job stop {running[:6]}",
+        )
+    s.put(f"ctx/{record.key}", msgspec.structs.replace(context, f=record.f))
+    s.put(f"pipe/{record.pipeline}", msgspec.structs.replace(pipeline, considered=None))
+    _add_cause(s, entry, entry_hash, "retry", record.pipeline)
 
 
 def _fold_pipeline_set(s: _Scratch, record: r.PipelineSet, entry: r.Entry, entry_hash: str) -> None:

@@ -1,4 +1,4 @@
-"""`datum`: list, inspect, logs."""
+"""`datum`: list, inspect, logs, restart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group("datum", cls=Noun)
 def command() -> None:
-    """list, inspect, logs."""
+    """list, inspect, logs, restart."""
 
 
 @command.command("list")
@@ -82,6 +82,20 @@ def logs(app: App, name: str) -> None:
         app.note(f"datum {short(row.id)} printed nothing")
     sys.stdout.buffer.write(log)
     sys.stdout.buffer.flush()
+
+
+@command.command("restart")
+@click.argument("name", metavar="ID|PATH")
+@click.pass_obj
+def restart(app: App, name: str) -> None:
+    """Compute one datum anew at the next run.
+
+    It is named by the first digits of its id, by an output (predictions:/a.json) or by an input (images:/a.png).
+    """
+    pipeline, shown = app.store().restart_datum(name)
+    if app.json:
+        app.emit({"pipeline": pipeline, "datum": shown, "restart": True})
+    app.say(f"{pipeline} will compute {shown or 'its one datum'} anew; next: dmlpipe run")
 
 
 def _line(row: DatumRow) -> str:

@@ -1,4 +1,4 @@
-"""`pipeline`: list, inspect, stop, start, tick, reprocess, delete."""
+"""`pipeline`: list, inspect, versions, diff, stop, start, tick, reprocess, delete."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from ...storage.refs import nearest
 from ...storage.state import State
 from ..app import App
 from ..command import Noun
-from ..text import short, when
+from ..failure import DIFFERS
+from ..text import printable, short, when
 
 
 @click.group("pipeline", cls=Noun)
 def command() -> None:
-    """list, inspect, stop, start, tick, reprocess, delete."""
+    """list, inspect, versions, diff, stop, start, tick, reprocess, delete."""
 
 
 @command.command("list")
@@ -72,6 +73,43 @@ def inspect(app: App, name: str, version: int | None) -> None:
     app.table([(f"v{each['version']}", when(str(each["time"])), str(each["by"])) for each in versions])
 
 
+@command.command("versions")
+@click.argument("name", metavar="PIPELINE")
+@click.pass_obj
+def versions(app: App, name: str) -> None:
+    """List the versions of a pipeline, newest first, and what each changed."""
+    rows = []
+    for each in app.store(read_only=True).versions(name):
+        if app.json:
+            app.emit(each.to_dict())
+        rows.append((f"v{each.number}", each.kind, when(each.time), each.by, printable("; ".join(each.why))))
+    if not app.json:
+        app.table(rows)
+
+
+@command.command("diff")
+@click.argument("name", metavar="PIPELINE")
+@click.argument("old", type=click.IntRange(min=1), required=False, metavar="[OLD")
+@click.argument("new", type=click.IntRange(min=1), required=False, metavar="[NEW]]")
+@click.option("--exit-code", is_flag=True, help="Exit 3 if outputs may differ.")
+@click.pass_obj
+def diff(app: App, name: str, old: int | None, new: int | None, exit_code: bool) -> int:
+    """Show how a version differs from an earlier one: why outputs differ, the spec, the code.
+
+    Without numbers: the present version and the one before.
+    """
+    found = app.store(read_only=True).version_diff(name, old, new)
+    if app.json:
+        app.emit(found.to_dict())
+    else:
+        for why in found.why:
+            app.line(printable(why))
+        click.echo(found.patch, nl=False)
+        if not found.why:
+            app.say(f"v{found.old} and v{found.new} make the same")
+    return DIFFERS if exit_code and found.why else 0
+
+
 @command.command("stop")
 @click.argument("name", metavar="PIPELINE")
 @click.pass_obj
@@ -104,24 +142,33 @@ def tick(app: App, name: str, input: str | None) -> None:
 
 @command.command("reprocess")
 @click.argument("name", metavar="PIPELINE")
+@click.option(
+    "--datum", "datums", multiple=True, metavar="GLOB", help="Only these: images:/cam3/*, or an id. Repeatable."
+)
+@click.option("--only-failed", is_flag=True, help="Only those that failed or recovered.")
 @click.pass_obj
-def reprocess(app: App, name: str) -> None:
-    """Compute all datums anew at the next run."""
-    store = app.store()
-    need_pipeline(store.state, name)
-    submitted = store.submit([store.pipeline_spec(name)], reprocess=True)
+def reprocess(app: App, name: str, datums: tuple[str, ...], only_failed: bool) -> None:
+    """Compute datums anew at the next run: all of them, or some."""
+    if datums and only_failed:
+        raise click.UsageError("--datum and --only-failed exclude each other", click.get_current_context())
+    count = app.store().reprocess(name, datums, only_failed=only_failed)
     if app.json:
-        app.emit({"pipeline": name, "reprocess": True, "version": submitted[0].version})
-    app.say(f"{name} will compute all its datums anew; next: dmlpipe run")
+        app.emit({"pipeline": name, "reprocess": True, "datums": None if count < 0 else count})
+    if count:
+        what = "all its datums" if count < 0 else f"{count:,} datum{'s' if count != 1 else ''}"
+        app.say(f"{name} will compute {what} anew; next: dmlpipe run")
+    else:
+        app.say(f"no datum of {name} failed: nothing to do")
 
 
 @command.command("delete")
 @click.argument("name", metavar="PIPELINE")
-@click.option("--with-repo", is_flag=True, help="Delete its output repo too.")
+@click.option("--keep-repo", is_flag=True, help="Keep its output repo, which people may then write.")
+@click.option("-f", "--force", is_flag=True, help="Delete the repo though other pipelines read it.")
 @click.pass_obj
-def delete(app: App, name: str, with_repo: bool) -> None:
-    """End a pipeline; its output repo stays."""
-    app.store().delete_pipeline(name, keep_repo=not with_repo)
+def delete(app: App, name: str, keep_repo: bool, force: bool) -> None:
+    """End a pipeline, and its output repo."""
+    app.store().delete_pipeline(name, keep_repo=keep_repo, force=force)
     _told(app, name, "deleted")
 
 
