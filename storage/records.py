@@ -439,19 +439,26 @@ class GcDone(_Record, frozen=True, tag="gc.done"):
     sweep: int
 
 
-# --- ledger records: reserved for repair and purge (their place is fixed now) -------------------------------------
+# --- ledger records: damage ---------------------------------------------------------------------------------------
 
 
 class Damage(_Record, frozen=True, tag="damage"):
-    """Something was found damaged. Reserved."""
+    """Objects were found damaged or missing. They stay known as such until a `Repair` names them."""
 
     objects: tuple[str, ...]
 
 
 class Repair(_Record, frozen=True, tag="repair"):
-    """Something was mended. Reserved."""
+    """Objects are what their names say again, or their content is stored elsewhere."""
 
     objects: tuple[str, ...]
+    packs: tuple[str, ...] = ()
+    """Packs with content that was stored anew."""
+    index: str = ""
+    """Index over them."""
+
+
+# --- ledger records: reserved for purge (its place is fixed now) ---------------------------------------------------
 
 
 class Redact(_Record, frozen=True, tag="redact"):

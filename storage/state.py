@@ -339,6 +339,10 @@ class State:
                 found.append(commit)
         return tuple(found)
 
+    def damaged(self) -> dict[str, int]:
+        """Keys of objects that were found damaged or missing and not mended since, to the entry that says so."""
+        return {key[len(b"damage/") :].decode(): int(raw) for key, raw in self.scan(b"damage/")}
+
     def keep(self, repo: str) -> r.KeepSet | None:
         """How long the repo's commits are kept; None: for ever."""
         return self._value(f"keep/{repo}", r.KeepSet)
@@ -492,7 +496,14 @@ def _fold(s: _Scratch, record: r.Record, entry: r.Entry, entry_hash: str) -> Non
             _fold_tick(s, record)
         case r.TriggerSet() | r.TriggerTick():
             _fold_trigger(s, record, entry, entry_hash)
-        case r.Damage() | r.Repair() | r.Redact():
+        case r.Damage():
+            for key in record.objects:
+                s.put_text(f"damage/{key}", str(entry.n))
+        case r.Repair():
+            for key in record.objects:
+                s.drop(f"damage/{key}")
+            _fold_content(s, entry, record.packs, record.index)
+        case r.Redact():
             raise InvalidInputError(
                 f"record {record.__struct_config__.tag!r} is reserved in this format version", code=ErrorCode.FORMAT
             )

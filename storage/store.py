@@ -32,9 +32,9 @@ from .errors import (
     NotFoundError,
     ReadOnlyError,
 )
-from .fsck import CheckedLog, Progress, Report, fsck
+from .fsck import CheckedLog, Mended, Mirror, Progress, Rederive, Report, fsck, repair
 from .ledger.heads import RememberedHead
-from .ledger.ledger import Build, Ledger
+from .ledger.ledger import Build, Ledger, entry_key
 from .ledger.sweeps import SweepWatch
 from .objects.cache import FileCache
 from .objects.locations import Locator
@@ -108,6 +108,11 @@ class StoreInfo(msgspec.Struct, frozen=True, kw_only=True):
     created: str = ""
     description: str = ""
     probe: dict[str, bool] = msgspec.field(default_factory=lambda: {"exclusive_create": True})
+    check: str = ""
+    """Hash of the file with zeros in the place of these digits; empty: not checked."""
+
+
+_NO_CHECK = "0" * 64
 
 
 class _Format(msgspec.Struct):
@@ -221,7 +226,7 @@ class Store:
             )
         probe_exclusive_create(backend)
         info = StoreInfo(version=FORMAT_VERSION, repo_id=str(uuid.uuid4()), created=utc_now(), description=description)
-        if not backend.put_if_absent(INFO_KEY, msgspec.json.format(msgspec.json.encode(info)) + b"\n", durable=True):
+        if not backend.put_if_absent(INFO_KEY, _encode_info(info), durable=True):
             raise InvalidInputError(f"there is a store at {backend.url} already", code=ErrorCode.EXISTS)
         if backend.properties.path is not None:
             backend.put_if_absent(".gitignore", b"*\n")
@@ -261,14 +266,7 @@ class Store:
         -----
         One request. The ledger is read when first needed.
         """
-        place = os.fspath(url) if url is not None else os.environ.get(STORE_VARIABLE) or find_store(Path.cwd())
-        if place is None:
-            raise FormatError(
-                f"no store: neither {Path.cwd()} nor a folder above it has a {STORE_FOLDER}",
-                code=ErrorCode.NO_STORE,
-                hint="make one: dmlpipe init; or name one: --store URL, $DMLPIPE_STORE",
-            )
-        backend = open_backend(str(place), storage_options)
+        backend = open_backend(_place(url), storage_options)
         info = read_info(backend)
         read_only = read_only or not WRITE_FEATURES.issuperset(info.write_features)
         return cls(backend, info, read_only=read_only, cache_dir=cache_dir, actor=actor)
@@ -753,7 +751,30 @@ class Store:
     def fsck(self, *, links: bool = False, sample: float | None = None, progress: Progress | None = None) -> Report:
         """Check the whole store, or a sample of it, and with `links` the files that it links to; see `storage.fsck`."""
         seen = self._head.read() if self._head is not None else None
-        return fsck(self.backend, seen=seen, links=links, progress=progress, sample=sample, log=self.checked)
+        log = self.checked if self.backend.properties.shared or sample is not None else None
+        return fsck(self.backend, seen=seen, links=links, progress=progress, sample=sample, log=log)
+
+    def repair(
+        self, sources: Iterable[Backend] = (), *, rederive: Rederive | None = None, progress: Progress | None = None
+    ) -> Mended:
+        """Check the whole store and mend what can be mended; see `storage.fsck.repair`.
+
+        Parameters
+        ----------
+        sources
+            Other places to look for what is lost: clones, archives, any store with the same content.
+        rederive
+            Makes outputs of pipelines again.
+        progress
+            Hears how far the check is.
+        """
+        self._writable()
+        seen = self._head.read() if self._head is not None else None
+        places = list(sources)
+        for place in places:
+            read_info(place)
+        mirrors = [Mirror(place) for place in places]
+        return repair(self, mirrors=mirrors, rederive=rederive, seen=seen, progress=progress)
 
     @property
     def checked(self) -> CheckedLog:
@@ -797,6 +818,61 @@ def attach_open_commit(backend: Backend, cache_dir: Path, session: str) -> OpenC
     return store.attach(session)
 
 
+def _place(url: str | os.PathLike[str] | None) -> str:
+    """Return the root that `url` means; see `Store.open`."""
+    place = os.fspath(url) if url is not None else os.environ.get(STORE_VARIABLE) or find_store(Path.cwd())
+    if place is None:
+        raise FormatError(
+            f"no store: neither {Path.cwd()} nor a folder above it has a {STORE_FOLDER}",
+            code=ErrorCode.NO_STORE,
+            hint="make one: dmlpipe init; or name one: --store URL, $DMLPIPE_STORE",
+        )
+    return str(place)
+
+
+def _encode_info(info: StoreInfo) -> bytes:
+    def encode(check: str) -> bytes:
+        sealed = msgspec.structs.replace(info, check=check)
+        return msgspec.json.format(msgspec.json.encode(sealed)) + b"\n"
+
+    return encode(digest(encode(_NO_CHECK)).hex())
+
+
+def put_back_info(url: str | os.PathLike[str] | None, sources: Iterable[Backend]) -> str:
+    """Put back ``dmlpipe.json`` from a clone, where it is damaged or missing; return where it came from, or nothing.
+
+    Parameters
+    ----------
+    url
+        As for `Store.open`.
+    sources
+        Where to look. A source is believed if its first ledger entry is that of the store.
+
+    Raises
+    ------
+    FormatError
+        There is no store (code ``no-store``), or one of another format.
+    CorruptError
+        It is damaged, and no source has it.
+    """
+    backend = open_backend(_place(url))
+    first = entry_key(0)
+    try:
+        read_info(backend)
+    except (CorruptError, FormatError) as error:
+        if backend.size(first) is None:
+            raise
+        for source in sources:
+            if source.size(first) is not None and source.get(first) == backend.get(first):
+                read_info(source)
+                backend.put(INFO_KEY, source.get(INFO_KEY))
+                backend.sync([INFO_KEY])
+                return source.url
+        error.hint = "put it back from a clone: dmlpipe fsck --repair --from URL"
+        raise
+    return ""
+
+
 def read_info(backend: Backend) -> StoreInfo:
     """Read what a store says of itself.
 
@@ -828,6 +904,11 @@ def read_info(backend: Backend) -> StoreInfo:
         info = msgspec.json.decode(raw, type=StoreInfo)
     except msgspec.DecodeError as error:
         raise CorruptError(f"{INFO_KEY} of {backend.url} is damaged: {error}") from error
+    if info.check and digest(raw.replace(info.check.encode(), _NO_CHECK.encode())).hex() != info.check:
+        raise CorruptError(
+            f"{INFO_KEY} of {backend.url} is damaged: its bytes do not hash to what it says",
+            hint="put it back from a clone: dmlpipe fsck --repair --from URL",
+        )
     unknown = sorted(set(info.read_features) - READ_FEATURES)
     if info.hash != "blake3":
         unknown.append(f"hash {info.hash}")

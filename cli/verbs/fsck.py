@@ -21,15 +21,29 @@ _TOUCHES_SHOWN = 10
 @click.command("fsck", cls=Verb)
 @click.option("--links", is_flag=True, help="Also look whether linked files are still what was put.")
 @click.option("--sample", type=PERCENT, metavar="P%", help="Read only so much, what was checked longest ago.")
+@click.option("--repair", is_flag=True, help="Mend what can be mended.")
+@click.option(
+    "--from", "sources", multiple=True, metavar="URL", help="A clone, an archive or another store to mend from."
+)
 @click.pass_obj
-def command(app: App, links: bool, sample: float | None) -> int:
+def command(app: App, links: bool, sample: float | None, repair: bool, sources: tuple[str, ...]) -> int:
     """Check everything that a store holds.
 
     The ledger's chain, that everything it refers to is there, and that all bytes are what they are named. Exit 1 if
-    something is wrong.
+    something is wrong, and still is after --repair.
 
     With --sample only so much of the stored bytes is read: 100/P such checks read everything.
+
+    --repair puts back what can be had elsewhere in the store or --from another one, verified; makes indexes and
+    checkpoints anew; and takes out what nobody has, so that putting it again stores it. Damaged objects are kept in
+    quarantine/. History is never rewritten.
     """
+    if sources and not repair:
+        raise click.UsageError("--from goes with --repair")
+    if repair and (sample is not None or links):
+        raise click.UsageError("neither --sample nor --links goes with --repair")
+    if repair:
+        return _repair(app, sources)
     report = app.data(read_only=True).fsck(links=links, sample=sample)
     if app.json:
         app.emit(report.to_dict())
@@ -58,3 +72,32 @@ def _show(app: App, problem: Problem) -> None:
         app.line(f"  touches {printable(touched.name)}{others}")
     if len(problem.touches) > _TOUCHES_SHOWN:
         app.line(f"  touches {len(problem.touches) - _TOUCHES_SHOWN:,} more: --json names all")
+
+
+def _repair(app: App, sources: tuple[str, ...]) -> int:
+    from ...storage.backend import open_backend
+    from ...storage.store import put_back_info
+    from ...storage.sync import ArchiveBackend, is_archive
+
+    places = [ArchiveBackend(place) if is_archive(place) else open_backend(place) for place in sources]
+    where = put_back_info(app.url, places)
+    if where:
+        app.note(f"dmlpipe.json was put back from {where}")
+    mended = app.data().repair(places)
+    if app.json:
+        app.emit(mended.to_dict())
+        return 0 if mended.ok else FAILED
+    for key, how in (*mended.mended, *mended.remade):
+        app.line(f"{click.style('mended', fg='green')}  {printable(key)}  {printable(how)}")
+    for problem in mended.lost:
+        _show(app, problem)
+    if mended.quarantined:
+        app.note(f"{count(len(mended.quarantined), 'damaged object')} kept in quarantine/: delete them at will")
+    if not mended.found:
+        app.say("all is well: nothing to mend")
+    else:
+        rest = "all is well" if mended.ok else f"{count(len(mended.lost), 'problem')} left"
+        app.say(f"{count(len(mended.found), 'problem')} found, {count(len(mended.mended), 'object')} mended: {rest}")
+    if not mended.ok:
+        app.note("what is lost: put the files again, or name a place that has them: fsck --repair --from URL")
+    return 0 if mended.ok else FAILED

@@ -4,7 +4,22 @@ Key types: `Report`, `Problem`, `Touch` (what a check found), `Mended` (what a r
 """
 
 from .check import fsck
+from .mirrors import Mirror
+from .repair import Mended, Rederive, repair
 from .report import Problem, Progress, Report, Touch
 from .sample import CheckedLog
+from .touched import FileRef
 
-__all__ = ["CheckedLog", "Problem", "Progress", "Report", "Touch", "fsck"]
+__all__ = [
+    "CheckedLog",
+    "FileRef",
+    "Mended",
+    "Mirror",
+    "Problem",
+    "Progress",
+    "Rederive",
+    "Report",
+    "Touch",
+    "fsck",
+    "repair",
+]

@@ -28,12 +28,13 @@ from .touched import Touched, find_touched
 _COUNTED = (NODE_PREFIX, OBJECT_PREFIX, PACK_PREFIX, INDEX_PREFIX)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Checked:
-    """A check with all that it learned: what a repair begins from."""
+    """A check with all that it learned: what a repair begins from, and brings up to date."""
 
     report: Report
     history: History
+    findings: Findings
     contents: Contents
     reached: Reached
     touched: Touched
@@ -101,11 +102,38 @@ def examine(
     if log is not None:
         listed = {key for keys in contents.listed.values() for key in keys}
         never = log.note(only if only is not None else listed, listed)
+    if only is not None and findings.found:
+        locate_unread(backend, contents, findings, only)
+    follow = only is None or bool(findings.found)
+    return conclude(
+        backend, nodes, history, contents, findings, links=links, follow=follow, whole=only is None, never=never
+    )
+
+
+def conclude(
+    backend: Backend,
+    nodes: NodeStore,
+    history: History,
+    contents: Contents,
+    findings: Findings,
+    *,
+    links: bool = False,
+    follow: bool = True,
+    whole: bool = True,
+    never: int = 0,
+) -> Checked:
+    """Follow what the ledger refers to through what was read, and report; see `examine` for the parameters.
+
+    Parameters
+    ----------
+    follow
+        False: nothing is wrong with what was read, and that is enough.
+    whole
+        Everything was read, so that orphans can be told.
+    """
     reached = Reached()
-    if only is None or findings.found:
+    if follow:
         follower = Follower(backend, nodes, contents, findings, look_at_links=links)
-        if only is not None:
-            locate_unread(backend, contents, findings, only)
         reached = follower.follow(history.state)
         follower.follow_checkpoints(root for n, _, root in history.checkpoints if n in history.sound)
     bad_links = frozenset(key for key, (kind, _) in findings.found.items() if kind == "link")
@@ -116,7 +144,7 @@ def examine(
         Problem(kind, key, message, touched.touches.get(key, ())) for key, (kind, message) in findings.found.items()
     )
     orphans = 0
-    if only is None:
+    if whole:
         orphans = sum(key not in reached.keys for prefix in _COUNTED for key in contents.listed[prefix])
     report = Report(
         problems=tuple(problems),
@@ -130,7 +158,7 @@ def examine(
         stored=contents.stored() + history.state.n + 1,
         never=never,
     )
-    return Checked(report, history, contents, reached, touched)
+    return Checked(report, history, findings, contents, reached, touched)
 
 
 def _silent(what: str, count: int) -> None:

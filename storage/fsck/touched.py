@@ -36,6 +36,8 @@ class _Hit(NamedTuple):
     """Of a damaged node: how many entries are below it; 0: one entry needs the object."""
     after: bytes = b""
     """Of a damaged node: the key before the first one below it."""
+    value: bytes = b""
+    """Of one entry: what stands there."""
 
 
 class FileRef(NamedTuple):
@@ -45,6 +47,8 @@ class FileRef(NamedTuple):
     """``repo@branch`` or ``repo@id``."""
     path: str
     job: str
+    value: bytes
+    """What the commit says of it, encoded: what `encode_value` makes of its content."""
 
 
 @dataclass(slots=True)
@@ -128,7 +132,7 @@ class _Toucher:
             return
         path = show_path(hit.key)
         self._note(hit.object, "file", f":{path}", root.name)
-        self._files.setdefault(hit.object, {}).setdefault(path, FileRef(root.name, path, root.job))
+        self._files.setdefault(hit.object, {}).setdefault(path, FileRef(root.name, path, root.job, hit.value))
         if root.job:
             datum = self._datum(root.job, hit.key)
             if datum:
@@ -170,7 +174,7 @@ class _Toucher:
                         hits.extend(self._below(kind, child))
                 elif kind != "plain":
                     needed = (need for value in VALUES[kind](entry) for need in self._needs(value))
-                    hits.extend(_Hit(need, key) for need in dict.fromkeys(needed))
+                    hits.extend(_Hit(need, key, value=bytes(entry)) for need in dict.fromkeys(needed))
                 before = key
             known = self._memo[(kind, name)] = tuple(hits)
         return known

@@ -274,6 +274,10 @@ class OverlayNodes:
         self._own.update(zip(names, raws, strict=True))
         return names
 
+    def own(self, name: Digest) -> bytes | None:
+        """Return the bytes of a node that was put here; None if it was not."""
+        return self._own.get(name)
+
     def get_many(self, names: Sequence[Digest]) -> list[bytes]:
         """Return nodes' bytes, in the order of `names`."""
         below = [name for name in names if name not in self._own]

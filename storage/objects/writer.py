@@ -212,7 +212,7 @@ class ObjectWriter:
             )
         if gone:
             raise ConflictError(
-                "a garbage collection took content that this commit found in the store and nothing referred to",
+                "a garbage collection, or a repair, took content that this commit found in the store",
                 code=ErrorCode.COLLECTED,
                 hint="do it again: nothing was published",
             )

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from dmlpipe.storage.errors import CorruptError, FormatError
+from dmlpipe.storage.store import Store
 
 from .conftest import Cli
 
@@ -62,3 +66,65 @@ def test_a_share_is_a_percentage(cli: Cli, store: Path, share: str) -> None:
     answer = cli("fsck", "--sample", share)
     assert answer.code == 2
     assert "such as 5%" in answer.err
+
+
+def test_what_is_damaged_is_mended_from_a_clone_or_put_again(cli: Cli, big: Path, here: Path) -> None:
+    assert cli("store", "clone", big, "copy").code == 0
+    assert cli("fsck", "--repair").out == "all is well: nothing to mend\n"
+    spoil(big, "objects")
+    answer = cli("fsck", "--repair", "--from", "copy")
+    assert answer.code == 0
+    assert answer.lines[0].startswith("mended  objects/")
+    assert answer.lines[0].endswith(f"from file://{here}/copy")
+    assert answer.lines[1] == "1 problem found, 1 object mended: all is well"
+    assert "1 damaged object kept in quarantine/" in answer.err
+    spoil(big, "objects")
+    alone = cli("fsck", "--repair")
+    assert alone.code == 1
+    assert alone.lines[0].startswith("missing  objects/")
+    assert "put the files again" in alone.err
+    assert cli("put", "rescued", "many").code == 0
+    record = cli("fsck", "--repair", "--json").records[0]
+    assert (record["ok"], record["found"]) == (True, [])
+    assert cli("fsck").code == 0
+    log = cli("log", "--ledger").out
+    assert "damage" in log
+    assert "repair" in log
+
+
+@pytest.mark.parametrize("words", [["--from", "x"], ["--repair", "--sample", "5%"], ["--repair", "--links"]])
+def test_words_that_do_not_go_together(cli: Cli, store: Path, words: list[str]) -> None:
+    assert cli("fsck", *words).code == 2
+
+
+def test_a_place_to_mend_from_that_is_no_store(cli: Cli, big: Path, here: Path) -> None:
+    spoil(big, "objects")
+    (here / "empty").mkdir()
+    answer = cli("fsck", "--repair", "--from", "empty")
+    assert answer.code == 1
+    assert "no store at" in answer.err
+
+
+def test_any_flipped_byte_of_dmlpipe_json_is_found_and_it_is_put_back(cli: Cli, store: Path) -> None:
+    assert cli("store", "clone", store, "copy").code == 0
+    file = store / "dmlpipe.json"
+    body, whole = file.read_bytes(), Store.open(store).info
+    for position in range(len(body)):
+        file.write_bytes(body[:position] + bytes([body[position] ^ 1]) + body[position + 1 :])
+        try:
+            info = Store.open(store).info
+        except (CorruptError, FormatError):
+            continue
+        # The name of the check itself: what is left unchecked is as it was.
+        assert b'"check"' in body[position - 6 : position + 7]
+        assert msgspec.structs.replace(info, check=whole.check) == whole
+    assert cli("fsck").code == 1
+    assert "fsck --repair --from URL" in cli("fsck", "--repair").err
+    answer = cli("fsck", "--repair", "--from", "copy")
+    assert (answer.code, file.read_bytes()) == (0, body)
+    assert "dmlpipe.json was put back from" in answer.err
+    file.unlink()
+    assert cli("--store", store, "fsck", "--repair", "--from", "copy").code == 0
+    assert cli("init", "other").code == 0
+    file.write_bytes(body[:-9])
+    assert cli("fsck", "--repair", "--from", "other").code == 1

@@ -327,7 +327,7 @@ def test_no_store_anywhere(cli: Cli) -> None:
 def test_a_store_of_another_format(change: dict[str, object], message: str, cli: Cli, store: Path) -> None:
     info = store / "dmlpipe.json"
     info.chmod(0o644)
-    info.write_text(json.dumps(json.loads(info.read_text()) | change))
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"check": ""} | change))
     answer = cli("ls")
     assert answer.code == 1
     assert re.search(message, answer.err)
@@ -336,7 +336,7 @@ def test_a_store_of_another_format(change: dict[str, object], message: str, cli:
 def test_a_store_with_an_unknown_way_of_writing_can_be_read_only(cli: Cli, store: Path) -> None:
     info = store / "dmlpipe.json"
     info.chmod(0o644)
-    info.write_text(json.dumps(json.loads(info.read_text()) | {"write_features": ["hovercraft"]}))
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"check": ""} | {"write_features": ["hovercraft"]}))
     assert cli("ls", "images").code == 0
     answer = cli("put", "images", "week/sub")
     assert answer.code == 1

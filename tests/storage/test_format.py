@@ -1,4 +1,4 @@
-"""A reader written from docs/format.md alone, without dmlpipe, and what it finds in the golden store."""
+"""A reader written from docs/format.md alone, without dmlpipe: what it finds in the golden store, and in new ones."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import msgspec
 import pytest
 import zstandard
 from blake3 import blake3
+
+from dmlpipe.storage.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests" / "data" / "golden"
@@ -217,3 +219,40 @@ def test_the_page_names_every_record_type() -> None:
     tags = re.findall(r'class \w+\(_Record, frozen=True, tag="([a-z.]+)"\)', source)
     assert len(tags) > 20
     assert [tag for tag in tags if f"`{tag}`" not in page] == []
+
+
+def test_the_description_of_a_store_hashes_to_its_check(tmp_path: Path) -> None:
+    Store.init(tmp_path / "store", cache_dir=tmp_path / "cache")
+    body = (tmp_path / "store" / "dmlpipe.json").read_bytes()
+    check = json.loads(body)["check"]
+    assert blake(body.replace(check.encode(), b"0" * 64)).hex() == check
+    assert "check" not in json.loads((STORE / "dmlpipe.json").read_bytes())  # older than the field
+
+
+def test_a_repaired_store_is_read_as_the_page_says(tmp_path: Path) -> None:
+    """Damage in every folder, mended with nothing to mend from: what is left is found by the page's own rules."""
+    store = Store.init(tmp_path / "store", cache_dir=tmp_path / "cache")
+    files = {f"{number}": bytes([number]) * 500 for number in range(5)}
+    store.put("r", *files.items())
+    (pack,) = (tmp_path / "store" / "packs").rglob("*.pack")
+    body = bytearray(pack.read_bytes())
+    body[700] ^= 1
+    pack.write_bytes(body)
+    assert [touch.name for problem in store.repair().lost for touch in problem.touches] == ["r@master:/1"]
+    root = tmp_path / "store"
+    recs = [r for file in sorted((root / "ledger").glob("0*/*")) for r in json.loads(file.read_bytes())["recs"]]
+    (sweep,) = [rec for rec in recs if rec["t"] == "gc.sweep"]
+    assert {rec["t"] for rec in recs} >= {"damage", "gc.done"}
+    text = sweep["list"]
+    raw = zstandard.ZstdDecompressor().decompress((root / "nodes" / text[:2] / text[2:]).read_bytes())
+    listed = unpack(raw)
+    assert [blake(files["1"])] == listed["blobs"]
+    assert f"packs/{pack.parent.name}/{pack.name}" in listed["keys"]
+    (new,) = sweep["packs"]
+    frame = (root / new).read_bytes()
+    length = int.from_bytes(frame[-12:-8], "little")
+    footer = unpack(zstandard.ZstdDecompressor().decompress(frame[-12 - length : -12]))
+    found = {bytes(name): frame[offset : offset + size] for name, offset, size, _, _ in footer["blobs"]}
+    assert found == {blake(data): data for name, data in files.items() if name != "1"}
+    (kept,) = (file for file in (root / "quarantine").rglob("*") if file.is_file())
+    assert kept.name == f"{pack.name}.{blake(bytes(body)).hex()[:12]}"

@@ -96,7 +96,7 @@ def test_another_format_is_refused(
     store: Store, tmp_path: Path, change: dict[str, object], error: type[Exception], message: str
 ) -> None:
     file = tmp_path / "store" / "dmlpipe.json"
-    info = json.loads(file.read_text()) | change
+    info = json.loads(file.read_text()) | {"check": ""} | change
     file.write_text(json.dumps(info))
     with pytest.raises(error, match=message):
         Store.open(tmp_path / "store")
@@ -104,7 +104,7 @@ def test_another_format_is_refused(
 
 def test_a_feature_that_only_writers_must_know_makes_a_store_read_only(images: Store, tmp_path: Path) -> None:
     file = tmp_path / "store" / "dmlpipe.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"write_features": ["seals"]}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"check": ""} | {"write_features": ["seals"]}))
     again = Store.open(tmp_path / "store", cache_dir=tmp_path / "cache")
     assert again["images"].files == 4
     with pytest.raises(ReadOnlyError):
