@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 from ..storage.errors import DmlpipeError
@@ -17,9 +18,11 @@ from ..storage.store import Store
 from .child.environment import clean_environment
 from .child.zygote import Zygote
 from .folders import release, worker_folder
-from .messages import LeaseSource
+from .messages import COMPARED_PACKAGES, LeaseSource
 from .pull import PullLoop, PullSettings, new_worker_name
+from .resources import RESOURCES_VARIABLE, found_resources
 from .segments import FlushLimits
+from .slots.devices import Devices, find_devices
 
 logger = logging.getLogger("dmlpipe.worker")
 
@@ -33,6 +36,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--name", default="", help="unique name (default: host, pid and 8 random digits)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
     parser.add_argument("--cache-dir", type=Path, help="folder of the file cache (default: $DMLPIPE_CACHE_DIR)")
+    parser.add_argument(
+        "--resource",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="something that pipelines ask for with resources=, memory= (bytes) or gpus= (default: the memory and the "
+        "GPUs that are found, and what $DMLPIPE_RESOURCES lists: licence=2,fpga=1)",
+    )
     parser.add_argument("--connect-timeout", type=float, default=60.0, help="seconds to look for the scheduler")
     return parser.parse_args(argv)
 
@@ -43,6 +54,9 @@ async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote, lo
     from .dask_seam import serve
 
     folder = worker_folder(store.cache_dir, name)
+    devices = find_devices(os.environ)
+    resources = found_resources(devices, [*os.environ.get(RESOURCES_VARIABLE, "").split(","), *arguments.resource])
+    devices = devices[: int(resources.get("gpu", 0))]
 
     async def body(source: LeaseSource) -> str:
         loop = PullLoop(
@@ -52,6 +66,8 @@ async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote, lo
             worker=name,
             slots=arguments.slots,
             folder=folder,
+            devices=Devices(devices),
+            packages={name: version(name) for name in COMPARED_PACKAGES},
             settings=PullSettings(limits=FlushLimits.from_environment(os.environ)),
         )
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -68,6 +84,7 @@ async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote, lo
             host=arguments.host,
             local_directory=local,
             connect_timeout_s=arguments.connect_timeout,
+            resources=resources,
         )
     finally:
         release(folder)

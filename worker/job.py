@@ -125,7 +125,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout_s: float = 0.0
     """0: none."""
     cpus: float = 1.0
-    memory: str = ""
+    gpus: int = 0
+    memory_bytes: int = 0
+    """What one slot may hold; 0: no limit."""
     secrets: tuple[str, ...] = ()
 
 

@@ -20,6 +20,9 @@ from .job import Lease
 PROTOCOL = 1
 """Raised when a message changes its meaning; a scheduler refuses workers of another number, by `LeaseReply.error`."""
 
+COMPARED_PACKAGES = ("distributed",)
+"""Beside dmlpipe itself: what must be of one version at both ends of a comm."""
+
 MAX_FAILURES_REPORTED = 100
 """Failures of one job that a worker reports with their cause; the rows in the segments are complete."""
 
@@ -79,6 +82,8 @@ class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """dmlpipe's version at the worker."""
     worker: str
     """Name of the worker, unique among all workers that ever wrote to the store."""
+    packages: dict[str, str] = {}
+    """Versions of what both sides must have alike, until the scheduler has answered once."""
     slot: int
     want: int = 0
     """Leases wanted: 0 or 1."""

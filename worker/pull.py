@@ -43,6 +43,7 @@ from .messages import (
     Stored,
 )
 from .segments import FlushLimits, SegmentWriter, worker_host
+from .slots.devices import Devices
 from .slots.job_work import JobTable, JobWork, WorkerStore
 from .slots.lease_run import LeaseReport, SlotWorker
 
@@ -175,6 +176,10 @@ class PullLoop:
         Private to this worker, on the file system of the store's cache so that inputs can be linked; made here.
     environ
         The worker's environment: what children get of it is decided in `environment`.
+    devices
+        Its GPUs.
+    packages
+        Versions that the scheduler compares with its own.
     """
 
     def __init__(
@@ -187,6 +192,8 @@ class PullLoop:
         slots: int,
         folder: Path,
         environ: Mapping[str, str] | None = None,
+        devices: Devices | None = None,
+        packages: Mapping[str, str] | None = None,
         settings: PullSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -196,6 +203,8 @@ class PullLoop:
         self._worker = worker
         self._folder = folder
         self._environ = dict(os.environ if environ is None else environ)
+        self._devices = devices or Devices()
+        self._packages = dict(packages or {})
         self._settings = settings or PullSettings()
         self._clock = clock
         self._host = worker_host()
@@ -229,7 +238,14 @@ class PullLoop:
         pool = ThreadPoolExecutor(len(self._numbers) + 2, thread_name_prefix="dmlpipe-slot")
         try:
             self._slots = [
-                SlotWorker(self._store, self._zygote, number, self._folder / f"slot-{number}", clock=self._clock)
+                SlotWorker(
+                    self._store,
+                    self._zygote,
+                    number,
+                    self._folder / f"slot-{number}",
+                    devices=self._devices,
+                    clock=self._clock,
+                )
                 for number in self._numbers
             ]
             pulse = asyncio.create_task(self._pulse(pool))
@@ -364,12 +380,14 @@ class PullLoop:
 
     async def _exchange(self, **own: object) -> LeaseReply | None:
         """Report and ask; None if this worker is to end."""
-        request = self._outbox.fill(worker=self._worker, **own)
+        request = self._outbox.fill(worker=self._worker, packages=self._packages, **own)
         try:
             reply = await self._source.lease(request)
         except OSError as err:
             self._end(f"the scheduler is gone: {err}" if not self._ending.is_set() else "")
             return None
+        # It knows them now.
+        self._packages = {}
         if self._jobs.cancel(reply.cancelled):
             for slot in self._slots:
                 slot.wake()

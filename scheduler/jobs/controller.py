@@ -29,8 +29,10 @@ from ..leases.executor import (
     Executor,
     ExecutorFailed,
     JobFinished,
+    JobStuck,
     Progressed,
     SegmentStored,
+    WorkerRefused,
     WorkersChanged,
 )
 from ..pipelines.spec import PipelineSpec, decode_pipeline
@@ -586,6 +588,12 @@ class Controller:
         match event:
             case WorkersChanged():
                 self._tell(ClusterChanged(workers=event.workers, slots=event.slots))
+            case WorkerRefused():
+                self._tell(Notice(text=f"{event.message}: it was turned away"))
+            case JobStuck():
+                job = self._jobs.get(event.job)
+                name = job.spec.name if job is not None else event.job
+                self._tell(Notice(text=f"{name} waits for a worker that has {event.missing}"))
             case ExecutorFailed():
                 raise ClusterError(event.message, hint=event.hint or None)
             case SegmentStored() | Progressed() | DatumLost() | JobFinished():

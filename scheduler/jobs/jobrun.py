@@ -36,7 +36,8 @@ from ...worker.child.arrays import output_metadata
 from ...worker.job import BLOCK_MAX_BYTES, BLOCK_MAX_DATUMS, ArrayWrites, Datum, JobSpec, encode_block, encode_spec
 from ..inputs.expression import Array, constants, followed, leaves
 from ..leases.executor import Executor, JobOffer
-from ..pipelines.spec import PipelineSpec
+from ..pipelines.quantities import parse_size_bytes
+from ..pipelines.spec import Options, PipelineSpec
 from ..planning.plan import Drop, Hit, JobPlan, Run, job_context, plan_job
 from ..planning.reasons import Why
 from ..planning.summary import describe_key
@@ -209,6 +210,10 @@ class JobRun:
                 pipeline=self.spec.name,
                 batch=self.spec.options.batch,
                 cpus=self.spec.options.cpus,
+                gpus=self.spec.options.gpus,
+                memory_bytes=_memory_bytes(self.spec.options),
+                resources=self.spec.options.resources,
+                priority=self.spec.options.priority,
                 fold=self._results.fold,
             )
         )
@@ -609,9 +614,15 @@ def worker_spec(spec: PipelineSpec, plan: JobPlan, *, job: str, run: str, versio
         tries=options.tries,
         timeout_s=options.timeout_s,
         cpus=options.cpus,
-        memory=options.memory,
+        gpus=options.gpus,
+        memory_bytes=_memory_bytes(options),
         secrets=options.secrets,
     )
+
+
+def _memory_bytes(options: Options) -> int:
+    text = options.memory
+    return parse_size_bytes(int(text) if text.isdigit() else text) if text else 0
 
 
 def _writes(spec: PipelineSpec) -> ArrayWrites | None:

@@ -42,7 +42,7 @@ from .control import (
     decode_reply,
     encode_request,
 )
-from .executor import DatumLost, Event, ExecutorFailed, JobOffer, WorkersChanged
+from .executor import DatumLost, Event, ExecutorFailed, JobOffer, JobStuck, WorkerRefused, WorkersChanged
 from .pool import LostDatum, PoolEvent, WorkerLost
 from .unreported import find_unreported
 
@@ -111,6 +111,8 @@ class DaskExecutor:
         self._ack = 0
         self._found: WorkersChanged | None = None
         """Workers that were there before this session, whose coming is no event of it."""
+        self._refused: set[str] = set()
+        self._pipelines: dict[str, str] = {}
         self._waiting_blocks: dict[str, int] = {}
         """Blocks added before the scheduler was there."""
         self._connected = concurrent.futures.Future[None]()
@@ -127,6 +129,7 @@ class DaskExecutor:
 
     def offer(self, job: JobOffer) -> None:
         """Announce a job. Idempotent."""
+        self._pipelines[job.job] = job.pipeline
         self._post(Offer(session=self.session, offer=job))
 
     def add_block(self, job: str, block: str, count: int) -> None:
@@ -190,6 +193,8 @@ class DaskExecutor:
                 if told := [event for event in events if event is not None]:
                     return told
                 continue
+            if news := self._refusals(reply):
+                return [*news]
             if reply.refused and not reply.workers:
                 self._fail(reply.refused[0], "install the same dmlpipe for the workers as here")
             elif problem := self._failure():
@@ -243,7 +248,19 @@ class DaskExecutor:
 
     # -- inside, the caller's thread
 
+    def _refusals(self, reply: ControlReply) -> list[WorkerRefused]:
+        news = [text for text in reply.refused if text not in self._refused]
+        self._refused.update(news)
+        return [WorkerRefused(message=text) for text in news]
+
     def _event(self, event: PoolEvent) -> Event | None:
+        if isinstance(event, JobStuck) and self._on_close is not None:
+            # The cluster is ours and stays as it is: waiting would be for ever.
+            self._fail(
+                f"{self._pipelines.get(event.job, event.job)} needs {event.missing}",
+                "ask for less, or bring workers that have it: dmlpipe run --scheduler ADDRESS",
+            )
+            return None
         if isinstance(event, WorkerLost):
             stored = find_unreported(self._backend, self._read_block, event) if self._backend is not None else ()
             self._post(Settle(session=self.session, job=event.job, worker=event.worker, stored=stored))

@@ -147,17 +147,31 @@ class LeaseService:
             return False
         return True
 
+    def _refuse(self, request: LeaseRequest) -> str:
+        """Why a worker of other versions gets nothing; empty if it fits."""
+        own = version("dmlpipe")
+        if request.protocol != messages.PROTOCOL:
+            return (
+                f"worker {request.worker} speaks lease protocol {request.protocol} (dmlpipe {request.version}), "
+                f"this scheduler {messages.PROTOCOL} (dmlpipe {own})"
+            )
+        versions = {"dmlpipe": request.version} | request.packages
+        wrong = [
+            f"{name} {theirs} (here {ours})"
+            for name, theirs in versions.items()
+            if (ours := own if name == "dmlpipe" else version(name)) != theirs
+        ]
+        return f"worker {request.worker} has {', '.join(wrong)}" if wrong else ""
+
     async def _lease(self, request: LeaseRequest) -> LeaseReply:
         name = request.worker
-        if request.protocol != messages.PROTOCOL:
-            text = (
-                f"worker {name} speaks lease protocol {request.protocol} (dmlpipe {request.version}), "
-                f"this scheduler {messages.PROTOCOL} (dmlpipe {version('dmlpipe')})"
-            )
+        unfit = self._refuse(request)
+        if unfit:
             if name not in self._refused:
-                logger.error("%s", text)
-                self._refused[name] = text
-            return LeaseReply(error=text, stop=True)
+                logger.error("%s", unfit)
+                self._refused[name] = unfit
+                self._wake(slots=False)
+            return LeaseReply(error=unfit, stop=True)
         now = self._clock()
         registered_by = now + REGISTRATION_S
         while not self.pool.has_worker(name):

@@ -91,6 +91,12 @@ class JobStuck(msgspec.Struct, frozen=True, kw_only=True, tag="stuck"):
     """`gpu: 1 (the most that a worker has is 0)`."""
 
 
+class WorkerRefused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """A worker was turned away; others go on."""
+
+    message: str
+
+
 class ExecutorFailed(msgspec.Struct, frozen=True, kw_only=True, tag="executor-failed"):
     """The executor cannot go on (its scheduler died, a worker refuses to start)."""
 
@@ -98,7 +104,17 @@ class ExecutorFailed(msgspec.Struct, frozen=True, kw_only=True, tag="executor-fa
     hint: str = ""
 
 
-Event = Progressed | SegmentStored | DatumFailed | DatumLost | JobFinished | JobStuck | WorkersChanged | ExecutorFailed
+Event = (
+    Progressed
+    | SegmentStored
+    | DatumFailed
+    | DatumLost
+    | JobFinished
+    | JobStuck
+    | WorkersChanged
+    | WorkerRefused
+    | ExecutorFailed
+)
 
 
 class Executor(Protocol):

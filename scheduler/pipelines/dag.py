@@ -90,6 +90,8 @@ class DAG:
         cpus: float = 1.0,
         gpus: int = 0,
         memory: str | int | None = None,
+        resources: Mapping[str, float] | None = None,
+        priority: int = 0,
         tries: int = 1,
         timeout: str | float | None = None,
         job_timeout: str | float | None = None,
@@ -114,7 +116,12 @@ class DAG:
         writes
             `like(...)`: the output is an array.
         cpus, gpus, memory
-            What one slot needs (`memory="8GiB"`).
+            What one slot needs. It sees as many GPUs, its libraries start as many threads, and a datum that holds more
+            than `memory="8GiB"` fails.
+        resources
+            What else a datum needs of its worker, by the names that workers announce: `{"licence": 1}`.
+        priority
+            Datums of a pipeline with a larger number are computed before those of others.
         tries
             How often a datum is tried.
         timeout
@@ -147,6 +154,8 @@ class DAG:
             cpus=cpus,
             gpus=gpus,
             memory=memory,
+            resources=resources,
+            priority=priority,
             tries=tries,
             timeout=timeout,
             job_timeout=job_timeout,
@@ -196,6 +205,8 @@ class DAG:
         cpus: float = 1.0,
         gpus: int = 0,
         memory: str | int | None = None,
+        resources: Mapping[str, float] | None = None,
+        priority: int = 0,
         tries: int = 1,
         timeout: str | float | None = None,
         job_timeout: str | float | None = None,
@@ -227,6 +238,8 @@ class DAG:
             cpus=cpus,
             gpus=gpus,
             memory=memory,
+            resources=resources,
+            priority=priority,
             tries=tries,
             timeout=timeout,
             job_timeout=job_timeout,

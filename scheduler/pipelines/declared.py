@@ -69,6 +69,8 @@ def make_options(
     cpus: float = 1.0,
     gpus: int = 0,
     memory: str | int | None = None,
+    resources: Mapping[str, float] | None = None,
+    priority: int = 0,
     tries: int = 1,
     timeout: str | float | None = None,
     job_timeout: str | float | None = None,
@@ -90,6 +92,16 @@ def make_options(
         raise _bad(f"cpus: expected a number above 0, got {cpus!r}")
     if memory is not None:
         parse_size_bytes(memory, what="memory")
+    for name, amount in (resources or {}).items():
+        if name in ("cpu", "gpu", "memory") or not name.isidentifier():
+            raise _bad(
+                f'resources: expected names of what workers announce, such as {{"licence": 1}}, got {name!r}'
+                " (cpus=, gpus= and memory= are options of their own)"
+            )
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < float("inf"):
+            raise _bad(f"resources: expected a number above 0 for {name!r}, got {amount!r}")
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise _bad(f"priority: expected a whole number, got {priority!r}")
     if keep not in (None, "latest"):
         raise _bad(f'keep: expected "latest", got {keep!r}')
     if isinstance(secrets, str) or not all(isinstance(item, str) and item.isidentifier() for item in secrets):
@@ -99,6 +111,8 @@ def make_options(
         cpus=float(cpus),
         gpus=gpus,
         memory="" if memory is None else str(memory),
+        resources={name: float(amount) for name, amount in sorted((resources or {}).items())},
+        priority=priority,
         tries=tries,
         timeout_s=0.0 if timeout is None else parse_duration_s(timeout, what="timeout"),
         job_timeout_s=0.0 if job_timeout is None else parse_duration_s(job_timeout, what="job_timeout"),

@@ -29,6 +29,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cpus: float = 1.0
     gpus: int = 0
     memory: str = ""
+    resources: dict[str, float] = {}
+    """Named ones that workers announce, such as a licence."""
+    priority: int = 0
+    """Jobs of a larger number are served first."""
     tries: int = 1
     timeout_s: float = 0.0
     """Of one try of a datum; 0: none."""

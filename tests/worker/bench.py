@@ -37,6 +37,7 @@ from dmlpipe.worker.job import (
 from dmlpipe.worker.messages import LeaseReply, LeaseRequest
 from dmlpipe.worker.pull import PullLoop, PullSettings
 from dmlpipe.worker.segments import FlushLimits
+from dmlpipe.worker.slots.devices import Devices
 
 WAIT_S = 60.0
 
@@ -208,6 +209,7 @@ class Bench:
     def loop(self, source: ListSource, slots: int = 1, **settings: Any) -> PullLoop:
         self.count += 1
         limits = settings.pop("limits", FlushLimits(0.05))
+        devices = settings.pop("devices", None)
         return PullLoop(
             self.store,
             source,
@@ -216,13 +218,16 @@ class Bench:
             slots=slots,
             folder=self.folder / f"w{self.count}",
             environ=self.environ,
+            devices=devices,
             settings=PullSettings(limits=limits, pulse_s=0.02, silent_s=0.05, wait_s=0.05, **settings),
         )
 
-    def run(self, job: JobSpec, datums: Sequence[Datum], *, slots: int = 1, size: int = 0) -> dict[str, Row]:
+    def run(
+        self, job: JobSpec, datums: Sequence[Datum], *, slots: int = 1, size: int = 0, devices: Devices | None = None
+    ) -> dict[str, Row]:
         """Run a job to its end and return its rows by datum key."""
         source = ListSource(self.leases(job, datums, size))
-        error = asyncio.run(self._bounded(self.loop(source, slots)))
+        error = asyncio.run(self._bounded(self.loop(source, slots, devices=devices)))
         assert error == ""
         rows = self.rows(job.job)
         assert sorted(row.key for row in rows) == sorted(d.key for d in datums), "a datum is missing, or there twice"

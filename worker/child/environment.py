@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,11 @@ _DROPPED = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 SECRETS_FOLDER = "~/.config/dmlpipe/secrets"
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_THREAD_VARIABLES = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+    *("NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"),
+)
+"""What numeric libraries ask how many threads to start (PyTorch: the first three)."""
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -74,10 +78,34 @@ def read_secrets(names: tuple[str, ...], environ: Mapping[str, str], folder: Pat
     return found
 
 
-def job_environment(spec: JobSpec, base: Mapping[str, str], secrets: Mapping[str, str], scratch: str) -> dict[str, str]:
-    """Variables that hold for a whole job: `base`, thread counts, the declared ones, `PACH_*`, `DMLPIPE_*`."""
-    threads = str(max(1, int(spec.cpus)))
-    env = dict.fromkeys(_THREAD_VARIABLES, threads) | dict(base)
+def thread_count(cpus: float) -> int:
+    """Threads that libraries may start in a slot of so many cpus.
+
+    Examples
+    --------
+    >>> thread_count(0.5), thread_count(4)
+    (1, 4)
+    """
+    return max(1, int(cpus))
+
+
+def job_environment(
+    spec: JobSpec,
+    base: Mapping[str, str],
+    secrets: Mapping[str, str],
+    scratch: str,
+    *,
+    devices: Sequence[str] | None = None,
+) -> dict[str, str]:
+    """Variables that hold for a whole job: `base`, thread counts, the declared ones, `PACH_*`, `DMLPIPE_*`.
+
+    A slot's thread counts (its `cpus`) and devices stand above what the worker's own environment says, which is meant
+    for the whole machine. What a command declares in `env` stands above both.
+    """
+    threads = str(thread_count(spec.cpus))
+    env = dict(base) | dict.fromkeys(_THREAD_VARIABLES, threads)
+    if devices is not None:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     env |= {
         "TMPDIR": scratch,
         "PYTHONUNBUFFERED": "1",

@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterable
+from typing import TextIO
 
 from ...storage.errors import DmlpipeError
 from ...storage.objects.segment import Outcome
@@ -45,8 +46,8 @@ from .wire import (
     to_child,
 )
 
-LOG_MAX_BYTES = 1 << 20
-"""What is kept of one datum's output: the first and the last half of it."""
+LOG_MAX_BYTES = 1_000_000
+"""What is kept of one datum's output: the first and the last half of it. Small enough to go into a pack."""
 
 
 def read_log(fd: int, start: int, stop: int) -> bytes:
@@ -255,6 +256,8 @@ class Child:
     # --- what is said beside the result ---
 
     def _take_log(self) -> bytes:
+        # First, so that what still waits in a stream goes to this datum's log, not to a later one's.
+        self._mend_streams(os.fstat(self._log_fd))
         for stream in (sys.stdout, sys.stderr):
             # User code may have closed or replaced them.
             try:
@@ -269,6 +272,18 @@ class Child:
         os.ftruncate(self._log_fd, 0)
         self._log_at = 0
         return log
+
+    def _mend_streams(self, log: os.stat_result) -> None:
+        """Make standard output and error the log again: left closed, the next file that is opened would be they."""
+        for fd, name in ((1, "stdout"), (2, "stderr")):
+            try:
+                same = os.path.samestat(os.fstat(fd), log)
+            except OSError:
+                same = False
+            if not same:
+                os.dup2(self._log_fd, fd)
+            if getattr(getattr(sys, name), "closed", True):
+                setattr(sys, name, text_stream(fd))
 
     def _new_modules(self) -> tuple[str, ...]:
         if len(sys.modules) == self._module_count:
@@ -296,6 +311,12 @@ def rewritten(setup: Setup, payload: Payload) -> tuple[dict[str, str], Places]:
     return env | {"DMLPIPE_PFS": payload.root}, places
 
 
+def text_stream(fd: int) -> TextIO:
+    """Return a stream that prints to a descriptor of the log."""
+    # A file is block-buffered, which is what is wanted: a flush per datum, not per line.
+    return open(fd, "w", closefd=False, encoding="utf-8", errors="backslashreplace")
+
+
 def main(sock: socket.socket, log_fd: int, permits: Permits, root: str, parent: int) -> None:
     """Become a slot's child: the rest of this process's life.
 
@@ -314,9 +335,8 @@ def main(sock: socket.socket, log_fd: int, permits: Permits, root: str, parent: 
     with open(os.devnull, "rb") as null:
         os.dup2(null.fileno(), 0)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - lives as long as the process
-    # A file is block-buffered, which is what is wanted: a flush per datum, not per line.
-    sys.stdout = open(1, "w", closefd=False, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
-    sys.stderr = open(2, "w", closefd=False, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+    sys.stdout = text_stream(1)
+    sys.stderr = text_stream(2)
     sys.dont_write_bytecode = True
     signal.signal(signal.SIGINT, signal.default_int_handler)
     faulthandler.enable(file=2)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from ...storage.digest import from_hex
 from ...storage.objects.node import NodeStore
 from ...storage.objects.segment import Failure
-from ..child.environment import clean_environment, job_environment, read_secrets, redact
+from ..child.environment import clean_environment, job_environment, read_secrets, redact, thread_count
 from ..child.main import third_party
 from ..child.wire import Setup
 from ..job import JobSpec, PythonTransform
@@ -71,11 +71,21 @@ class JobWork:
         """Jobs with an equal key may share a child: they load the same code with the same variables at import."""
         transform = self.spec.transform
         if isinstance(transform, PythonTransform):
-            return ("python", self.code, transform.pickled, *transform.path, *sorted(self.spec.secrets))
+            # Libraries read how many threads they may use once, when they are loaded.
+            threads = str(thread_count(self.spec.cpus))
+            return ("python", self.code, transform.pickled, threads, *transform.path, *sorted(self.spec.secrets))
         return ("command",)
 
-    def setup(self, scratch: str) -> Setup:
-        """What a child is told first."""
+    def setup(self, scratch: str, devices: Sequence[str] | None = None) -> Setup:
+        """What a child is told first.
+
+        Parameters
+        ----------
+        scratch
+            Its working directory.
+        devices
+            GPUs that it sees; None: whatever the worker sees.
+        """
         spec = self.spec
         return Setup(
             job=spec.job,
@@ -83,7 +93,7 @@ class JobWork:
             parameters=spec.parameters,
             batch=spec.batch,
             constants=self.inputs.constants,
-            env=job_environment(spec, self._base, self.secrets, scratch),
+            env=job_environment(spec, self._base, self.secrets, scratch, devices=devices),
             code=self.code,
             scratch=scratch,
             pickled=self._pickled,

@@ -30,6 +30,7 @@ from ..child.wire import Ended, Loading, OutFile, Produced, Ready, SetupFailed, 
 from ..child.zygote import Zygote
 from ..job import CommandTransform, Datum, PythonTransform
 from .attempts import Attempts, Call, resident_key
+from .devices import Devices
 from .job_work import JobWork, WorkerStore, scratch_folder
 from .materialize import Materializer, Prepared
 from .slot import ChildDiedError, Message, SlotChild
@@ -45,6 +46,8 @@ _LOADING_MIN_S = 600.0
 """With a timeout set: what importing and loading a model may take at least."""
 _TIDY_S = 1.0
 """Without anything to wait for: how often to look whether the job was cancelled."""
+_WATCH_S = 0.1
+"""How often to look at the memory of a child that has a limit, and at the length of its log."""
 
 
 class LeaseReport:
@@ -84,6 +87,8 @@ class SlotWorker:
         Of the slot.
     folder
         Private to the slot; made here.
+    devices
+        GPUs of the worker.
     clock
         Monotonic seconds, the child's clock.
     """
@@ -95,6 +100,7 @@ class SlotWorker:
         number: int,
         folder: Path,
         *,
+        devices: Devices | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.number = number
@@ -108,6 +114,10 @@ class SlotWorker:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
+        self._devices = devices or Devices()
+        self._seen: tuple[str, ...] = ()
+        """Devices of the present lease."""
+        self._busy = threading.Lock()
         self._child: SlotChild | None = None
         self._child_key: tuple[str, ...] = ()
         self._child_job: JobWork | None = None
@@ -147,7 +157,23 @@ class SlotWorker:
         BackendError
             Results cannot be stored.
         """
-        _LeaseRun(self, job, datums, start, fold, lease, report).run()
+        seen = self._devices.acquire(self.number, job.spec.gpus, self._yield_devices)
+        try:
+            with self._busy:
+                if seen != self._seen:
+                    # What it was told of devices no longer holds.
+                    self._child_job = None
+                self._seen = seen
+                _LeaseRun(self, job, datums, start, fold, lease, report).run()
+        finally:
+            self._devices.release(seen)
+
+    def _yield_devices(self) -> None:
+        """End a child that holds devices which another slot was given. From that slot's thread."""
+        with self._busy:
+            if self._seen:
+                self.end_child()
+                self._seen = ()
 
     # --- the child ---
 
@@ -157,7 +183,7 @@ class SlotWorker:
 
     def set_up(self, job: JobWork) -> SlotChild:
         """Return a child that was sent the job's setup; `Ready` or `SetupFailed` follows."""
-        key = job.child_key
+        key = (*job.child_key, "devices", *self._seen)
         if self._child is None or self._child_key != key:
             self.end_child()
             namespace = isinstance(job.spec.transform, CommandTransform)
@@ -165,7 +191,7 @@ class SlotWorker:
             self._child_key = key
         self.seconds_per_unit = 0.0
         self._child_job = job
-        self._child.set_up(job.setup(self._scratch))
+        self._child.set_up(job.setup(self._scratch, self._seen if self._devices.ids else None))
         return self._child
 
     def end_child(self, *, ask_where: bool = False) -> ChildDiedError | None:
@@ -236,6 +262,7 @@ class _LeaseRun:
         """Ended datums, by index in their block, until the shared inputs were looked at."""
         self._verified_at = slot.now()
         self._began = slot.now()
+        self._watched_at = slot.now()
         self._loading = False
         self._setup_deaths = 0
         positions = self._resident_positions()
@@ -305,8 +332,24 @@ class _LeaseRun:
             self._slot.drain_wake()
             if self._is_late():
                 self._on_timeout()
-        if self._slot.now() - self._verified_at >= _VERIFY_S:
+        now = self._slot.now()
+        if now - self._watched_at >= _WATCH_S:
+            self._watched_at = now
+            failure = self._watch(child)
+            if failure is not None and self._sent:
+                died = self._slot.end_child()
+                self._blame(failure, died.log if died else b"")
+        if now - self._verified_at >= _VERIFY_S:
             self._settle()
+
+    def _watch(self, child: SlotChild) -> Failure | None:
+        """Keep the child's log short; return what is wrong if it holds more memory than its job may."""
+        child.bound_log()
+        limit = self._job.spec.memory_bytes
+        if not limit:
+            return None
+        used = child.memory_bytes()
+        return memory_failure(used, limit) if used > limit else None
 
     # --- setting up ---
 
@@ -316,7 +359,7 @@ class _LeaseRun:
         limit = self._job.spec.timeout_s
         deadline = self._slot.now() + max(limit, _LOADING_MIN_S) if limit else None
         while True:
-            patience = _TIDY_S if deadline is None else min(_TIDY_S, deadline - self._slot.now())
+            patience = _WATCH_S if deadline is None else min(_WATCH_S, deadline - self._slot.now())
             try:
                 message = child.receive(max(0.0, patience))
             except ChildDiedError as died:
@@ -329,6 +372,10 @@ class _LeaseRun:
             self._slot.drain_wake()
             if self._job.cancelled.is_set():
                 self._slot.end_child()
+                return False
+            if message is None and (failure := self._watch(child)) is not None:
+                ended = self._slot.end_child()
+                self._fail_all(failure, ended.log if ended else b"")
                 return False
             match message.body if message else None:
                 case Ready(notice=notice):
@@ -421,7 +468,7 @@ class _LeaseRun:
 
     def _patience(self) -> float:
         limit = self._limit()
-        wait = _VERIFY_S if self._held else _TIDY_S
+        wait = min(_VERIFY_S, _WATCH_S) if self._held or self._job.spec.memory_bytes else min(_TIDY_S, 4 * _WATCH_S)
         if limit is None:
             return wait
         return max(0.0, min(wait, self._began + limit - self._slot.now()))
@@ -617,6 +664,14 @@ class _LeaseRun:
 
 def _spoilt(row: Row, failure: Failure) -> Row:
     return Row(row.key, row.fingerprint, Outcome.FAILED, [], row.tries, row.seconds, row.log, failure)
+
+
+def memory_failure(used_bytes: int, limit_bytes: int) -> Failure:
+    """The failure of a datum that was ended because it held too much memory."""
+    return Failure(
+        kind="memory",
+        message=f"held {used_bytes / 2**20:,.0f} MiB, more than the {limit_bytes / 2**20:,.0f} MiB of memory=",
+    )
 
 
 def wrote_to_input(path: str) -> Failure:

@@ -18,6 +18,7 @@ from ..child.main import read_log
 from ..child.permits import PermitPipe
 from ..child.wire import FromChild, Setup, Unit, Work, encoder, from_child
 from ..child.zygote import Exit, Zygote
+from .usage import bound_log, memory_bytes
 
 _STACK_GRACE_S = 0.25
 """How long a hanging child gets to print where it hangs."""
@@ -121,6 +122,15 @@ class SlotChild:
         except PeerClosedError:
             raise self.end() from None
         return None if frame is None else Message(from_child.decode(frame.payload), frame.fds)
+
+    def memory_bytes(self) -> int:
+        """What it and everything it started hold now."""
+        return memory_bytes(self.pid) if self._ended is None else 0
+
+    def bound_log(self) -> None:
+        """Keep what it prints from filling the disk."""
+        if self._ended is None:
+            bound_log(self._log_fd)
 
     def _is_dead(self) -> bool:
         if self._pidfd is None:

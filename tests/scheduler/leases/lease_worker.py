@@ -12,6 +12,7 @@ from typing import Any
 from distributed import Worker
 from distributed.core import Status
 
+from dmlpipe.storage.version import __version__
 from dmlpipe.worker.messages import (
     PROTOCOL,
     Computed,
@@ -30,7 +31,14 @@ async def pull(worker: Worker, name: str, slot: int, seconds: float) -> None:
     seq = 0
     while True:
         request = LeaseRequest(
-            protocol=PROTOCOL, version="0", worker=name, slot=slot, want=1, wait_s=5, returned=returned, stored=stored
+            protocol=PROTOCOL,
+            version=__version__,
+            worker=name,
+            slot=slot,
+            want=1,
+            wait_s=5,
+            returned=returned,
+            stored=stored,
         )
         scheduler: Any = worker.scheduler
         reply: LeaseReply = decode_reply(await scheduler.dml_lease(request=encode_request(request)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from dmlpipe.scheduler.leases.control import (
 )
 from dmlpipe.scheduler.leases.dask_plugin import LeaseService
 from dmlpipe.scheduler.leases.executor import JobFinished, JobOffer, Progressed, SegmentStored, WorkersChanged
+from dmlpipe.storage.version import __version__
 from dmlpipe.worker import messages
 from dmlpipe.worker.job import Lease
 from dmlpipe.worker.messages import PROTOCOL, Computed, GivenBack, LeaseReply, LeaseRequest, Stored, StoredLease
@@ -30,7 +32,7 @@ SOON_S = 5.0
 
 
 async def lease(service: LeaseService, worker: str = "w", **fields: object) -> LeaseReply:
-    values = {"protocol": PROTOCOL, "version": "0", "slot": 0, "want": 1} | fields
+    values = {"protocol": PROTOCOL, "version": __version__, "slot": 0, "want": 1} | fields
     request = LeaseRequest(worker=worker, **values)  # type: ignore[arg-type]  # the tests' own keywords
     async with asyncio.timeout(SOON_S):
         return messages.decode_reply(await service.lease(messages.encode_request(request)))
@@ -118,6 +120,56 @@ async def test_a_worker_of_another_protocol_is_refused_with_the_reason(service: 
     assert reply.stop
     assert f"speaks lease protocol {PROTOCOL + 1}" in reply.error
     assert (await tell(service, Status())).refused == (reply.error,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [({"version": "0.0.1"}, "dmlpipe 0.0.1"), ({"packages": {"distributed": "2019.1"}}, "distributed 2019.1 (here 20")],
+)
+async def test_a_worker_of_another_version_is_refused_by_its_name_and_version(
+    service: LeaseService, fields: dict[str, Any], named: str
+) -> None:
+    await offer(service, 4)
+    poll = asyncio.create_task(tell(service, Poll(session="s", ack=0, wait_s=0.1)))
+    reply = await lease(service, **fields)
+    assert reply.stop
+    assert reply.lease is None
+    assert "worker w has" in reply.error
+    assert named in reply.error
+    await poll
+    assert (await tell(service, Status())).refused == (reply.error,)
+
+
+async def test_a_straggler_is_told_by_a_stream_message_when_a_slot_waits() -> None:
+    clock = [0.0]
+    service = LeaseService(clock=lambda: clock[0])
+    told: list[tuple[str, dict[str, object]]] = []
+    heard = asyncio.Event()
+
+    def tell_worker(name: str, message: dict[str, object]) -> None:
+        told.append((name, message))
+        heard.set()
+
+    service.tell_worker = tell_worker
+    service.add_worker("w", 1)
+    await begin(service)
+    await offer(service, 40)
+    first = held(await lease(service))
+    clock[0] = 0.001
+    done = Computed(first.id, 1, 0, 0.001)
+    straggler = held(await lease(service, returned=(done,), stored=(stored(first),)))
+    assert straggler.stop - straggler.start > 2
+    service.add_worker("idle", 1)
+    while (taken := (await lease(service, "idle", wait_s=0.0)).lease) is not None:
+        await lease(service, "idle", want=0, returned=(Computed(taken.id, taken.stop - taken.start, 0, 0.0),))
+    clock[0] = 2.0
+    waiting = asyncio.create_task(lease(service, "idle", wait_s=5.0))
+    async with asyncio.timeout(SOON_S):
+        await heard.wait()
+    assert told[0] == ("w", {"op": "dml-recall", "lease": straggler.id})
+    back = GivenBack(straggler.id, straggler.stop - 2, straggler.stop)
+    await lease(service, want=0, giving_back=(back,))
+    assert held(await waiting).stop <= straggler.stop
 
 
 async def test_a_worker_that_dask_lost_is_told_to_stop(service: LeaseService) -> None:

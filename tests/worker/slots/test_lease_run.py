@@ -11,6 +11,7 @@ import pytest
 from dmlpipe.storage.objects.segment import Outcome, Row
 from dmlpipe.worker.child.frames import socket_pair
 from dmlpipe.worker.child.wire import from_child
+from dmlpipe.worker.slots.devices import Devices
 from tests.worker.bench import (
     Bench,
     constant,
@@ -428,3 +429,148 @@ def test_a_small_datum_costs_one_message_and_large_outputs_more(bench: Bench, mo
     bench.run(large, file_datums(tree)[:1])
     assert said == ["Ready", "Produced", "Ended"]
     assert sorted(bench.content(large.job)) == [f"0/{n}" for n in range(9)]
+
+
+HUNGRY = """
+import os, subprocess, sys, time
+
+def f(x):
+    size = int(x.read_text())
+    if x.name == "grandchild":
+        subprocess.run([sys.executable, "-c", f"import time; held = bytearray({size}); time.sleep(60)"])
+    held = bytearray(size)
+    held[::4096] = b"x" * len(held[::4096])
+    if size > 1 << 20:
+        time.sleep(60)
+    return {x.name: b"done"}
+"""
+
+
+def test_a_datum_over_its_memory_fails_alone_grandchildren_included(bench: Bench) -> None:
+    big = str(400 << 20).encode()
+    tree = put(bench.store, "in", {"a": b"1000", "b": big, "c": b"1000", "grandchild": big})
+    job = spec(python(bench.store, HUNGRY, "f", parameter("x")), varying("x", tree), memory_bytes=200 << 20)
+    rows = bench.run(job, file_datums(tree))
+    assert [rows[name].outcome for name in "abc"] == [Outcome.OK, Outcome.FAILED, Outcome.OK]
+    for name in ("b", "grandchild"):
+        failure = rows[name].failure
+        assert failure is not None
+        assert failure.kind == "memory"
+        assert "more than the 200 MiB" in failure.message
+        assert rows[name].tries == 1
+
+
+def test_a_class_that_loads_too_much_fails_with_the_reason(bench: Bench) -> None:
+    source = """
+    import time
+    held = bytearray(400 << 20)
+    held[::4096] = b"x" * len(held[::4096])
+    time.sleep(60)
+    def f(x): return {}
+    """
+    tree = put(bench.store, "in", {"a": b"", "b": b""})
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree), memory_bytes=200 << 20)
+    rows = bench.run(job, file_datums(tree))
+    assert {row.failure.kind for row in rows.values() if row.failure} == {"memory"}
+
+
+def test_libraries_of_a_slot_start_as_many_threads_as_it_has_cpus(bench: Bench) -> None:
+    bench.environ |= {"OMP_NUM_THREADS": "64", "CUDA_VISIBLE_DEVICES": "5"}
+    source = """
+    import os
+    def f(x):
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+        return {x.name: " ".join(os.environ[name] for name in names)}
+    """
+    tree = put(bench.store, "in", {"a": b""})
+    for cpus, said in ((0.5, b"1 1 1 5"), (3.0, b"3 3 3 5")):
+        job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree), cpus=cpus)
+        bench.run(job, file_datums(tree))
+        assert bench.content(job.job) == {"a": said}
+
+
+def test_each_slot_sees_a_device_of_its_own_and_jobs_without_gpus_see_none(bench: Bench, tmp_path: Path) -> None:
+    source = """
+    import os, time
+    def f(x):
+        seen = os.environ["CUDA_VISIBLE_DEVICES"]
+        mine = f"{os.environ['LOCKS']}/{seen}"
+        if seen:
+            os.mkdir(mine)  # fails if another datum is at this device now
+            time.sleep(0.02)
+            os.rmdir(mine)
+        return {x.name: seen}
+    """
+    (tmp_path / "locks").mkdir()
+    bench.environ["LOCKS"] = str(tmp_path / "locks")
+    tree = put(bench.store, "in", {f"{i:02}": b"" for i in range(24)})
+    transform = python(bench.store, source, "f", parameter("x"))
+    for gpus, seen in ((1, {b"3", b"GPU-a"}), (2, {b"3,GPU-a"}), (0, {b""})):
+        job = spec(transform, varying("x", tree), gpus=gpus)
+        # Three slots ask for two devices: here nobody but the devices themselves keeps them apart.
+        bench.run(job, file_datums(tree), slots=3, size=2, devices=Devices(["3", "GPU-a"]))
+        assert set(bench.content(job.job).values()) == seen
+
+
+def test_a_log_of_any_length_stays_short_on_the_disk_and_keeps_both_ends(bench: Bench) -> None:
+    source = """
+    import os
+    def f(x):
+        if x.name == "loud":
+            os.write(1, b"the first line\\n")
+            for _ in range(320):
+                os.write(1, b"x" * (1 << 20))
+                used = os.fstat(1).st_blocks * 512
+                peak = max(used, globals().get("peak", 0))
+                globals()["peak"] = peak
+            os.write(1, b"the last line\\n")
+            import time
+            time.sleep(0.5)
+            return {x.name: str(os.fstat(1).st_blocks * 512)}
+        print("a word")
+        return {x.name: b""}
+    """
+    tree = put(bench.store, "in", {"loud": b"", "modest": b""})
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree))
+    rows = bench.run(job, file_datums(tree))
+    log = bench.log(rows["loud"], job.job)
+    assert len(log) < 2 << 20
+    assert log.startswith("the first line")
+    assert log.endswith("the last line\n")
+    assert "bytes left out" in log
+    assert int(bench.content(job.job)["loud"]) <= 16 << 20
+    assert bench.log(rows["modest"], job.job) == "a word\n"
+
+
+@pytest.mark.parametrize(
+    "mischief",
+    [
+        "threading.Thread(target=lambda: [time.sleep(0.01) for _ in iter(int, 1)], daemon=True).start()",
+        "threading.Thread(target=time.sleep, args=(60,)).start()",
+        "sys.stdout.close(); sys.stderr.close()",
+        "os.close(1); os.close(2)",
+        "subprocess.Popen(['sleep', '60'])",
+        "os.fork() or time.sleep(60)",
+        "leaked.append(bytearray(1 << 20)); open(x)",
+        "os.chdir('/')",
+        "os.environ.clear()",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    ],
+    ids=["thread", "stubborn-thread", "stdout", "descriptors", "process", "fork", "leak", "chdir", "environ", "signal"],
+)
+def test_what_a_datum_leaves_behind_does_not_reach_the_next(bench: Bench, mischief: str) -> None:
+    source = f"""
+    import os, signal, subprocess, sys, threading, time
+    leaked = []
+    def f(x):
+        print("heard", x.name)
+        if x.name != "2":
+            {mischief}
+        return {{x.name: str(len(x.read_bytes()))}}
+    """
+    tree = put(bench.store, "in", {str(i): b"four" for i in range(4)})
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree))
+    rows = bench.run(job, file_datums(tree))
+    assert {name: row.failure for name, row in rows.items() if row.outcome is not Outcome.OK} == {}
+    assert bench.content(job.job) == {str(i): b"4" for i in range(4)}
+    assert {name: bench.log(row, job.job) for name, row in rows.items()} == {str(i): f"heard {i}\n" for i in range(4)}
