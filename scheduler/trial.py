@@ -24,7 +24,7 @@ from ..storage.objects.value import decode_value
 from ..storage.refs import nearest
 from ..storage.state import State
 from ..worker.inline import InlineWorker
-from ..worker.job import Datum
+from ..worker.job import CommandTransform, Datum
 from .inputs.expression import Array, Files, leaves
 from .jobs.jobrun import JobRun, bind_inputs, is_single
 from .pipelines.spec import PipelineSpec
@@ -131,6 +131,7 @@ class Trial:
         datum: str | None = None,
         sample: int = 1,
         keep: Path | None = None,
+        shell: bool = False,
         on_error: Callable[[BaseException], None] = lambda _error: None,
     ) -> TrialResult:
         """Run one pipeline's datums on the heads of its inputs.
@@ -143,6 +144,9 @@ class Trial:
             Without `datum`: how many, drawn evenly from all.
         keep
             An empty or missing folder for what they write; None: a new temporary one.
+        shell
+            In place of the command, open a shell on this process's terminal in the datum's folder, with its
+            environment; what is in ``out`` when it ends is the output.
         on_error
             Is handed each exception of user code with its traceback, while its frames are alive.
 
@@ -150,9 +154,14 @@ class Trial:
         ------
         NotFoundError
             No such pipeline, parameter or datum, or an input has no commit.
+        InvalidInputError
+            A shell is asked for where the pipeline is no command.
         """
+        spec = self._spec(pipeline)
+        if shell:
+            spec = _with_shell(spec)
         folder = _folder(keep)
-        job = self._job(self._spec(pipeline))
+        job = self._job(spec)
         wanted = self._datums(job, pipeline, datum, sample)
         scratch = Path(tempfile.mkdtemp(prefix="dmlpipe-try-work-"))
         try:
@@ -255,6 +264,38 @@ class Trial:
             seconds=row.seconds,
             failure=row.failure,
         )
+
+
+_SHELL = """\
+exec </dev/tty >/dev/tty 2>&1
+cd "$DMLPIPE_PFS"
+echo "in $PWD: $(ls -m); what is in out when this shell ends is the output"
+printf 'the command: %s\\n' "$1"
+exec "${SHELL:-sh}" -i
+"""
+
+
+def _with_shell(spec: PipelineSpec) -> PipelineSpec:
+    """The same pipeline with a shell on the terminal in place of its command."""
+    command = spec.transform
+    if not isinstance(command, CommandTransform):
+        raise InvalidInputError(
+            f"pipeline {spec.name!r} is Python: there is no command to open a shell for",
+            code=ErrorCode.INVALID,
+            hint=f"see where it fails: dmlpipe try {spec.name} --pdb",
+        )
+    shown = "\n  ".join([command.argv[-1] if command.shell else " ".join(command.argv), *command.stdin])
+    opened = msgspec.structs.replace(
+        command,
+        argv=("sh", "-c", _SHELL, "dmlpipe", shown),
+        shell=True,
+        stdin=(),
+        err_argv=(),
+        working_dir="",
+        accept_return_code=tuple(range(256)),
+    )
+    options = msgspec.structs.replace(spec.options, tries=1, timeout_s=0.0)
+    return msgspec.structs.replace(spec, transform=opened, options=options)
 
 
 def _folder(keep: Path | None) -> Path:

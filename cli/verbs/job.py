@@ -1,7 +1,8 @@
-"""`job`: list, inspect, wait, stop."""
+"""`job`: list, inspect, logs, wait, stop."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -14,13 +15,13 @@ from ...storage.state import State
 from ..app import App
 from ..command import Noun
 from ..failure import FAILED
-from ..text import short, when
+from ..text import printable, short, when
 from ..waiting import poll_until
 
 
 @click.group("job", cls=Noun)
 def command() -> None:
-    """list, inspect, wait, stop."""
+    """list, inspect, logs, wait, stop."""
 
 
 @command.command("list")
@@ -75,6 +76,48 @@ def inspect(app: App, name: str) -> None:
         app.emit(plain)
     else:
         app.line(msgspec.json.format(msgspec.json.encode(plain), indent=2).decode())
+
+
+@command.command("logs")
+@click.argument("target", metavar="JOB|PIPELINE")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@click.option("--failed", is_flag=True, help="Only of datums that failed.")
+@click.pass_obj
+def logs(app: App, target: str, follow: bool, failed: bool) -> None:
+    """Print what the datums of a job printed (of a pipeline: its newest job).
+
+    They are stored with the results, and kept as long as these.
+    """
+    from ...scheduler.planning.rows import datum_rows, follow_rows, read_log
+
+    store = app.data(read_only=True)
+    name = _newest(store.state, target)
+    quiet = True
+    for row in (follow_rows if follow else datum_rows)(store, name):
+        log = read_log(store, row)
+        if (failed and row.outcome != "failed") or not (log or row.failure):
+            continue
+        quiet = False
+        if app.json:
+            app.emit({**row.to_dict(), "log": log.decode("utf-8", "replace")})
+            continue
+        cause = f"  {row.failure.kind}: {row.failure.message.splitlines()[0]}" if row.failure else ""
+        app.line(printable(f"--- {short(row.id)}  {row.outcome}  {row.shown}{cause}"))
+        sys.stdout.flush()
+        sys.stdout.buffer.write(log if log.endswith(b"\n") or not log else log + b"\n")
+        sys.stdout.buffer.flush()
+    if quiet:
+        app.note(f"no datum of job {short(name)} printed anything")
+
+
+def _newest(state: State, target: str) -> str:
+    """The job that a pipeline's name or a job's id means."""
+    if state.pipeline(target) is None:
+        return need_job(state, target)
+    found = next((name for name, _ in state.jobs(target)), None)
+    if found is None:
+        raise NotFoundError(f"pipeline {target} never ran", code=ErrorCode.NO_JOB, hint="next: dmlpipe run")
+    return found
 
 
 @command.command("wait")

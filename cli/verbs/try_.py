@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     help="Scripts of a spec FILE, mounted at /code.",
 )
 @click.option("--pdb", is_flag=True, help="Where a datum fails, open the debugger there.")
+@click.option("--shell", is_flag=True, help="Of a command: open a shell in the datum's folder, with its environment.")
 @click.option(
     "--keep", type=click.Path(path_type=Path), metavar="DIR", help="Write output there. Default: a new folder."
 )
@@ -43,6 +44,7 @@ def command(
     settings: tuple[str, ...],
     code: Path | None,
     pdb: bool,
+    shell: bool,
     keep: Path | None,
 ) -> int:
     """Run new code on real inputs; commit nothing.
@@ -55,6 +57,12 @@ def command(
         raise click.UsageError("expected [FILE] PIPELINE", click.get_current_context())
     if datum is not None and sample is not None:
         raise click.UsageError("--datum and --sample exclude each other", click.get_current_context())
+    if shell and (pdb or sample is not None):
+        raise click.UsageError(
+            f"--shell and --{'pdb' if pdb else 'sample'} exclude each other", click.get_current_context()
+        )
+    if shell and not sys.stdin.isatty():
+        raise click.UsageError("--shell needs a terminal", click.get_current_context())
     pipeline = names[0]
     params = parse_parameters([_full(setting, pipeline) for setting in settings], None)
     from ...scheduler.trial import Trial
@@ -62,7 +70,14 @@ def command(
     trial = Trial(app.store(read_only=True), files[0][0] if files else None, params=params, code=code)
     for notice in trial.notices:
         app.note(notice)
-    result = trial.run(pipeline, datum=datum, sample=sample or 1, keep=keep, on_error=_debug if pdb else _pass_by)
+    result = trial.run(
+        pipeline,
+        datum=datum,
+        sample=sample or 1,
+        keep=keep,
+        shell=shell,
+        on_error=_debug if pdb else _pass_by,
+    )
     if app.json:
         for each in result.datums:
             app.emit({"pipeline": pipeline, "folder": result.folder, **each.to_dict()})

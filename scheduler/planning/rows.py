@@ -13,17 +13,17 @@ from typing import Any
 from ...storage import records as r
 from ...storage.digest import Digest, from_hex
 from ...storage.errors import CorruptError, ErrorCode, NotFoundError
-from ...storage.objects.pack import read_footer
+from ...storage.objects.pack import check_blob, read_footer, unpack
 from ...storage.objects.segment import SEGMENT_PREFIX, Failure, Outcome, Row, decode_rows
 from ...storage.paths import normalize_folder
 from ...storage.refs import parse_ref
 from ...storage.store import Store
-from ..inputs.expression import Input
+from ..inputs.expression import Input, constants, scope
 from ..pipelines.spec import decode_pipeline
 from .datums import SEPARATOR
 from .summary import describe_key
 
-__all__ = ["DatumRow", "datum_rows", "find_datum", "read_log"]
+__all__ = ["DatumRow", "datum_rows", "find_datum", "follow_rows", "read_log"]
 
 _ID = re.compile(r"[0-9a-f]{4,64}")
 
@@ -48,6 +48,8 @@ class DatumRow:
     log: str
     """Blob with what it printed, hex; empty if it printed nothing."""
     failure: Failure | None = None
+    segment: str = ""
+    """Key of the segment that holds the row, and the log unless other content is equal to it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data with stable keys."""
@@ -81,19 +83,50 @@ def datum_rows(store: Store, job: str) -> Iterator[DatumRow]:
     -----
     One LIST, and one footer for each segment. A datum that was requeued can come twice.
     """
+    yield from _new_rows(store, job, set())
+
+
+def follow_rows(store: Store, job: str) -> Iterator[DatumRow]:
+    """Yield the datums that a job computed, and those that it computes, until it has ended.
+
+    Notes
+    -----
+    Asks the store for new segments as often as the ledger is looked at, at most twice a second.
+    """
+    seen: set[str] = set()
+    while True:
+        state = store.refresh()
+        found = state.job(job)
+        # Segments are stored before the job's end is recorded: asked for after it, none is missed.
+        yield from _new_rows(store, job, seen)
+        if found is None or found.state != "running":
+            return
+        store.ledger.wait(state.n, _LOOK_S)
+
+
+_LOOK_S = 0.5
+
+
+def _new_rows(store: Store, job: str, seen: set[str]) -> Iterator[DatumRow]:
+    """Rows of the segments that are not in `seen`, which they then are."""
     state = store.state.job(job)
     if state is None:
         raise NotFoundError(f"no job {job!r}", code=ErrorCode.NO_JOB, hint="list: dmlpipe job list")
     context = store.state.context(state.context)
-    order = context.order if context is not None else ()
+    order: Sequence[str] = context.order if context is not None else ()
     version = store.state.version(state.pipeline, state.version)
     if version is None:
         raise CorruptError(f"job {job} ran {state.pipeline} v{state.version}, which the ledger does not have")
     node = decode_pipeline(store.nodes.get(from_hex(version.spec))).input
+    if not order:
+        # The order is recorded with the context's first results; of one input there is no choice.
+        varying = [slot for slot in scope(node).slots if slot not in constants(node)]
+        order = varying if len(varying) == 1 else ()
     for key, _ in store.backend.list(f"{SEGMENT_PREFIX}/{job}/"):
-        if key.endswith(".seg"):
+        if key.endswith(".seg") and key not in seen:
+            seen.add(key)
             for row in decode_rows(read_footer(store.backend, key).rows):
-                yield _datum(job, state, row, order, node)
+                yield _datum(job, state, row, order, node, segment=key)
 
 
 def find_datum(store: Store, name: str) -> DatumRow:
@@ -128,8 +161,20 @@ def find_datum(store: Store, name: str) -> DatumRow:
 
 
 def read_log(store: Store, row: DatumRow) -> bytes:
-    """Return what a datum printed."""
-    return store.objects.get_blob(Digest(bytes.fromhex(row.log))) if row.log else b""
+    """Return what a datum printed, in a job under way, too."""
+    if not row.log:
+        return b""
+    name = Digest(bytes.fromhex(row.log))
+    try:
+        return store.objects.get_blob(name)
+    except NotFoundError:
+        # Segments of a job that has not ended are in no index yet.
+        at = dict(read_footer(store.backend, row.segment).locations(row.segment)).get(name)
+        if at is None:
+            raise
+    content = unpack(store.backend.get(at.key, at.offset, at.offset + at.stored), at.codec, name)
+    check_blob(name, content, at.key)
+    return content
 
 
 def _of_output(store: Store, name: str) -> Iterator[DatumRow]:
@@ -149,7 +194,7 @@ def _of_input(store: Store, repo: str, path: str) -> Iterator[DatumRow]:
                     yield row
 
 
-def _datum(job: str, state: r.JobState, row: Row, order: Sequence[str], node: Input) -> DatumRow:
+def _datum(job: str, state: r.JobState, row: Row, order: Sequence[str], node: Input, *, segment: str) -> DatumRow:
     parts = tuple(part.decode("utf-8", "backslashreplace") for part in row.key.split(SEPARATOR)) if row.key else ()
     shown = describe_key(row.key, node, order)
     return DatumRow(
@@ -164,4 +209,5 @@ def _datum(job: str, state: r.JobState, row: Row, order: Sequence[str], node: In
         tries=row.tries,
         log=row.log.hex(),
         failure=row.failure,
+        segment=segment,
     )
