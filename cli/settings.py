@@ -1,4 +1,4 @@
-"""Parameters as they are typed: `--set model.C=0.5` and `--params FILE`."""
+"""Parameters as they are typed (`--set model.C=0.5`, `--params FILE`), and what belongs to specifications."""
 
 from __future__ import annotations
 
@@ -37,6 +37,50 @@ def parameter_options(function: _Command) -> _Command:
     ):
         function = option(function)
     return function
+
+
+def spec_options(function: _Command) -> _Command:
+    """Add what belongs to specifications: `--code`, `--container`, `--arg`; the verb takes `**given`."""
+    for option in (
+        click.option(
+            "--arg",
+            "arguments",
+            multiple=True,
+            metavar="NAME=TEXT",
+            help="Argument of a *.jsonnet FILE. Repeatable.",
+        ),
+        click.option(
+            "--container",
+            type=click.Choice(["docker", "podman", "apptainer", "auto"]),
+            default=None,
+            help="Run a spec's image with this program; without it, commands run as they are.",
+        ),
+        click.option(
+            "--code",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Scripts of a spec FILE: recorded in the version, mounted at /code.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def spec_settings(code: Path | None, container: str | None, arguments: Sequence[str]) -> dict[str, Any]:
+    """What `Store.submit`, `Store.plan` and `Trial` take, from what `spec_options` gave.
+
+    Raises
+    ------
+    InvalidInputError
+        An argument is not `NAME=TEXT`.
+    """
+    named: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals or not name:
+            raise InvalidInputError(f"--arg {argument}: expected NAME=TEXT", code=ErrorCode.INVALID)
+        named[name] = text
+    return {"code": code, "container": container or "", "arguments": named}
 
 
 def parse_parameters(settings: Sequence[str], file: Path | None) -> dict[str, dict[str, Any]]:

@@ -64,6 +64,25 @@ def show(app: App, submitted: Sequence[Submitted]) -> None:
     )
 
 
+def show_effective(app: App, submitted: Sequence[Submitted]) -> None:
+    """Print what would be recorded: specifications on stdout, verdicts and notices on stderr."""
+    import msgspec
+
+    from ..scheduler.specs.effective import effective
+
+    for notice in dict.fromkeys(notice for each in submitted for notice in each.notices):
+        app.note(notice)
+    for each in submitted:
+        spec = effective(each.spec) if each.spec is not None else None
+        if app.json:
+            app.emit({**to_dict(each), "spec": spec})
+            continue
+        why = f" ({', '.join(each.why)})" if each.why else ""
+        app.note(f"{each.name}: {each.status}{why}")
+        if spec is not None:
+            app.line(msgspec.json.format(msgspec.json.encode(spec), indent=2).decode())
+
+
 def to_dict(each: Submitted) -> dict[str, object]:
     """Plain data with stable keys."""
     return {

@@ -13,6 +13,7 @@ import msgspec
 
 from ..storage.objects.segment import Failure
 from ..storage.records import Counters
+from .pipelines.spec import PipelineSpec
 
 
 class RunBegan(msgspec.Struct, frozen=True, kw_only=True, tag="run-began"):
@@ -187,6 +188,8 @@ class Submitted:
     """`code changed: model(), dag.py:14`, `parameter C: 1.0 -> 0.5`."""
     inputs: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    spec: PipelineSpec | None = None
+    """What was recorded, or would be; None of an orphan."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

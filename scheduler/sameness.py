@@ -68,7 +68,9 @@ def compare(store: Store, given: Given, count: int) -> list[Comparison]:
     """
     layer = Store(LayeredBackend(store.backend), store.info, cache_dir=store.cache_dir)
     writer = CodeWriter(layer)
-    built = build(given.what, writer, params=given.params, code=given.code)
+    built = build(
+        given.what, writer, params=given.params, code=given.code, container=given.container, arguments=given.arguments
+    )
     state = store.refresh()
     changed = []
     for spec in built.specs:

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,8 @@ class Store(VersionedStore):
         *,
         params: Params | None = None,
         code: Path | None = None,
+        container: str = "",
+        arguments: Mapping[str, str] | None = None,
         prune: bool = False,
         dry_run: bool = False,
         reprocess: bool = False,
@@ -69,6 +71,11 @@ class Store(VersionedStore):
             Pipeline to parameter to value.
         code
             Folder of the scripts of a spec, recorded in the version and seen at ``/code``.
+        container
+            What runs the images of specs: `docker`, `podman`, `apptainer`, `auto`; empty: their commands run as
+            they are.
+        arguments
+            Of a Jsonnet template.
         prune
             Delete pipelines of the same DAG that it no longer has; otherwise they are reported as orphans.
         dry_run
@@ -89,8 +96,8 @@ class Store(VersionedStore):
             What is wrong; then nothing was written.
         """
         writer = CodeWriter(self)
-        given = Given(what, params, code)
-        built = build(what, writer, params=params, code=code)
+        given = Given(what, params, code, container, arguments or {})
+        built = build(what, writer, params=params, code=code, container=container, arguments=arguments)
         state = self.refresh()
         claims = {name: _claim(state, built, name, why=why) for name in same}
         notices: dict[str, tuple[str, ...]] = {}
@@ -114,6 +121,8 @@ class Store(VersionedStore):
         *,
         params: Params | None = None,
         code: Path | None = None,
+        container: str = "",
+        arguments: Mapping[str, str] | None = None,
     ) -> Plans:
         """Say what a run would do now and why; writes nothing.
 
@@ -124,7 +133,9 @@ class Store(VersionedStore):
         pipelines
             Names to report; empty: all.
         """
-        built = build(what, CodeWriter(self), params=params, code=code) if what is not None else None
+        built = None
+        if what is not None:
+            built = build(what, CodeWriter(self), params=params, code=code, container=container, arguments=arguments)
         state = self.refresh()
         specs = [succeed(self, state, spec) for spec in built.specs] if built is not None else []
         known = {name for name, _ in state.pipelines()} | {spec.name for spec in specs}

@@ -25,7 +25,9 @@ from ..storage.trees.prolly import Tree
 from .inputs.expression import Array, Files, leaves
 from .inputs.standing import cron_inputs
 from .jobs.runs import OUTPUT_BRANCH
+from .pipelines.commands import read_folder
 from .pipelines.dag import DAG
+from .pipelines.declared import with_parameters
 from .pipelines.spec import Claim, PipelineSpec, encode_pipeline, identity
 from .pipelines.topology import topological_order
 from .report import Submitted
@@ -33,6 +35,8 @@ from .succession import recorded, succeed
 from .versions import describe_change
 
 Params = Mapping[str, Mapping[str, Any]]
+
+SPEC_SUFFIXES = (".json", ".yaml", ".yml", ".jsonnet")
 
 
 What = DAG | Sequence[DAG | PipelineSpec] | PipelineSpec | Path | str
@@ -46,6 +50,8 @@ class Given:
     what: What
     params: Params | None = None
     code: Path | None = None
+    container: str = ""
+    arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,17 +117,20 @@ def build(
     *,
     params: Params | None = None,
     code: Path | None = None,
+    container: str = "",
+    arguments: Mapping[str, str] | None = None,
 ) -> Built:
     """Turn what a user gives into specs.
 
     Parameters
     ----------
     what
-        A DAG, several, specs, or a file: Python with DAGs, or Pachyderm's JSON or YAML.
+        A DAG, several, specs, or a file: Python with DAGs, or Pachyderm's JSON, YAML or
+        Jsonnet.
     params
         Pipeline to parameter to value.
-    code
-        Folder of the scripts that a spec's commands name.
+    code, container, arguments
+        Of specifications; see `Store.submit`.
 
     Raises
     ------
@@ -130,10 +139,11 @@ def build(
     """
     if isinstance(what, str | Path):
         path = Path(what)
-        if path.suffix in (".json", ".yaml", ".yml"):
-            return _build_specs(path, writer, params, code)
-        if code is not None:
-            raise InvalidInputError("--code belongs to JSON and YAML specs; a Python DAG names its own files")
+        if path.suffix in SPEC_SUFFIXES:
+            return _build_specs(path, writer, params, code, container, arguments or {})
+        if code is not None or container or arguments:
+            option = "--code" if code is not None else "--container" if container else "--arg"
+            raise InvalidInputError(f"{option} belongs to specs in JSON, YAML and Jsonnet; a Python DAG says it itself")
         from .pipelines.load import load_dags
 
         what = load_dags(path)
@@ -158,30 +168,31 @@ def build(
     return Built(tuple(specs), notices, tuple(dags))
 
 
-def _build_specs(path: Path, writer: CodeWriter, params: Params | None, code: Path | None) -> Built:
-    from .specs.reader import parse_specs
+def _build_specs(
+    path: Path,
+    writer: CodeWriter,
+    params: Params | None,
+    code: Path | None,
+    container: str,
+    arguments: Mapping[str, str],
+) -> Built:
+    from .specs.documents import read_text
+    from .specs.reader import Code, Source, parse_specs
 
-    if not path.is_file():
-        raise NotFoundError(f"{path}: no such file", code=ErrorCode.NO_FILE)
-    if params:
-        raise InvalidInputError(f"{path.name} holds commands, which take no parameters: set them in its env")
-    files = read_folder(code) if code is not None else None
-    tree = writer.put(files) if files is not None else None
-    specs, notices = parse_specs(path.read_text(encoding="utf-8"), filename=path.name, code=tree, code_files=files)
+    def open_code(folder: Path) -> Code:
+        files = read_folder(folder)
+        return Code(writer.put(files), files)
+
+    source = Source(
+        path.name,
+        path.resolve().parent,
+        open_code(code) if code is not None else None,
+        open_code,
+        container,
+    )
+    specs, notices = parse_specs(read_text(path, arguments), source)
+    specs = with_parameters(specs, params or {})
     return Built(tuple(specs), {specs[0].name: tuple(notices)} if notices and specs else {}, ())
-
-
-def read_folder(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Read the files of a code folder: relative path to (content, mode)."""
-    if not folder.is_dir():
-        raise NotFoundError(f"{folder}: no such folder", code=ErrorCode.NO_FILE)
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
-        if path.is_file() and not hidden:
-            found[relative.as_posix()] = (path.read_bytes(), path.stat().st_mode & 0o777)
-    return found
 
 
 def record(
@@ -253,6 +264,7 @@ def record(
                     why=why,
                     inputs=tuple(repo for repo, _ in _branches(spec)),
                     notices=tuple(built.notices.get(spec.name, ())),
+                    spec=spec,
                 )
             )
         names = {spec.name for spec in built.specs}
@@ -359,4 +371,4 @@ def _check(state: State, built: Built) -> None:
     topological_order(upstream)
 
 
-__all__ = ["Built", "CodeWriter", "Params", "build", "read_folder", "record"]
+__all__ = ["SPEC_SUFFIXES", "Built", "CodeWriter", "Params", "build", "record"]

@@ -93,8 +93,8 @@ class Trial:
         A DAG or spec file whose present code is tried; None: what is recorded.
     params
         Pipeline to parameter to value.
-    code
-        Folder of the scripts of a spec file.
+    code, container, arguments
+        As of `Store.submit`.
     """
 
     def __init__(
@@ -104,6 +104,8 @@ class Trial:
         *,
         params: Mapping[str, Mapping[str, Any]] | None = None,
         code: Path | None = None,
+        container: str = "",
+        arguments: Mapping[str, str] | None = None,
     ) -> None:
         self._below = store
         self._store = Store(LayeredBackend(store.backend), store.info, cache_dir=store.cache_dir)
@@ -120,7 +122,7 @@ class Trial:
             # Called as they stand in the file, so that breakpoints in it are hit.
             self._targets = {name: each.transform for dag in dags for name, each in dag.pipelines.items()}
         else:
-            submitted = self._store.submit(file, params=params, code=code)
+            submitted = self._store.submit(file, params=params, code=code, container=container, arguments=arguments)
         self._params = {}
         self.notices = tuple(dict.fromkeys(notice for each in submitted for notice in each.notices))
 

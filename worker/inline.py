@@ -19,12 +19,11 @@ from ..storage.errors import DmlpipeError
 from ..storage.objects.segment import Outcome, Row
 from ..storage.objects.value import encode_value
 from .child.call import Loaded, load_transform
-from .child.collect import Output, collect_folder
-from .child.command import run_command
+from .child.collect import Output
+from .child.commands import Commands
 from .child.environment import datum_environment
 from .child.failure import UserFrames, failure_of
-from .child.main import rewritten
-from .child.wire import Result, Setup
+from .child.wire import Result
 from .job import CommandTransform, Datum, JobSpec, Parameter, PythonTransform
 from .messages import Stored
 from .segments import FlushLimits, SegmentWriter, worker_host
@@ -147,6 +146,7 @@ class _InlineRun:
         self._setup = job.setup(str(folder / "scratch"))
         self._frames = UserFrames((job.code,) if job.code and target is None else ())
         self._loaded: Loaded | None = None
+        self._commands: Commands | None = None
 
     def rows(self, datums: Sequence[Datum], stop: Callable[[], bool]) -> Iterator[tuple[int, Row]]:
         """Yield (index, row) as datums end."""
@@ -194,11 +194,13 @@ class _InlineRun:
         modules = dict(sys.modules) if self._target is None else None
         declared = ("DMLPIPE_", "PACH_", "PPS_")
         own = {name: text for name, text in self._setup.env.items() if name.startswith(declared)}
-        os.environ.update(own | self._job.secrets)
+        os.environ.update(own | self._job.secrets.variables)
         sys.dont_write_bytecode = True
         try:
             yield
         finally:
+            if self._commands is not None:
+                self._commands.close()
             os.environ.clear()
             os.environ.update(environ)
             sys.path[:] = path
@@ -214,7 +216,7 @@ class _InlineRun:
             os.environ.update(datum_environment(prepared[0].payload.id, call.attempt))
             transform = self._job.spec.transform
             if isinstance(transform, CommandTransform):
-                results = [self._command(self._setup, transform, prepared[0])]
+                results = [self._command(prepared[0])]
             else:
                 results = self._python(transform, prepared)
             if len(results) < len(prepared):
@@ -275,18 +277,17 @@ class _InlineRun:
             )
         return self._loaded
 
-    def _command(
-        self, setup: Setup, transform: CommandTransform, prepared: Prepared
-    ) -> tuple[Result, list[tuple[str, bytes]]]:
-        payload = prepared.payload
-        env, places = rewritten(setup, payload)
-        environment = setup.env | env | datum_environment(payload.id, payload.attempt)
+    def _command(self, prepared: Prepared) -> tuple[Result, list[tuple[str, bytes]]]:
+        if self._commands is None:
+            # Nothing is ended between datums: this process has children of its own.
+            self._commands = Commands("", tidy=lambda keep: None)
+            self._commands.set_up(self._setup)
         try:
-            outcome, failure = run_command(transform, environment, cwd=setup.scratch, places=places, tidy=lambda: None)
-            outputs = self._put(collect_folder(payload.out)) if outcome is Outcome.OK else []
+            ran = self._commands.run(prepared.payload)
+            outputs = self._put(ran.outputs)
         except DmlpipeError as err:
             return Result(Outcome.FAILED, failure_of(err, self._frames)), []
-        return Result(outcome, failure), outputs
+        return Result(ran.outcome, ran.failure), outputs
 
     def _put(self, outputs: Iterable[Output]) -> list[tuple[str, bytes]]:
         """Store the files of one datum."""

@@ -65,6 +65,19 @@ class PythonTransform(msgspec.Struct, frozen=True, kw_only=True, tag="python", o
     """`3.11`: the only Python minor version that may load it."""
 
 
+class Environment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A declared environment that a worker can provide for a command."""
+
+    kind: str
+    """`venv`: a virtual environment made from `file`; `folder`: one that is there; `conda`: a conda environment made
+    from `file`; `modules`: environment modules."""
+    name: str
+    """As it was declared: `requirements.txt`, `/opt/envs/seq`, `module load samtools/1.19`."""
+    tree: str = ""
+    """Holds `file`, hex."""
+    file: str = ""
+
+
 class CommandTransform(msgspec.Struct, frozen=True, kw_only=True, tag="command", omit_defaults=True):
     """A command in any language."""
 
@@ -80,8 +93,18 @@ class CommandTransform(msgspec.Struct, frozen=True, kw_only=True, tag="command",
     code: str = ""
     """Tree that appears at `/code`, hex."""
     image: str = ""
+    """What a container runs; without `container` it is a note."""
     shell: bool = False
     """`argv`'s last word is a shell line, in which `$name` and `$out` are variables."""
+    user: str = ""
+    """Who runs it: a name, a number, or `user:group`; empty: who runs the worker."""
+    batching: bool = False
+    """One process for many datums, which asks for the next."""
+    batch: int = 0
+    """With `batching`: datums after which a new process is started; 0: never."""
+    container: str = ""
+    """The program that runs `image`: `docker`, `podman`, `apptainer`; `auto`: the first that is there."""
+    environment: Environment | None = None
 
 
 Transform = PythonTransform | CommandTransform

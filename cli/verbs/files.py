@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...storage.errors import ErrorCode, NotFoundError
 
-SUFFIXES = (".py", ".json", ".yaml", ".yml")
+SUFFIXES = (".py", ".json", ".yaml", ".yml", ".jsonnet")
 
 
 def is_file(word: str) -> bool:

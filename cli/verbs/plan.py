@@ -11,7 +11,7 @@ from ...storage.errors import ErrorCode, InvalidInputError
 from ..app import App
 from ..command import Verb
 from ..failure import DIFFERS
-from ..settings import parameter_options, parse_parameters
+from ..settings import parameter_options, parse_parameters, spec_options, spec_settings
 from ..text import columns, duration
 from .files import split_words
 from .submit import pick_dag
@@ -27,12 +27,7 @@ SHOWN = 4
 
 @click.command("plan", cls=Verb)
 @click.argument("words", nargs=-1, metavar="[FILE] [PIPELINE...]")
-@click.option(
-    "--code",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Scripts of a spec FILE, as for submit.",
-)
+@spec_options
 @click.option("--exit-code", is_flag=True, help="Exit 3 if something would run.")
 @parameter_options
 @click.pass_obj
@@ -40,6 +35,8 @@ def command(
     app: App,
     words: tuple[str, ...],
     code: Path | None,
+    container: str | None,
+    arguments: tuple[str, ...],
     exit_code: bool,
     settings: tuple[str, ...],
     params_file: Path | None,
@@ -52,15 +49,17 @@ def command(
     if len(files) > 1:
         raise InvalidInputError("plan takes one FILE", code=ErrorCode.INVALID)
     params = parse_parameters(settings, params_file)
-    if not files and (params or code):
+    given = spec_settings(code, container, arguments)
+    if not files and (params or any(given.values())):
         option = "--code" if code else "--set" if settings else "--params"
+        option = "--container" if container else "--arg" if arguments else option
         raise click.UsageError(f"{option} needs a FILE to compare", click.get_current_context())
     store = app.store(read_only=True)
     what: Any = None
     if files:
         path, name = files[0]
         what = path if name is None else pick_dag(path, name)
-    plans = store.plan(what, pipelines, params=params, code=code)
+    plans = store.plan(what, pipelines, params=params, **given)
     if app.json:
         for each in plans.to_dict()["pipelines"]:
             app.emit(each)

@@ -11,7 +11,7 @@ import click
 from ..app import App
 from ..command import Verb
 from ..failure import FAILED, INTERRUPTED
-from ..settings import parameter_options, parse_parameters
+from ..settings import parameter_options, parse_parameters, spec_options, spec_settings
 from ..submitted import header, to_dict
 from .files import split_words
 from .submit import submit_file
@@ -28,12 +28,7 @@ _PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".gif")
 @click.option(
     "-j", "--slots", type=click.IntRange(min=1), metavar="N", help="Places that run user code. Default: cores."
 )
-@click.option(
-    "--code",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Scripts of a spec FILE, mounted at /code.",
-)
+@spec_options
 @click.option("--prune", is_flag=True, help="Remove pipelines that are no longer in FILE.")
 @parameter_options
 @click.pass_obj
@@ -42,6 +37,8 @@ def command(
     words: tuple[str, ...],
     slots: int | None,
     code: Path | None,
+    container: str | None,
+    arguments: tuple[str, ...],
     prune: bool,
     settings: tuple[str, ...],
     params_file: Path | None,
@@ -52,12 +49,14 @@ def command(
     """
     files, targets = split_words(words)
     params = parse_parameters(settings, params_file)
-    if not files and (params or code or prune):
+    given = spec_settings(code, container, arguments)
+    if not files and (params or any(given.values()) or prune):
         what = "--code" if code else "--prune" if prune else "--set" if settings else "--params"
+        what = "--container" if container else "--arg" if arguments else what
         raise click.UsageError(f"{what} needs a FILE to submit", click.get_current_context())
     store = app.store()
     for path, dag in files:
-        submitted = submit_file(store, path, dag, params=params, code=code, prune=prune)
+        submitted = submit_file(store, path, dag, params=params, given=given, prune=prune)
         for notice in dict.fromkeys(notice for each in submitted for notice in each.notices):
             app.note(notice)
         if app.json:

@@ -11,7 +11,7 @@ import click
 from ..app import App
 from ..command import Verb
 from ..failure import FAILED
-from ..settings import parse_parameters
+from ..settings import parse_parameters, spec_options, spec_settings
 from ..text import count, duration, printable, short, size
 from .files import split_words
 
@@ -24,12 +24,7 @@ if TYPE_CHECKING:
 @click.option("--datum", metavar="ID|PATH", help="This datum: digits of its id, an input or an output of it.")
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N datums. Default: 1.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set a parameter. Repeatable.")
-@click.option(
-    "--code",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Scripts of a spec FILE, mounted at /code.",
-)
+@spec_options
 @click.option("--pdb", is_flag=True, help="Where a datum fails, open the debugger there.")
 @click.option("--shell", is_flag=True, help="Of a command: open a shell in the datum's folder, with its environment.")
 @click.option(
@@ -43,6 +38,8 @@ def command(
     sample: int | None,
     settings: tuple[str, ...],
     code: Path | None,
+    container: str | None,
+    arguments: tuple[str, ...],
     pdb: bool,
     shell: bool,
     keep: Path | None,
@@ -67,7 +64,8 @@ def command(
     params = parse_parameters([_full(setting, pipeline) for setting in settings], None)
     from ...scheduler.trial import Trial
 
-    trial = Trial(app.store(read_only=True), files[0][0] if files else None, params=params, code=code)
+    given = spec_settings(code, container, arguments)
+    trial = Trial(app.store(read_only=True), files[0][0] if files else None, params=params, **given)
     for notice in trial.notices:
         app.note(notice)
     result = trial.run(

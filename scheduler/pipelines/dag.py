@@ -16,7 +16,6 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from ...storage.digest import digest
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.refs import check_name
 from ...worker.job import CommandTransform
@@ -25,7 +24,9 @@ from ..identity.source import Project, find_root
 from ..inputs.expression import Array, Cross, Group, Input, Join, Like, Union, Values, leaves
 from ..inputs.expression import Files as FilesInput
 from ..inputs.standing import with_cron_repos
-from .declared import Declared, Home, PutBundle, check_parameters, command_spec, make_options, python_spec
+from .commands import command_spec, make_command
+from .declared import Declared, Home, PutBundle, check_parameters, make_options, python_spec
+from .environment import declared_env
 from .fresh import FreshModules
 from .signature import FileMapping as Files
 from .signature import read_signature
@@ -202,6 +203,21 @@ class DAG:
         command: str | Sequence[str],
         input: Input,
         *,
+        stdin: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+        parameters: Mapping[str, str | int | float | bool] | None = None,
+        code: str | None = None,
+        include: str | Sequence[str] = (),
+        working_dir: str = "",
+        accept: Sequence[int] = (),
+        err_cmd: Sequence[str] = (),
+        err_stdin: Sequence[str] = (),
+        user: str = "",
+        batching: bool = False,
+        batch: int = 0,
+        image: str = "",
+        container: str = "",
+        env: str | None = None,
         cpus: float = 1.0,
         gpus: int = 0,
         memory: str | int | None = None,
@@ -211,11 +227,10 @@ class DAG:
         timeout: str | float | None = None,
         job_timeout: str | float | None = None,
         max_failures: str | int = 0,
-        env: str | None = None,
         secrets: Sequence[str] = (),
-        include: str | Sequence[str] = (),
         keep: str | None = None,
         by_content: bool = False,
+        salt: str = "",
     ) -> None:
         """Declare a command, in any language, as a pipeline.
 
@@ -223,11 +238,31 @@ class DAG:
         ----------
         command
             A line for ``bash -euo pipefail``, in which `$out` is the output folder and `$NAME` an input's path, a
-            capture or a value; or an argv.
+            capture, a value or a parameter; or an argv.
+        stdin
+            Lines that it may read.
+        variables
+            More of its environment.
+        parameters
+            Plain values that it finds as variables; `--set` changes them.
+        code
+            Folder of scripts, relative to this file: its contents stand in `/code` and in the working directory.
         include
             Files, folders or globs relative to this file: they stand in `/code` under the same relative paths.
         by_content
             As of `pipeline`: the command does not look at the names of files.
+        working_dir, accept, err_cmd, err_stdin, user
+            Where it starts; exit codes that are success beside 0; what runs when it failed, and recovers the datum
+            if that ends well; who runs it, where the worker may choose.
+        batching, batch
+            One process for many datums, which asks for each by ``dmlpipe next datum``; a new one after `batch` datums.
+        image, container
+            What runs it, and with which program (`docker`, `podman`, `apptainer`, `auto`).
+        env
+            What it runs with: a requirements or lock file (a virtual environment is made of it), a folder of a
+            virtual environment, a conda environment file, a line ``module load ...``, or an image with its digest.
+        salt
+            Part of every fingerprint.
 
         Raises
         ------
@@ -250,20 +285,39 @@ class DAG:
         _check_input(input)
         _check_flag("by_content", by_content)
         for leaf in leaves(input):
-            if not leaf.name.isidentifier():
+            if not leaf.name.isidentifier() and isinstance(command, str):
                 raise _bad(
                     f"command {name!r}: input {leaf.name!r} cannot be the variable ${leaf.name}",
                     hint='name it: cross(reads=files("raw-reads")), or with name=',
                 )
+        if code is not None and include:
+            raise _bad(f"command {name!r}: code= and include= both fill /code; give one")
         self._add(
             Declared(
                 name=check_name(name, "pipeline"),
                 input=with_cron_repos(input, name),
                 options=options,
-                transform=_command(name, command),
+                transform=make_command(
+                    name,
+                    command,
+                    stdin=stdin,
+                    variables=variables or {},
+                    working_dir=working_dir,
+                    accept=accept,
+                    err_cmd=err_cmd,
+                    err_stdin=err_stdin,
+                    user=user,
+                    batching=batching,
+                    batch=batch,
+                    image=image,
+                    container=container,
+                ),
+                parameters=dict(parameters or {}),
                 env=env,
+                code=code,
                 include=_listed(include),
                 by_content=by_content,
+                salt=salt,
                 line=sys._getframe(1).f_lineno,
             )
         )
@@ -327,12 +381,12 @@ class DAG:
             declared = self.pipelines[name]
             parameters = check_parameters(declared, given.get(name, {}))
             if isinstance(declared.transform, CommandTransform):
-                spec = command_spec(declared, self.home, put_bundle=put_bundle)
+                spec = command_spec(declared, self.home, parameters, put_bundle=put_bundle)
             else:
                 spec, found = python_spec(declared, self.home, project, parameters, put_bundle=put_bundle)
                 notices.update(dict.fromkeys(found))
             env_name = declared.env or self.env or ""
-            env = declared_env(env_name, self.home) if env_name else ""
+            env = declared_env(env_name, (self.home.folder, self.home.root)) if env_name else ""
             specs.append(msgspec.structs.replace(spec, dag=self.name, env=env, env_name=env_name, git=git))
         self.notices = list(notices)
         return specs
@@ -362,46 +416,11 @@ class DAG:
         return f"<table>{head}{''.join(rows)}</table>"
 
 
-def declared_env(env: str, home: Home) -> str:
-    """Identity of a declared environment: the hash of a file, or the digest of an image.
-
-    Raises
-    ------
-    InvalidInputError
-        `BAD_SPEC`: neither a file nor an image with a digest.
-    """
-    _, marker, image_digest = env.partition("sha256:")
-    if marker:
-        if len(image_digest) == 64 and all(letter in "0123456789abcdef" for letter in image_digest):
-            return f"sha256:{image_digest}"
-        raise _bad(f"env={env!r}: sha256: is followed by 64 hex digits")
-    for folder in (home.folder, home.root):
-        if (folder / env).is_file():
-            return digest((folder / env).read_bytes()).hex()
-    near = difflib.get_close_matches(env, [item.name for item in home.folder.iterdir() if item.is_file()], 1)
-    raise InvalidInputError(
-        f"env={env!r}: no such file in {home.folder}, and no image with its digest (name@sha256:...)",
-        code=ErrorCode.BAD_SPEC,
-        hint=f"did you mean {near[0]!r}?" if near else None,
-    )
-
-
 def _home(namespace: Mapping[str, Any]) -> Home:
     filename = namespace.get("__file__")
     file = Path(filename).resolve() if filename else None
     folder = Path.cwd().resolve() if file is None else file.parent
     return Home(file, folder, find_root(folder))
-
-
-def _command(name: str, command: str | Sequence[str]) -> CommandTransform:
-    if isinstance(command, str):
-        if not command.strip():
-            raise _bad(f"command {name!r} is empty")
-        return CommandTransform(argv=("bash", "-euo", "pipefail", "-c", command), shell=True)
-    words = tuple(command)
-    if not words or not all(isinstance(word, str) for word in words) or not words[0]:
-        raise _bad(f"command {name!r}: expected a line or a list of texts, got {command!r}")
-    return CommandTransform(argv=words)
 
 
 _BY_CONTENT = "take the content alone: bytes, or the files of a Path"

@@ -1,11 +1,12 @@
 """One declared pipeline, and its spec.
 
-`Declared` is what the decorator noted; `python_spec` and `command_spec` find out what code it is, collect the files
-that run and fill in a `PipelineSpec`.
+`Declared` is what the decorator noted; `python_spec` finds out what code it is, collects the files that run and fills
+in a `PipelineSpec`. Commands are in `commands.py`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import pickle
@@ -16,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ...storage.digest import digest
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.objects.value import WHOLE_MAX_BYTES
+from ...worker.child.secrets import parse_secret
 from ...worker.job import CommandTransform, PythonTransform
 from ..identity.bundle import PICKLES, BundleFile, included_files, module_files
-from ..identity.code import CodeIdentity, command_identity, python_identity
+from ..identity.code import CodeIdentity, python_identity
 from ..identity.reach import locate
 from ..identity.source import Project
 from ..inputs.expression import Input, Like, canonical_json
@@ -59,6 +63,11 @@ class Declared:
     version: str | None = None
     writes: Like | None = None
     by_content: bool = False
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Of a command."""
+    code: str | None = None
+    """Of a command: folder of its scripts, relative to the DAG's file."""
+    salt: str = ""
     line: int = 0
     """Of the call, in the DAG's file."""
 
@@ -104,8 +113,13 @@ def make_options(
         raise _bad(f"priority: expected a whole number, got {priority!r}")
     if keep not in (None, "latest"):
         raise _bad(f'keep: expected "latest", got {keep!r}')
-    if isinstance(secrets, str) or not all(isinstance(item, str) and item.isidentifier() for item in secrets):
+    if isinstance(secrets, str) or not all(isinstance(item, str) for item in secrets):
         raise _bad(f'secrets: expected names of variables such as ["HF_TOKEN"], got {secrets!r}')
+    for secret in secrets:
+        try:
+            parse_secret(secret)
+        except InvalidInputError as err:
+            raise _bad(f"secrets: {err.message}") from err
     return Options(
         batch=batch,
         cpus=float(cpus),
@@ -174,73 +188,6 @@ def python_spec(
     return spec, code.notices
 
 
-def command_spec(declared: Declared, home: Home, *, put_bundle: PutBundle) -> PipelineSpec:
-    """Spec of a command without its DAG's name, env and git state."""
-    command = declared.transform
-    assert isinstance(command, CommandTransform)
-    included = included_files(declared.include, base=home.folder, root=home.folder)
-    code = put_bundle(dict(included)) if included else ""
-    transform = CommandTransform(argv=command.argv, shell=command.shell, code=code)
-    file = "" if home.file is None else home.file.relative_to(home.root).as_posix()
-    return PipelineSpec(
-        name=declared.name,
-        input=declared.input,
-        transform=transform,
-        code_id=command_code_id(transform, code_hash(included), secrets=declared.options.secrets),
-        by_content=declared.by_content,
-        options=declared.options,
-        definitions=command_definitions(transform, file, declared.line, included),
-        source=f"{file}:{declared.line}" if file else "",
-    )
-
-
-def code_hash(files: Mapping[str, BundleFile]) -> str:
-    """Hash of a code folder: paths, whether they are executable, bytes; hex, empty for no files."""
-    if not files:
-        return ""
-    listed = [[path, bool(mode & 0o111), digest(data).hex()] for path, (data, mode) in sorted(files.items())]
-    return json_digest(listed)
-
-
-def command_code_id(transform: CommandTransform, code: str, *, secrets: Sequence[str] = ()) -> str:
-    """Code id of a command: all that decides what it does.
-
-    Parameters
-    ----------
-    code
-        Hash of its code folder (`code_hash`); the tree's id does not count, since a plan that writes nothing has none.
-    secrets
-        Names of the secrets it gets.
-    """
-    return command_identity(
-        {
-            "argv": transform.argv,
-            "stdin": transform.stdin,
-            "env": dict(sorted(transform.env.items())),
-            "working_dir": transform.working_dir,
-            "accept_return_code": tuple(sorted(transform.accept_return_code)),
-            "err_argv": transform.err_argv,
-            "err_stdin": transform.err_stdin,
-            "code": code,
-            "secrets": tuple(sorted(secrets)),
-        }
-    )
-
-
-def command_definitions(
-    transform: CommandTransform, file: str, line: int, included: Mapping[str, BundleFile]
-) -> tuple[Definition, ...]:
-    """What a plan compares to say where a command changed: the command, and each file of its code folder."""
-    command = json_digest([transform.argv, transform.stdin, dict(sorted(transform.env.items()))])
-    files = [Definition(name, name, 0, digest(included[name][0]).hex()) for name in sorted(included)]
-    return (Definition("command", file, line, command), *files)
-
-
-def json_digest(value: Any) -> str:
-    """Hash of plain data, hex."""
-    return digest(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hex()
-
-
 def check_parameters(declared: Declared, given: Mapping[str, Any]) -> dict[str, Any]:
     """Check parameters against a pipeline's own and convert text to their types.
 
@@ -250,21 +197,39 @@ def check_parameters(declared: Declared, given: Mapping[str, Any]) -> dict[str, 
         `BAD_SPEC`: no such parameter, or a value that does not fit.
     """
     signature = declared.signature
-    defaults = {} if signature is None else signature.defaults
+    defaults = declared.parameters if signature is None else signature.defaults
     scalars = {} if signature is None else {item.name: item.scalar for item in signature.parameters}
-    out: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in defaults:
-            near = difflib.get_close_matches(name, defaults, 1)
-            shown = ", ".join(defaults) or "none"
-            raise InvalidInputError(
-                f"pipeline {declared.name!r} has no parameter {name!r}; it has {shown}",
-                code=ErrorCode.BAD_SPEC,
-                hint=f"did you mean {near[0]!r}?" if near else None,
-            )
-        kind = scalars[name] or _scalar_of(defaults[name])
-        out[name] = _converted(declared.name, name, kind, value)
-    return out
+    return {name: _checked(declared.name, name, value, defaults, scalars) for name, value in given.items()}
+
+
+def with_parameters(specs: Sequence[PipelineSpec], given: Mapping[str, Mapping[str, Any]]) -> list[PipelineSpec]:
+    """Return specs with parameters set: those that they have, to values of the same type.
+
+    Raises
+    ------
+    InvalidInputError
+        No such pipeline or parameter, or a value that does not fit.
+    """
+    found = {spec.name: spec for spec in specs}
+    for name, values in given.items():
+        if name not in found:
+            raise InvalidInputError(f"parameters for {name!r}: no such pipeline", code=ErrorCode.NO_PIPELINE)
+        spec = found[name]
+        checked = {key: _checked(name, key, value, spec.parameters, {}) for key, value in values.items()}
+        found[name] = msgspec.structs.replace(spec, parameters={**spec.parameters, **checked})
+    return list(found.values())
+
+
+def _checked(pipeline: str, name: str, value: Any, defaults: Mapping[str, Any], scalars: Mapping[str, str]) -> Any:
+    if name not in defaults:
+        near = difflib.get_close_matches(name, defaults, 1)
+        shown = ", ".join(defaults) or "none"
+        raise InvalidInputError(
+            f"pipeline {pipeline!r} has no parameter {name!r}; it has {shown}",
+            code=ErrorCode.BAD_SPEC,
+            hint=f"did you mean {near[0]!r}?" if near else None,
+        )
+    return _converted(pipeline, name, scalars.get(name) or _scalar_of(defaults[name]), value)
 
 
 def _scalar_of(default: Any) -> str:

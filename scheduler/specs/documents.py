@@ -1,13 +1,51 @@
-"""Text to objects: JSON or YAML, several specifications in a file, each with the line it begins on."""
+"""Files to objects: JSON, YAML or Jsonnet, several specifications in a file, each with the line it begins on."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from ...storage.errors import ErrorCode, InvalidInputError
+from ...storage.errors import ErrorCode, InvalidInputError, NotFoundError
+
+
+def read_text(path: Path, arguments: Mapping[str, str]) -> str:
+    """Read a file of specifications; a Jsonnet template is evaluated, with its function's arguments.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such file.
+    InvalidInputError
+        The template is wrong, or takes other arguments (code ``bad-spec``); the extra `jsonnet` is not installed
+        (``unsupported``); arguments for a file that is no template.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such file", code=ErrorCode.NO_FILE)
+    if path.suffix != ".jsonnet":
+        if arguments:
+            raise InvalidInputError(f"--arg belongs to *.jsonnet; {path.name} takes none", code=ErrorCode.BAD_SPEC)
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as err:
+            raise InvalidInputError(f"{path.name}: not UTF-8: {err.reason}", code=ErrorCode.BAD_SPEC) from err
+    try:
+        import _jsonnet
+    except ImportError as err:
+        raise InvalidInputError(
+            f"{path.name} is a Jsonnet template, and the package jsonnet is not installed",
+            code=ErrorCode.UNSUPPORTED,
+            hint="pip install 'dmlpipe[jsonnet]'",
+        ) from err
+    try:
+        text: str = _jsonnet.evaluate_file(str(path), tla_vars=dict(arguments))
+    except RuntimeError as err:
+        first, *rest = str(err).strip().splitlines()
+        where = rest[0].strip() if rest else None
+        raise InvalidInputError(f"{path.name}: {first}", code=ErrorCode.BAD_SPEC, hint=where) from err
+    return text
 
 
 def documents(text: str, filename: str) -> Iterator[tuple[object, int]]:

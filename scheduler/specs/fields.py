@@ -1,6 +1,6 @@
 """One object of a specification file, read field by field.
 
-Every field has to be read or named; what is left over is unknown and refused with the nearest name. Both `camelCase`
+What `table` does not know is refused with the nearest name, what it refuses with the reason. Both `camelCase`
 and `snake_case` are understood; messages use the name as written.
 """
 
@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from ...storage.errors import ErrorCode, InvalidInputError
+from .table import ignored, names, refused
 
 
 class Fields:
@@ -22,11 +23,13 @@ class Fields:
         The object as parsed; anything but a mapping with text keys is refused.
     where
         For messages: ``train.json: pipeline 'model': transform``.
-    known
-        Every field that may stand in it, in snake_case.
+    kind
+        Which object of `table` it is: unknown fields are refused, and so are those that are listed as refused.
     """
 
-    def __init__(self, data: object, where: str, known: Collection[str]) -> None:
+    def __init__(self, data: object, where: str, kind: str) -> None:
+        known = names(kind)
+        self.kind = kind
         self.where = where
         if not isinstance(data, Mapping):
             raise self.bad(f"expected an object, got {shown(data)}")
@@ -40,6 +43,13 @@ class Fields:
                 raise self.bad(f"field {self._written[name]!r} is given twice (also as {written!r})")
             self._values[name] = value
             self._written[name] = str(written)
+        for name, why in refused(kind).items():
+            if name in self.given():
+                raise self.unsupported(name, why)
+
+    def without_meaning(self) -> list[str]:
+        """Fields that are given and mean nothing here, as the file spells them."""
+        return [self.written(name) for name in self.given() if name in ignored(self.kind)]
 
     def given(self) -> list[str]:
         """Names (snake_case) of the fields that hold something; null, false, 0 and empty count as not given."""
@@ -138,14 +148,30 @@ class Fields:
                 )
         return dict(value)
 
+    def scalars(self, name: str) -> dict[str, str | int | float | bool]:
+        """Names to plain values; empty if it is missing."""
+        value = self._values.get(name)
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise self.bad(f"{self.written(name)}: expected names and values, got {shown(value)}")
+        found: dict[str, str | int | float | bool] = {}
+        for key, item in value.items():
+            if not isinstance(key, str) or not key.isidentifier():
+                raise self.bad(f"{self.written(name)}: {key!r} cannot be the name of a variable")
+            if not isinstance(item, str | int | float | bool):
+                raise self.bad(f"{self.written(name)}.{key}: expected a text, a number or a flag, got {shown(item)}")
+            found[key] = item
+        return found
+
     def bad(self, message: str, *, hint: str | None = None) -> InvalidInputError:
         """Make the error for something wrong in here."""
         return InvalidInputError(f"{self.where}: {message}", code=ErrorCode.BAD_SPEC, hint=hint)
 
-    def unsupported(self, name: str, instead: str = "") -> InvalidInputError:
-        """Make the error for a field that is understood, but not supported yet."""
+    def unsupported(self, name: str, why: str = "") -> InvalidInputError:
+        """Make the error for a field that is understood, but not supported."""
         return InvalidInputError(
-            f"{self.where}: {self.written(name)} is not supported yet", code=ErrorCode.UNSUPPORTED, hint=instead or None
+            f"{self.where}: {self.written(name)} is not supported", code=ErrorCode.UNSUPPORTED, hint=why or None
         )
 
     def _unknown(self, written: str, known: Collection[str]) -> InvalidInputError:

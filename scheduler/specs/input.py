@@ -12,21 +12,12 @@ from ...storage.records import Trigger
 from ..inputs.expression import MEMBERS_MAX, Cross, Group, Input, Join, Union, files, leaves, scope
 from ..inputs.standing import cron, trigger, with_cron_repos
 from .fields import Fields
+from .table import names
 
 _T = TypeVar("_T")
 
-_INPUT_KINDS = ("pfs", "cross", "join", "group", "union", "cron")
+_KINDS = names("input")
 _COMBINED: dict[str, Callable[..., Input]] = {"cross": Cross, "join": Join, "group": Group, "union": Union}
-_PFS_USED = (
-    *("project", "name", "repo", "repo_type", "branch", "glob", "lazy", "commit"),
-    *("join_on", "outer_join", "group_by", "glob_dirs", "reference", "propagation_spec", "trigger"),
-)
-_PFS_NOT_YET = {
-    "empty_files": "",
-    "s3": "",
-}
-_TRIGGER = ("branch", "all", "rate_limit_spec", "size", "commits", "cron_spec")
-_CRON = ("project", "name", "repo", "spec", "start", "overwrite", "commit")
 
 
 def read_input(data: object, *, pipeline: str, where: str, notices: list[str]) -> Input:
@@ -53,10 +44,10 @@ class _InputReader:
     def read(self, data: object, path: str) -> tuple[Input, bool]:
         """An input, and whether a file of it has `outer_join`."""
         where = f"{self.where}: {path}"
-        fields = Fields(data, where, _INPUT_KINDS)
-        kinds = [kind for kind in _INPUT_KINDS if fields.value(kind) is not None]
+        fields = Fields(data, where, "input")
+        kinds = [kind for kind in _KINDS if fields.value(kind) is not None]
         if len(kinds) != 1:
-            raise fields.bad(f"expected one of {', '.join(_INPUT_KINDS)}, got {', '.join(kinds) or 'none'}")
+            raise fields.bad(f"expected one of {', '.join(_KINDS)}, got {', '.join(kinds) or 'none'}")
         kind = kinds[0]
         if kind == "pfs":
             return self._pfs(fields.value("pfs"), f"{path}.pfs")
@@ -78,10 +69,7 @@ class _InputReader:
 
     def _pfs(self, data: object, path: str) -> tuple[Input, bool]:
         where = f"{self.where}: {path}"
-        fields = Fields(data, where, (*_PFS_USED, *_PFS_NOT_YET))
-        for field, instead in _PFS_NOT_YET.items():
-            if field in fields.given():
-                raise fields.unsupported(field, instead)
+        fields = Fields(data, where, "pfs")
         repo, glob = fields.required_text("repo"), fields.required_text("glob")
         if "commit" in fields.given():
             raise fields.bad("'commit' cannot be set: an input follows a branch", hint="name a branch with 'branch'")
@@ -89,8 +77,8 @@ class _InputReader:
             raise fields.unsupported("project", "a store is one project; leave it out")
         if fields.text("repo_type") not in ("", "user"):
             raise fields.unsupported("repo_type")
-        if "lazy" in fields.given():
-            self.notices.append(f"{self.name}: without meaning here: {path}.lazy")
+        for field in fields.without_meaning():
+            self.notices.append(f"{self.name}: without meaning here: {path}.{field}")
         folders = fields.flag("glob_dirs")
         if "**" in glob and not folders:
             self.notices.append(
@@ -99,7 +87,7 @@ class _InputReader:
         name = fields.text("name") or None
         rule = self._trigger(fields, where)
         branch = fields.text("branch") or (f"{self.name}-trigger-{self.triggers}" if rule else "master")
-        never = Fields(fields.value("propagation_spec") or {}, f"{where}.propagation_spec", ("never",)).flag("never")
+        never = Fields(fields.value("propagation_spec") or {}, f"{where}.propagation_spec", "propagation").flag("never")
         found = self.checked(
             where,
             lambda: files(
@@ -120,7 +108,7 @@ class _InputReader:
         if pfs.value("trigger") is None:
             return None
         self.triggers += 1
-        fields = Fields(pfs.value("trigger"), f"{where}.trigger", _TRIGGER)
+        fields = Fields(pfs.value("trigger"), f"{where}.trigger", "trigger")
         return self.checked(
             fields.where,
             lambda: trigger(
@@ -135,7 +123,7 @@ class _InputReader:
 
     def _cron(self, data: object, path: str) -> Input:
         where = f"{self.where}: {path}"
-        fields = Fields(data, where, _CRON)
+        fields = Fields(data, where, "cron")
         if "commit" in fields.given():
             raise fields.bad("'commit' cannot be set: an input follows a branch")
         if fields.text("project") not in ("", "default"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,8 +125,13 @@ def _kind(mode: int) -> str:
     return next((text for test, text in names if test(mode)), "a device")
 
 
-def collect_folder(folder: str) -> Iterator[Output]:
+def collect_folder(folder: str, real: Callable[[str], str] | None = None) -> Iterator[Output]:
     """Yield the files below `folder`, sorted by path. Links are followed; empty folders are lost.
+
+    Parameters
+    ----------
+    real
+        Where a link made elsewhere (in a container) leads to here, given its text.
 
     Raises
     ------
@@ -134,22 +139,27 @@ def collect_folder(folder: str) -> Iterator[Output]:
         A link leads nowhere or in a circle, a name is no UTF-8, or something is neither file nor folder.
     """
     names = Names()
-    yield from _walk(folder, "", names, (os.path.realpath(folder),))
+    yield from _walk(folder, "", names, (os.path.realpath(folder),), real)
 
 
-def _walk(folder: str, prefix: str, names: Names, above: tuple[str, ...]) -> Iterator[Output]:
+def _walk(
+    folder: str, prefix: str, names: Names, above: tuple[str, ...], real: Callable[[str], str] | None
+) -> Iterator[Output]:
     with os.scandir(folder) as entries:
         listed = sorted(entries, key=lambda entry: os.fsencode(entry.name))
     for entry in listed:
-        name = prefix + entry.name
-        if entry.is_dir():
-            real = os.path.realpath(entry.path)
-            if real in above:
+        name, place = prefix + entry.name, entry.path
+        if real is not None and entry.is_symlink():
+            place = real(os.readlink(place))
+            place = place if place.startswith("/") else os.path.join(folder, place)
+        if os.path.isdir(place):
+            resolved = os.path.realpath(place)
+            if resolved in above:
                 raise UserCodeError(f"output {name!r} is a link to a folder above it", code=ErrorCode.BAD_PATH)
-            yield from _walk(entry.path, name + "/", names, (*above, real))
+            yield from _walk(place, name + "/", names, (*above, resolved), real)
             continue
         path = names.add(name)
-        yield open_output(entry.path, path)
+        yield open_output(place, path)
 
 
 def collect_files(result: object) -> Iterator[Output]:

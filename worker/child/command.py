@@ -1,4 +1,4 @@
-"""Running commands: variables, standard input, exit codes, the error command; nothing of theirs survives a datum."""
+"""One program: its words, variables, standard input, user; what its exit code means."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
 
 from ...storage.errors import ErrorCode, InvalidInputError
-from ...storage.objects.segment import Failure, Outcome
+from ...storage.objects.segment import Failure
 from ..job import CommandTransform
 from .failure import exit_failure
 
@@ -68,77 +71,62 @@ def expand_words(argv: Sequence[str], variables: Mapping[str, str], *, shell: bo
     return words
 
 
-def run_command(
-    transform: CommandTransform,
-    env: Mapping[str, str],
-    *,
-    cwd: str,
-    places: Places,
-    tidy: Callable[[], object],
-) -> tuple[Outcome, Failure | None]:
-    """Run the command for one datum, and the error command if it fails.
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program to be started."""
 
-    Parameters
-    ----------
-    env
-        The whole environment; its variables may stand in words of the command.
-    cwd
-        Where it runs, unless the transform says.
-    tidy
-        Ends what the command left running.
+    argv: Sequence[str]
+    stdin: Sequence[str]
+    """Lines."""
+    env: Mapping[str, str]
+    """The whole environment; its variables may stand in words of the command."""
+    cwd: str
+    places: Places
+    shell: bool
+    """Words stay as they are: a shell reads them."""
+    user: tuple[str | int, str | int | None] | None = None
+    """User and group; None: as this process."""
 
-    Returns
-    -------
-    tuple[Outcome, Failure | None]
-        `OK`, `RECOVERED` (the error command ended well: no output counts) or `FAILED`, with why.
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start it; output and error are this process's.
 
-    Notes
-    -----
-    Standard output and error are this process's. Who ends a command that hangs ends this process and its group.
-    """
-    folder = places.rewrite(transform.working_dir) if transform.working_dir else cwd
-    try:
-        status = _execute(transform.argv, transform.stdin, env, folder, places, transform.shell)
-    finally:
-        tidy()
-    accepted = status == 0 or status in transform.accept_return_code
-    if accepted:
-        return Outcome.OK, None
-    failure = _command_failure(transform, status)
-    if transform.err_argv:
-        try:
-            recovered = _execute(transform.err_argv, transform.err_stdin, env, folder, places, False) == 0
-        finally:
-            tidy()
-        if recovered:
-            return Outcome.RECOVERED, failure
-    return Outcome.FAILED, failure
+        Raises
+        ------
+        InvalidInputError
+            It cannot be started (code ``bad-spec``).
+        """
+        words = [self.places.rewrite(word) for word in expand_words(self.argv, self.env, shell=self.shell)]
+        with self._input() as stdin:
+            try:
+                return subprocess.Popen(
+                    words,
+                    env=dict(self.env),
+                    cwd=self.cwd,
+                    stdin=stdin,
+                    user=self.user[0] if self.user else None,
+                    group=self.user[1] if self.user else None,
+                    extra_groups=[] if self.user else None,
+                    # Signals that Python ignores must not be ignored in what it starts: `yes | head` would never end.
+                    restore_signals=True,
+                )
+            except OSError as err:
+                raise InvalidInputError(_cannot_start(err, words[0], self.cwd), code=ErrorCode.BAD_SPEC) from err
 
+    def _input(self) -> IO[bytes]:
+        """A file, not a pipe: nobody has to read it, and nobody has to write it meanwhile."""
+        if not self.stdin:
+            return open(os.devnull, "rb")
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        file.write("".join(self.places.rewrite(line) + "\n" for line in self.stdin).encode())
+        file.seek(0)
+        return file
 
-def _execute(
-    argv: Sequence[str], stdin: Sequence[str], env: Mapping[str, str], cwd: str, places: Places, shell: bool
-) -> int:
-    words = [places.rewrite(word) for word in expand_words(argv, env, shell=shell)]
-    try:
-        process = subprocess.Popen(
-            words,
-            env=dict(env),
-            cwd=cwd,
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-            # Signals that Python ignores must not be ignored in what it starts: `yes | head` would never end.
-            restore_signals=True,
-        )
-    except OSError as err:
-        raise InvalidInputError(_cannot_start(err, words[0], cwd), code=ErrorCode.BAD_SPEC) from err
-    if stdin:
-        assert process.stdin is not None
-        text = "".join(places.rewrite(line) + "\n" for line in stdin)
-        try:
-            process.stdin.write(text.encode())
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # a command need not read all of it
-    return process.wait()
+    def run(self) -> int:
+        """Start it, wait for its end, and return its exit code, or minus the signal's number.
+
+        Who ends a command that hangs ends this process and its group.
+        """
+        return self.start().wait()
 
 
 def _cannot_start(err: OSError, program: str, cwd: str) -> str:
@@ -149,7 +137,8 @@ def _cannot_start(err: OSError, program: str, cwd: str) -> str:
     return f"cannot run {program!r}: {err.strerror}"
 
 
-def _command_failure(transform: CommandTransform, status: int) -> Failure:
+def command_failure(transform: CommandTransform, status: int) -> Failure:
+    """Describe the end of a command that is no success."""
     shown = transform.argv[-1] if transform.shell else " ".join(transform.argv)
     shown = " ".join(shown.split())
     if len(shown) > _MESSAGE_MAX_CHARS:

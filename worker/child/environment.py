@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ...storage.errors import ErrorCode, InvalidInputError
 from ..job import CommandTransform, JobSpec
 
 _DROPPED = re.compile(
@@ -25,7 +21,6 @@ _DROPPED = re.compile(
     )$""",
     re.VERBOSE | re.IGNORECASE,
 )
-SECRETS_FOLDER = "~/.config/dmlpipe/secrets"
 _THREAD_VARIABLES = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
     *("NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"),
@@ -42,40 +37,6 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     {'PATH': '/bin'}
     """
     return {name: value for name, value in environ.items() if not _DROPPED.match(name)}
-
-
-def read_secrets(names: tuple[str, ...], environ: Mapping[str, str], folder: Path | None = None) -> dict[str, str]:
-    """Read declared secrets where the worker runs: a variable, or a file of mode 0600 in `SECRETS_FOLDER`.
-
-    Raises
-    ------
-    InvalidInputError
-        One is missing, or others may read its file.
-    """
-    home = folder if folder is not None else Path(SECRETS_FOLDER).expanduser()
-    found = {}
-    for name in names:
-        if name in environ:
-            found[name] = environ[name]
-            continue
-        path = home / name
-        try:
-            mode = path.stat().st_mode
-            text = path.read_text()
-        except OSError as err:
-            raise InvalidInputError(
-                f"secret {name!r} is not there: no variable of that name where the worker runs, no file {path}",
-                code=ErrorCode.BAD_SPEC,
-                hint=f"export {name}=... before starting the worker, or write {path} with mode 0600",
-            ) from err
-        if stat.S_IMODE(mode) & 0o077:
-            raise InvalidInputError(
-                f"secret {name!r}: others may read {path} (mode {stat.S_IMODE(mode):04o}, expected 0600)",
-                code=ErrorCode.PERMISSION,
-                hint=f"chmod 600 {path}",
-            )
-        found[name] = text.rstrip("\n")
-    return found
 
 
 def thread_count(cpus: float) -> int:
@@ -143,11 +104,3 @@ def parameter_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, str) else str(value)
-
-
-def redact(data: bytes, secrets: Mapping[str, str]) -> bytes:
-    """Replace values of secrets in what user code printed."""
-    for value in secrets.values():
-        if len(value) >= 4:
-            data = data.replace(os.fsencode(value), b"***")
-    return data

@@ -21,12 +21,11 @@ from ...storage.errors import DmlpipeError
 from ...storage.objects.segment import Outcome
 from ..job import CommandTransform, PythonTransform
 from .call import Loaded, load_transform
-from .collect import FRAME_MAX_BYTES, FRAME_MAX_FDS, Output, collect_folder
-from .command import Places, run_command
+from .collect import FRAME_MAX_BYTES, FRAME_MAX_FDS, Output
+from .commands import Commands
 from .environment import datum_environment
 from .failure import UserFrames, failure_of
 from .frames import FrameSocket, PeerClosedError
-from .namespace import CODE, PFS, NamespaceUnavailableError, bind, enter, unbind
 from .permits import Permits
 from .processes import adopt_orphans, die_with_parent, end_children
 from .wire import (
@@ -72,11 +71,15 @@ class Child:
         Which units may begin.
     root
         Commands only: an empty folder that becomes the root of a namespace; empty: no namespace.
+    users
+        As of `namespace.enter`.
     parent
         Process that this one must not outlive.
     """
 
-    def __init__(self, channel: FrameSocket, log_fd: int, permits: Permits, root: str, parent: int) -> None:
+    def __init__(
+        self, channel: FrameSocket, log_fd: int, permits: Permits, root: str, parent: int, *, users: bool = False
+    ) -> None:
         self._channel = channel
         self._permits = permits
         self._kept_bytes = 0
@@ -88,18 +91,7 @@ class Child:
         self._setup: Setup | None = None
         self._loaded: Loaded | None = None
         self._frames = UserFrames()
-        self._code_bound = False
-        self._namespace = False
-        self._notice = ""
-        if root:
-            try:
-                enter(root)
-                self._namespace = True
-            except NamespaceUnavailableError as err:
-                self._notice = (
-                    f"no private /pfs here ({err.strerror}): commands see their inputs below $DMLPIPE_PFS, "
-                    "and /pfs and /code in their words are rewritten"
-                )
+        self._commands = Commands(root, users=users, tidy=end_children)
         # After the namespace: entering one forgets the death signal.
         die_with_parent(parent)
 
@@ -131,18 +123,13 @@ class Child:
         try:
             if isinstance(setup.transform, PythonTransform):
                 self._load(setup, setup.transform)
-            elif self._namespace:
-                if self._code_bound:
-                    unbind(CODE)
-                    self._code_bound = False
-                if setup.code:
-                    bind(setup.code, CODE, read_only=True)
-                    self._code_bound = True
+            else:
+                self._commands.set_up(setup)
         except (KeyboardInterrupt, SystemExit, Exception) as err:  # noqa: BLE001 - importing runs user code
             self._send(SetupFailed(failure=failure_of(err, self._frames), log=self._take_log()))
             return
-        self._send(Ready(notice=self._notice, at=time.monotonic()))
-        self._notice = ""
+        self._send(Ready(notice=self._commands.notice, at=time.monotonic()))
+        self._commands.notice = ""
 
     def _load(self, setup: Setup, transform: PythonTransform) -> None:
         target = load_transform(transform, setup.code, setup.pickled)
@@ -172,7 +159,7 @@ class Child:
         results: tuple[Result, ...]
         try:
             if isinstance(setup.transform, CommandTransform):
-                results = (self._run(setup, setup.transform, unit.number, first),)
+                results = (self._run(unit.number, first),)
             else:
                 results = self._call(unit)
         except PeerClosedError:
@@ -197,29 +184,12 @@ class Child:
                 results.append(Result(Outcome.FAILED, failure_of(err, self._frames)))
         return tuple(results)
 
-    def _run(self, setup: Setup, transform: CommandTransform, number: int, payload: Payload) -> Result:
-        if self._namespace:
-            places, env, out = Places({}), payload.env, f"{PFS}/out"
-            self._bind_inputs(setup, payload)
-        else:
-            (env, places), out = rewritten(setup, payload), payload.out
+    def _run(self, number: int, payload: Payload) -> Result:
         try:
-            environment = setup.env | env | datum_environment(payload.id, payload.attempt)
-            outcome, failure = run_command(
-                transform, environment, cwd=setup.scratch, places=places, tidy=lambda: end_children()
-            )
-            files = self._produce(number, 0, collect_folder(out)) if outcome is Outcome.OK else ()
-            return Result(outcome, failure, files)
+            ran = self._commands.run(payload)
+            return Result(ran.outcome, ran.failure, self._produce(number, 0, ran.outputs))
         finally:
-            if self._namespace:
-                unbind(PFS)
-
-    def _bind_inputs(self, setup: Setup, payload: Payload) -> None:
-        bind(payload.root, PFS, read_only=True)
-        for name, given in setup.constants.items():
-            if given.root:
-                bind(given.root, f"{PFS}/{name}", read_only=True)
-        bind(payload.out, f"{PFS}/out", read_only=False)
+            self._commands.finish()
 
     def _produce(self, number: int, index: int, outputs: Iterable[Output]) -> tuple[OutFile, ...]:
         """Send the files of one datum, a frame at a time; return those that can travel with its result."""
@@ -294,30 +264,13 @@ class Child:
         return tuple(sorted({name.partition(".")[0] for name in new}))
 
 
-def rewritten(setup: Setup, payload: Payload) -> tuple[dict[str, str], Places]:
-    """Variables and places of a datum where there is no `/pfs`."""
-    folders = {PFS: payload.root}
-    for name, given in setup.constants.items():
-        if given.root:
-            folders[f"{PFS}/{name}"] = given.root
-            link = os.path.join(payload.root, name)
-            if not os.path.islink(link):
-                os.rmdir(link)
-                os.symlink(given.root, link)
-    if setup.code:
-        folders[CODE] = setup.code
-    places = Places(folders)
-    env = {name: places.rewrite(value) for name, value in payload.env.items()}
-    return env | {"DMLPIPE_PFS": payload.root}, places
-
-
 def text_stream(fd: int) -> TextIO:
     """Return a stream that prints to a descriptor of the log."""
     # A file is block-buffered, which is what is wanted: a flush per datum, not per line.
     return open(fd, "w", closefd=False, encoding="utf-8", errors="backslashreplace")
 
 
-def main(sock: socket.socket, log_fd: int, permits: Permits, root: str, parent: int) -> None:
+def main(sock: socket.socket, log_fd: int, permits: Permits, root: str, parent: int, *, users: bool = False) -> None:
     """Become a slot's child: the rest of this process's life.
 
     Parameters
@@ -326,7 +279,7 @@ def main(sock: socket.socket, log_fd: int, permits: Permits, root: str, parent: 
         To the slot.
     log_fd
         Becomes standard output and error.
-    permits, root, parent
+    permits, root, parent, users
         See `Child`.
     """
     die_with_parent(parent)
@@ -342,7 +295,7 @@ def main(sock: socket.socket, log_fd: int, permits: Permits, root: str, parent: 
     faulthandler.enable(file=2)
     adopt_orphans()
     try:
-        Child(FrameSocket(sock), log_fd, permits, root, parent).serve()
+        Child(FrameSocket(sock), log_fd, permits, root, parent, users=users).serve()
     except (PeerClosedError, BrokenPipeError):
         end_children()
         os._exit(0)

@@ -55,13 +55,15 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def enter(root: str) -> None:
+def enter(root: str, *, users: bool = False) -> None:
     """Give this process a root of its own, with empty folders `/pfs` and `/code`.
 
     Parameters
     ----------
     root
         An empty folder that becomes the mount point.
+    users
+        It will start commands as other users, who do not exist in a user namespace: root does without one.
 
     Raises
     ------
@@ -73,31 +75,23 @@ def enter(root: str) -> None:
         raise NamespaceUnavailableError(0, f"no mount namespaces on {sys.platform} {machine}")
     libc = _libc()
     uid, gid = os.geteuid(), os.getegid()
-    _call(libc, "unshare", _CLONE_NEWUSER | _CLONE_NEWNS)
-    try:
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{uid} {uid} 1")
-        _write("/proc/self/gid_map", f"{gid} {gid} 1")
-    except OSError as err:
-        raise NamespaceUnavailableError(err.errno or 0, f"cannot map user {uid}: {err.strerror}") from err
+    if users and uid == 0:
+        _call(libc, "unshare", _CLONE_NEWNS)
+    else:
+        _call(libc, "unshare", _CLONE_NEWUSER | _CLONE_NEWNS)
+        try:
+            _write("/proc/self/setgroups", "deny")
+            _write("/proc/self/uid_map", f"{uid} {uid} 1")
+            _write("/proc/self/gid_map", f"{gid} {gid} 1")
+        except OSError as err:
+            raise NamespaceUnavailableError(err.errno or 0, f"cannot map user {uid}: {err.strerror}") from err
     _mount(libc, "none", "/", flags=_MS_REC | _MS_PRIVATE)
     _mount(libc, "tmpfs", root, "tmpfs")
-    with os.scandir("/") as entries:
-        listed = [(entry.name, entry.stat(follow_symlinks=False).st_mode) for entry in entries]
-    for name, mode in listed:
-        if f"/{name}" in (PFS, CODE):
-            continue
-        target = f"{root}/{name}"
-        if stat.S_ISLNK(mode):
-            os.symlink(os.readlink(f"/{name}"), target)
-        elif stat.S_ISDIR(mode):
-            os.mkdir(target)
-            _mount(libc, f"/{name}", target, flags=_MS_BIND | _MS_REC)
-        else:
-            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
-            _mount(libc, f"/{name}", target, flags=_MS_BIND)
+    os.chmod(root, 0o755)
+    _mirror(libc, "/", root, leave_out=(PFS, CODE))
     os.mkdir(root + PFS)
     os.mkdir(root + CODE)
+    os.makedirs(root + "/.dmlpipe", exist_ok=True)
     old = "/.dmlpipe-old-root"
     os.mkdir(root + old)
     libc.syscall.restype = ctypes.c_long
@@ -107,6 +101,51 @@ def enter(root: str) -> None:
     os.chdir("/")
     _call(libc, "umount2", old.encode(), _MNT_DETACH)
     os.rmdir(old)
+
+
+def _mirror(libc: ctypes.CDLL, folder: str, target: str, leave_out: tuple[str, ...] = ()) -> None:
+    """Let every entry of `folder` appear in the empty folder `target`."""
+    folder = folder.rstrip("/")
+    with os.scandir(folder or "/") as entries:
+        listed = [(entry.name, entry.stat(follow_symlinks=False).st_mode) for entry in entries]
+    for name, mode in listed:
+        source, place = f"{folder}/{name}", f"{target}/{name}"
+        if source in leave_out:
+            continue
+        if stat.S_ISLNK(mode):
+            os.symlink(os.readlink(source), place)
+        elif stat.S_ISDIR(mode):
+            os.mkdir(place)
+            _mount(libc, source, place, flags=_MS_BIND | _MS_REC)
+        else:
+            os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o600))
+            _mount(libc, source, place, flags=_MS_BIND)
+
+
+def place_folder(path: str) -> None:
+    """Let an empty folder of this namespace appear at `path`, whether or not the host has one there.
+
+    Where it is missing, the nearest folder above it is replaced by a copy made of binds: the host's stays as it is.
+    """
+    libc = _libc()
+    above = os.path.dirname(path)
+    if not os.path.isdir(path):
+        missing = [path]
+        while not os.path.isdir(above):
+            missing.append(above)
+            above = os.path.dirname(above)
+        if above != "/":
+            # Built on the namespace's own root, then moved over what it stands for.
+            building = "/.dmlpipe-place"
+            os.makedirs(building, exist_ok=True)
+            _mount(libc, "tmpfs", building, "tmpfs")
+            _mirror(libc, above, building)
+            _mount(libc, building, above, flags=_MS_BIND | _MS_REC)
+            _call(libc, "umount2", building.encode(), _MNT_DETACH)
+            os.rmdir(building)
+        for folder in reversed(missing):
+            os.mkdir(folder)
+    _mount(libc, "tmpfs", path, "tmpfs")
 
 
 def bind(source: str, target: str, *, read_only: bool) -> None:

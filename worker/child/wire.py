@@ -84,6 +84,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="set
     """Folder that holds the bundle, or the commands' code; empty: none."""
     scratch: str
     """Working directory."""
+    secret_files: dict[str, str] = {}
+    """Commands: absolute path to content."""
     pickled: bytes = b""
     writes: ArrayWrites | None = None
     array: bytes = b""

@@ -37,6 +37,7 @@ class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
     """Fork a child; the frame carries its socket, its log file and its pipe of permits."""
 
     root: str
+    users: bool = False
 
 
 class Signal(msgspec.Struct, frozen=True, tag="signal"):
@@ -140,9 +141,9 @@ class Zygote:
                 raise ZygoteError(f"the zygote is gone (exit {self._process.poll()})") from err
             return self._receive(_REPLY_TIMEOUT_S, "answer")
 
-    def spawn(self, sock: int, log_fd: int, permits: int, root: str = "") -> int:
+    def spawn(self, sock: int, log_fd: int, permits: int, root: str = "", *, users: bool = False) -> int:
         """Fork a child and return its pid; the descriptors are duplicated, the caller keeps its own."""
-        return self._ask(Spawn(root), (sock, log_fd, permits)).value
+        return self._ask(Spawn(root, users), (sock, log_fd, permits)).value
 
     def signal(self, pid: int, number: int) -> None:
         """Send a signal to a child that was not ended yet."""
@@ -226,7 +227,7 @@ def _fork(request: Spawn, fds: list[int], channel: FrameSocket) -> int:
         channel.close()
         prefer_as_oom_victim()
         sock, log_fd, permits = fds
-        child_main(socket.socket(fileno=sock), log_fd, Permits(permits), request.root, parent)
+        child_main(socket.socket(fileno=sock), log_fd, Permits(permits), request.root, parent, users=request.users)
     except BaseException:  # noqa: BLE001 - the end of this process, whatever it was; the slot reads its log
         traceback.print_exc()
         sys.stderr.flush()

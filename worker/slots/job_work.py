@@ -11,10 +11,11 @@ from typing import Protocol
 from ...storage.digest import from_hex
 from ...storage.objects.node import NodeStore
 from ...storage.objects.segment import Failure
-from ..child.environment import clean_environment, job_environment, read_secrets, redact, thread_count
+from ..child.environment import clean_environment, job_environment, thread_count
 from ..child.main import third_party
+from ..child.secrets import read_secrets, redact
 from ..child.wire import Setup
-from ..job import JobSpec, PythonTransform
+from ..job import CommandTransform, JobSpec, PythonTransform
 from ..segments import SegmentStore, SegmentWriter
 from .materialize import ContentStore, JobInputs, make_code
 
@@ -74,7 +75,17 @@ class JobWork:
             # Libraries read how many threads they may use once, when they are loaded.
             threads = str(thread_count(self.spec.cpus))
             return ("python", self.code, transform.pickled, threads, *transform.path, *sorted(self.spec.secrets))
-        return ("command",)
+        # What a namespace and a batch's process see is fixed when they begin.
+        command = self.command
+        assert command is not None
+        apart = bool(command.user) or command.batching or bool(self.secrets.files)
+        return ("command", command.container, self.spec.job if apart else "")
+
+    @property
+    def command(self) -> CommandTransform | None:
+        """The transform, if it is a command."""
+        transform = self.spec.transform
+        return transform if isinstance(transform, CommandTransform) else None
 
     def setup(self, scratch: str, devices: Sequence[str] | None = None) -> Setup:
         """What a child is told first.
@@ -93,9 +104,10 @@ class JobWork:
             parameters=spec.parameters,
             batch=spec.batch,
             constants=self.inputs.constants,
-            env=job_environment(spec, self._base, self.secrets, scratch, devices=devices),
+            env=job_environment(spec, self._base, self.secrets.variables, scratch, devices=devices),
             code=self.code,
             scratch=scratch,
+            secret_files=self.secrets.files,
             pickled=self._pickled,
             writes=spec.writes,
             array=self._array,
@@ -107,7 +119,7 @@ class JobWork:
 
     def redacted(self, failure: Failure) -> Failure:
         """Return a failure without secrets: messages and lines tell what user code held."""
-        if not self.secrets:
+        if not self.secrets.values():
             return failure
         texts = (failure.message, failure.line, failure.traceback)
         message, line, traceback = (

@@ -25,6 +25,7 @@ from pathlib import Path
 from ...storage.errors import BackendError, DmlpipeError
 from ...storage.objects.segment import Failure, Outcome, Row
 from ...storage.objects.value import encode_value
+from ..child.commands import remove_container
 from ..child.failure import UserFrames, exit_failure, failure_of, located, said, timeout_failure
 from ..child.wire import Ended, Loading, OutFile, Produced, Ready, SetupFailed, Unit
 from ..child.zygote import Zygote
@@ -186,8 +187,15 @@ class SlotWorker:
         key = (*job.child_key, "devices", *self._seen)
         if self._child is None or self._child_key != key:
             self.end_child()
-            namespace = isinstance(job.spec.transform, CommandTransform)
-            self._child = SlotChild(self._zygote, self._folder, namespace=namespace, wake=self._wake_read)
+            command = job.command
+            self._child = SlotChild(
+                self._zygote,
+                self._folder,
+                # A container program mounts by itself.
+                namespace=command is not None and not command.container,
+                users=command is not None and bool(command.user),
+                wake=self._wake_read,
+            )
             self._child_key = key
         self.seconds_per_unit = 0.0
         self._child_job = job
@@ -196,10 +204,13 @@ class SlotWorker:
 
     def end_child(self, *, ask_where: bool = False) -> ChildDiedError | None:
         """End the child, if there is one; return how."""
-        child, self._child, self._child_job = self._child, None, None
+        child, self._child = self._child, None
+        job, self._child_job = self._child_job, None
         if child is None:
             return None
         died = child.end(ask_where=ask_where)
+        if job is not None and job.command is not None:
+            remove_container(job.command, self._scratch)
         # What a dead child left in its working directory is nobody's.
         shutil.rmtree(self._scratch, ignore_errors=True)
         scratch_folder(self._folder)

@@ -27,7 +27,7 @@ from ...storage.objects.value import Inline, Value, decode_value
 from ...storage.trees.codetree import read_code
 from ...storage.trees.prolly import Tree
 from ..child.arrays import METADATA_FILE, Grid, output_metadata, parse_grid
-from ..child.environment import parameter_text
+from ..child.environment import datum_environment, parameter_text
 from ..child.namespace import PFS
 from ..child.wire import INLINE_MAX_BYTES, Box, Given, Payload
 from ..job import Datum, Item, JobInput, JobSpec, PythonTransform, Region
@@ -563,7 +563,8 @@ class _Layout:
         variables |= {name: value for name, value in self._captures().items() if name not in variables}
         out = berth.keep(pfs, "out")
         with open(f"{pfs}/.env", "w", encoding="utf-8") as file:
-            file.writelines(f"{name}={value}\n" for name, value in variables.items())
+            listed = variables | datum_environment(self._datum.fingerprint.hex(), self._attempt)
+            file.writelines(f"{name}={value}\n" for name, value in listed.items())
         return Payload(
             id=self._datum.fingerprint.hex(),
             given={},

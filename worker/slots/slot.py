@@ -52,11 +52,13 @@ class SlotChild:
         The slot's own folder, empty or left by a child before.
     namespace
         For commands: give it a private `/pfs`.
+    users
+        It starts commands as other users.
     wake
         A descriptor that ends `receive` early when it becomes readable.
     """
 
-    def __init__(self, zygote: Zygote, folder: Path, *, namespace: bool, wake: int) -> None:
+    def __init__(self, zygote: Zygote, folder: Path, *, namespace: bool, users: bool = False, wake: int) -> None:
         self._zygote = zygote
         self._wake = wake
         self._ended: ChildDiedError | None = None
@@ -69,7 +71,7 @@ class SlotChild:
         ours, theirs = socket_pair()
         self._permits = PermitPipe()
         with theirs:
-            self.pid = zygote.spawn(theirs.fileno(), self._log_fd, self._permits.child_end, root)
+            self.pid = zygote.spawn(theirs.fileno(), self._log_fd, self._permits.child_end, root, users=users)
         self._channel = FrameSocket(ours)
         self._pidfd = _pidfd(self.pid)
 

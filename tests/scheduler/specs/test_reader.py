@@ -11,7 +11,7 @@ import yaml
 from dmlpipe.scheduler.inputs.expression import Cross, Files, Group, Join, Union
 from dmlpipe.scheduler.pipelines.spec import PipelineSpec
 from dmlpipe.scheduler.specs.fields import camel_case, snake_case
-from dmlpipe.scheduler.specs.reader import parse_specs
+from dmlpipe.scheduler.specs.reader import Code, Source, parse_specs
 from dmlpipe.storage.errors import DmlpipeError, ErrorCode, InvalidInputError
 from dmlpipe.worker.job import CommandTransform
 
@@ -49,8 +49,9 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return out
 
 
-def parse(data: Any, **options: Any) -> tuple[PipelineSpec, list[str]]:
-    specs, notices = parse_specs(json.dumps(data), filename="x/spec.json", **options)
+def parse(data: Any, code: str | None = None, code_files: Any = None) -> tuple[PipelineSpec, list[str]]:
+    given = Code(code or "", code_files) if code is not None or code_files is not None else None
+    specs, notices = parse_specs(json.dumps(data), Source("x/spec.json", code=given))
     (spec,) = specs
     return spec, notices
 
@@ -88,7 +89,9 @@ def test_fields_that_mean_the_same_here_are_used() -> None:
             "accept_return_code": [1, "2"],
             "err_cmd": ["true"],
             "err_stdin": ["x"],
-            "secrets": [{"name": "s", "key": "k", "env_var": "TOKEN"}],
+            "secrets": [{"name": "s", "key": "k", "env_var": "TOKEN"}, {"name": "t", "mount_path": "/run/t"}],
+            "user": "ada",
+            "datum_batching": True,
         },
         "datum_tries": 5,
         "datum_timeout": "90s",
@@ -105,6 +108,8 @@ def test_fields_that_mean_the_same_here_are_used() -> None:
         accept_return_code=(1, 2),
         err_argv=("true",),
         err_stdin=("x",),
+        user="ada",
+        batching=True,
     )
     options = spec.options
     assert (options.tries, options.timeout_s, options.cpus, options.memory, options.gpus, options.secrets) == (
@@ -113,10 +118,14 @@ def test_fields_that_mean_the_same_here_are_used() -> None:
         0.5,
         "64M",
         1,
-        ("TOKEN",),
+        ("TOKEN=s/k", "/run/t=t"),
     )
     assert spec.salt == "pepper"
-    assert notices == ["edges: secret 's' is read from $TOKEN where the worker runs"]
+    assert [notice.partition(":")[2].split(" is ")[0] for notice in notices] == [
+        " user 'ada'",
+        " secret 's/k' for $TOKEN",
+        " secret 't' for /run/t",
+    ]
 
 
 def camel(value: Any) -> Any:
@@ -134,7 +143,7 @@ def test_both_spellings_json_and_yaml_say_the_same() -> None:
     data = changed("transform.accept_return_code", [3])
     first, _ = parse(data)
     for text in (json.dumps(camel(data)), yaml.safe_dump(data), yaml.safe_dump(camel(data)), "\n" + json.dumps([data])):
-        (spec,), _ = parse_specs(text, filename="spec.json" if text.lstrip()[0] in "[{" else "spec.yaml")
+        (spec,), _ = parse_specs(text, Source("spec.json" if text.lstrip()[0] in "[{" else "spec.yaml"))
         assert (spec.code_id, spec.input, spec.options) == (first.code_id, first.input, first.options)
 
 
@@ -146,7 +155,7 @@ def test_a_file_may_hold_several_which_come_upstream_first(kind: str) -> None:
         "a list": json.dumps([second, SMALL]),
         "yaml documents": yaml.safe_dump_all([second, SMALL]),
     }[kind]
-    specs, _ = parse_specs(text, filename="spec")
+    specs, _ = parse_specs(text, Source("spec"))
     assert [spec.name for spec in specs] == ["edges", "montage"]
 
 
@@ -156,12 +165,11 @@ def test_a_file_may_hold_several_which_come_upstream_first(kind: str) -> None:
         ("parallelism_spec", {"constant": 4}),
         ("pod_patch", "[]x"),
         ("tolerations", [{"key": "a"}]),
-        ("resource_limits", {"cpu": 1}),
+        ("sidecar_resource_limits", {"cpu": 1}),
         ("metadata", {"labels": {"a": "b"}}),
         ("autoscaling", True),
         ("datum_set_spec", {"number": 1}),
         ("transform.image_pull_secrets", ["a"]),
-        ("transform.user", "root"),
     ],
 )
 def test_what_only_kubernetes_understands_is_a_notice(field: str, value: Any) -> None:
@@ -186,7 +194,6 @@ def test_a_field_that_is_off_says_nothing(field: str, value: Any) -> None:
         ("s3_out", True),
         ("reprocess_spec", "every_job"),
         ("output_branch", "staging"),
-        ("transform.datum_batching", True),
         ("pipeline.project", "other"),
         ("input.pfs.empty_files", True),
         ("input.pfs.s3", True),
@@ -194,7 +201,7 @@ def test_a_field_that_is_off_says_nothing(field: str, value: Any) -> None:
     ],
 )
 def test_what_is_not_there_yet_is_refused_as_that(field: str, value: Any) -> None:
-    with pytest.raises(InvalidInputError, match="is not supported yet") as caught:
+    with pytest.raises(InvalidInputError, match="is not supported") as caught:
         parse(changed(field, value))
     assert caught.value.code is ErrorCode.UNSUPPORTED
 
@@ -212,7 +219,7 @@ def test_what_is_not_there_yet_is_refused_as_that(field: str, value: Any) -> Non
         ("transform", None, "required field 'transform' is missing", None),
         ("transform.cmd", None, "required field 'cmd' is missing", None),
         ("input", None, "required field 'input' is missing", None),
-        ("input", {}, "expected one of pfs, cross, join, group, union, cron, got none", None),
+        ("input", {}, "expected one of pfs, cross, union, join, group, .*, got none", None),
         ("input.cross", [SMALL["input"]], "expected one of .*, got pfs, cross", None),
         ("input", {"cross": []}, "cross is empty", None),
         ("input", {"join": []}, "join is empty", None),
@@ -227,7 +234,9 @@ def test_what_is_not_there_yet_is_refused_as_that(field: str, value: Any) -> Non
         ("transform.env", {"A": 1}, "env.A: expected a text, got 1", "put it in quotes"),
         ("transform.env", {"A=B": "1"}, "cannot be the name of a variable", None),
         ("transform.accept_return_code", [1.5], "expected a whole number, got 1.5", None),
-        ("transform.secrets", [{"name": "a"}], r"secrets\[0\]: required field 'env_var' is missing", None),
+        ("transform.secrets", [{"name": "a"}], r"secrets\[0\]: one of 'env_var' and 'mount_path' is needed", None),
+        ("transform.secrets", [{"name": "a", "env_var": "A"}], r"secrets\[0\]: required field 'key' is missing", None),
+        ("transform.secrets", [{"name": "a", "mount_path": "x"}], "'x=a' declares no secret", None),
         ("datum_tries", -1, "datum_tries: expected 0 or more, got -1", None),
         ("datum_tries", True, "expected a whole number, got True", None),
         ("datum_timeout", "soon", "datum_timeout: expected a duration", None),
@@ -269,13 +278,13 @@ def test_names_and_globs_are_checked(field: str, value: str) -> None:
 )
 def test_text_that_is_no_spec_is_refused_with_its_place(text: str, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message) as caught:
-        parse_specs(text, filename="spec.json")
+        parse_specs(text, Source("spec.json"))
     assert caught.value.code is ErrorCode.BAD_SPEC
 
 
 def test_two_pipelines_of_one_name_are_refused() -> None:
     with pytest.raises(DmlpipeError) as caught:
-        parse_specs(json.dumps([SMALL, SMALL]), filename="spec.json")
+        parse_specs(json.dumps([SMALL, SMALL]), Source("spec.json"))
     assert caught.value.code is ErrorCode.NAME_CLASH
 
 
@@ -292,6 +301,11 @@ def test_two_pipelines_of_one_name_are_refused() -> None:
         ("transform.working_dir", "/x", False),
         ("transform.accept_return_code", [1], False),
         ("transform.err_cmd", ["true"], False),
+        ("transform.user", "ada", False),
+        ("transform.datum_batching", True, False),
+        ("batch", 7, False),
+        ("max_failures", "1%", True),
+        ("resource_limits", {"cpu": 2}, True),
     ],
 )
 def test_the_code_id_holds_what_can_change_an_output(field: str, value: Any, same: bool) -> None:
@@ -320,7 +334,7 @@ def test_the_scripts_count_by_content_not_by_their_tree() -> None:
 def test_shared_specs_of_the_example_parse() -> None:
     folder = Path(__file__).resolve().parents[3] / "examples" / "iris"
     for path in sorted(folder.glob("*.pipeline.json")):
-        specs, _ = parse_specs(path.read_text(), filename=str(path))
+        specs, _ = parse_specs(path.read_text(), Source(str(path)))
         assert specs, path
 
 
