@@ -230,6 +230,9 @@ class _InlineRun:
     def _checked(
         self, result: tuple[Result, list[tuple[str, bytes]]], prepared: Prepared, shared: str | None
     ) -> tuple[Result, list[tuple[str, bytes]]]:
+        problem = prepared.problem()
+        if problem is not None:
+            return Result(Outcome.FAILED, failure_of(problem, self._frames)), []
         changed = prepared.changed()
         if changed is None and shared is not None:
             changed = os.path.relpath(shared, self._job.inputs.folder / "constants")
@@ -248,13 +251,13 @@ class _InlineRun:
             self._on_error(err)
             return [(Result(Outcome.FAILED, failure_of(err, self._frames)), [])]
         results: list[tuple[Result, list[tuple[str, bytes]]]] = []
-        for outputs in made:
+        for item, outputs in zip(prepared, made, strict=True):
             if isinstance(outputs, Exception):
                 self._on_error(outputs)
                 results.append((Result(Outcome.FAILED, failure_of(outputs, self._frames)), []))
                 continue
             try:
-                results.append((Result(Outcome.OK), self._put(outputs)))
+                results.append((Result(Outcome.OK), self._put(item, outputs)))
             except DmlpipeError as err:
                 results.append((Result(Outcome.FAILED, failure_of(err, self._frames)), []))
         return results
@@ -284,17 +287,19 @@ class _InlineRun:
             self._commands.set_up(self._setup)
         try:
             ran = self._commands.run(prepared.payload)
-            outputs = self._put(ran.outputs)
+            outputs = self._put(prepared, ran.outputs)
         except DmlpipeError as err:
             return Result(Outcome.FAILED, failure_of(err, self._frames)), []
         return Result(ran.outcome, ran.failure), outputs
 
-    def _put(self, outputs: Iterable[Output]) -> list[tuple[str, bytes]]:
+    def _put(self, prepared: Prepared, outputs: Iterable[Output]) -> list[tuple[str, bytes]]:
         """Store the files of one datum."""
         results = self._job.results
         found = []
         for output in outputs:
-            if output.fd < 0:
+            if output.source:
+                value = prepared.stood_for(output.source)
+            elif output.fd < 0:
                 value = results.put(output.data)
             else:
                 try:

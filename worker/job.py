@@ -126,6 +126,10 @@ class JobInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Constant `files`: folder below the root, without slashes at the ends (empty: all). `array`: its path."""
     glob: str = "/"
     halo: tuple[int, ...] = ()
+    lazy: bool = False
+    """Files are named pipes, fetched when they are opened."""
+    empty: bool = False
+    """Files are empty, and stand for their content where the output links to them."""
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

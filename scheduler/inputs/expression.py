@@ -92,6 +92,10 @@ class Files(msgspec.Struct, frozen=True, kw_only=True, tag="files", omit_default
     """Of specs: the same for a group without `by`."""
     folders: bool = False
     """Folders match a ``**``, too: Pachyderm's reading of it."""
+    lazy: bool = False
+    """Files are named pipes, fetched when they are opened."""
+    empty: bool = False
+    """Files are empty; a link in the output to one of them is a copy of what it stands for."""
     reference: bool = False
     """Content does not count: a change of it alone makes no datum run."""
     quiet: bool = False
@@ -171,6 +175,8 @@ def files(
     name: str | None = None,
     branch: str = DEFAULT_BRANCH,
     folders: bool = False,
+    lazy: bool = False,
+    empty: bool = False,
     reference: bool = False,
     propagate: bool = True,
     trigger: Trigger | None = None,
@@ -188,6 +194,11 @@ def files(
         What the transform calls it; default: the repo's name.
     folders
         Folders match a ``**``, too, as in Pachyderm; then datums overlap.
+    lazy
+        Files are named pipes: each can be read once, from beginning to end, and is fetched when it is opened.
+    empty
+        Files are empty, and nothing is fetched: for code that looks at names. A link in the output to one of them (or a
+        returned `Path`) is a copy of what it stands for.
     reference
         Its content does not count: a change of it alone makes no datum run.
     propagate
@@ -202,6 +213,8 @@ def files(
     """
     check_name(repo)
     check_name(branch, "branch")
+    if lazy and empty:
+        raise _bad(f"files({repo!r}) is lazy and empty; choose one")
     if trigger is not None:
         check_trigger(repo, branch, trigger)
     return Files(
@@ -210,6 +223,8 @@ def files(
         name=_name(name, repo),
         branch=branch,
         folders=folders,
+        lazy=lazy,
+        empty=empty,
         reference=reference,
         quiet=not propagate,
         trigger=trigger,
@@ -451,8 +466,11 @@ def constants(node: Input) -> frozenset[str]:
 
 
 def is_constant(leaf: Leaf) -> bool:
-    """Whether an input yields exactly one file set by construction; inside a union, join or group it varies even so."""
-    return isinstance(leaf, Files) and compile_glob(leaf.glob).is_root
+    """Whether an input yields exactly one file set by construction; inside a union, join or group it varies even so.
+
+    Files that stand for content are a datum's own: they are not shared.
+    """
+    return isinstance(leaf, Files) and compile_glob(leaf.glob).is_root and not (leaf.lazy or leaf.empty)
 
 
 def scope(node: Input) -> Scope:
@@ -520,7 +538,8 @@ def _alternatives(members: Sequence[Scope]) -> Scope:
             if known is None:
                 slots[name] = slot
                 continue
-            if known.many != slot.many or type(known.leaves[0]) is not type(slot.leaves[0]):
+            kinds = {_kind(each) for each in (*known.leaves, *slot.leaves)}
+            if known.many != slot.many or len(kinds) > 1:
                 raise _bad(f"two members of a union name {name!r} what is not of one kind")
             slots[name] = known._replace(leaves=(*known.leaves, *slot.leaves), optional=known.optional or slot.optional)
         for name, found in member.captures.items():
@@ -535,6 +554,10 @@ def _alternatives(members: Sequence[Scope]) -> Scope:
         if any(name not in member.captures for member in members):
             captures[name] = found._replace(optional=True)
     return Scope(slots, captures)
+
+
+def _kind(leaf: Leaf) -> tuple[type, bool, bool]:
+    return (type(leaf), leaf.lazy, leaf.empty) if isinstance(leaf, Files) else (type(leaf), False, False)
 
 
 def _optional(side: Scope, key: Sequence[str]) -> Scope:

@@ -113,6 +113,8 @@ def expression(node: Input) -> Any:
                 keys["folders"] = True
             if node.reference:
                 keys["reference"] = True
+            if node.empty:
+                keys["empty"] = True
             return ["files", node.name or node.repo, node.glob, *([keys] if keys else [])]
         case Array():
             return ["array", node.name or node.repo, node.path, list(node.halo)]

@@ -427,14 +427,16 @@ def _job_input(slot: Slot, binding: InputBinding | None, *, constant: bool) -> J
     if isinstance(leaf, Values) or binding is None:
         return JobInput(name=leaf.name, kind="values", constant=False)
     kind = "array" if isinstance(leaf, Array) else "files"
+    lazy = any(isinstance(each, Files) and each.lazy for each in slot.leaves)
+    empty = any(isinstance(each, Files) and each.empty for each in slot.leaves)
     if len(slot.leaves) > 1:
         # Which of them a datum has is told with the datum.
-        return JobInput(name=slot.name, kind=kind, constant=False)
+        return JobInput(name=slot.name, kind=kind, constant=False, lazy=lazy, empty=empty)
     found = JobInput(
         name=slot.name, kind=kind, constant=constant, repo=binding.repo, commit=binding.commit, tree=binding.tree
     )
     if isinstance(leaf, Files):
-        return msgspec.structs.replace(found, glob=leaf.glob)
+        return msgspec.structs.replace(found, glob=leaf.glob, lazy=lazy, empty=empty)
     return msgspec.structs.replace(found, path=leaf.path.strip("/"), halo=leaf.halo)
 
 

@@ -96,6 +96,8 @@ class _InputReader:
                 name=name,
                 branch=branch,
                 folders=folders,
+                lazy=fields.flag("lazy"),
+                empty=fields.flag("empty_files"),
                 reference=fields.flag("reference"),
                 propagate=not never,
                 trigger=rule,

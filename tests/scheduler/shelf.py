@@ -8,6 +8,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 
+import msgspec
 from hypothesis import strategies as st
 
 from dmlpipe.scheduler.inputs.expression import Cross, Files, Input, Values, canonical_json, leaves
@@ -84,7 +85,9 @@ def full_listing(
 
 
 def matches(listing: Listing, leaf: Files) -> dict[str, object]:
-    """What a glob matches, the slow way: path (of a folder, with a slash behind) to content."""
+    """What a glob matches, the slow way: path (of a folder, with a slash behind) to content, if that counts."""
+    if leaf.reference:
+        return dict.fromkeys(matches(listing, msgspec.structs.replace(leaf, reference=False)), "")
     if leaf.glob == "/":
         return {"": dict(listing)}
     glob = compile_glob(leaf.glob)
@@ -157,7 +160,8 @@ def expressions(draw: st.DrawFn) -> Input:
             nodes.append(Values(name=name, values=draw(values_lists())))
         else:
             glob = "/" if kind == "constant" else draw(st.sampled_from(_GLOBS))
-            nodes.append(Files(repo=name, glob=glob, folders=draw(st.booleans())))
+            folders, reference, lazy = draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
+            nodes.append(Files(repo=name, glob=glob, folders=folders, reference=reference, lazy=lazy))
     if count == 1 and draw(st.booleans()):
         return nodes[0]
     if count == 3 and draw(st.booleans()):

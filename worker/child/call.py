@@ -196,13 +196,13 @@ class Loaded:
     def _outputs(self, result: Any, payload: Payload) -> Iterator[Output]:
         match self._transform.result:
             case "files":
-                return collect_files(result)
+                return collect_files(result, payload.stands)
             case "out":
                 if result is not None:
                     raise UserCodeError(
                         f"it returned a {type(result).__name__} and has an `out` folder; expected one of the two"
                     )
-                return collect_folder(payload.out)
+                return collect_folder(payload.out, stands=payload.stands)
             case "array":
                 return self._chunk(result, payload)
             case other:

@@ -25,6 +25,8 @@ class Output(NamedTuple):
     path: str
     data: bytes
     fd: int = -1
+    source: str = ""
+    """Instead of content: the stand-in that it is a copy of, `input/path`."""
 
 
 def output_path(name: object) -> str:
@@ -92,8 +94,12 @@ class Names:
         return path
 
 
-def open_output(path: str, name: str) -> Output:
-    """Read a small file, open a large one. `path` may be a link; it must lead to a regular file."""
+def open_output(path: str, name: str, stands: Mapping[str, str] = {}) -> Output:
+    """Read a small file, open a large one. `path` may be a link; it must lead to a regular file, or to a stand-in."""
+    for stand, folder in stands.items():
+        real, root = os.path.realpath(path), os.path.realpath(folder)
+        if real.startswith(f"{root}/"):
+            return Output(name, b"", source=f"{stand}/{real.removeprefix(root).lstrip('/')}")
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -125,13 +131,17 @@ def _kind(mode: int) -> str:
     return next((text for test, text in names if test(mode)), "a device")
 
 
-def collect_folder(folder: str, real: Callable[[str], str] | None = None) -> Iterator[Output]:
+def collect_folder(
+    folder: str, real: Callable[[str], str] | None = None, *, stands: Mapping[str, str] = {}
+) -> Iterator[Output]:
     """Yield the files below `folder`, sorted by path. Links are followed; empty folders are lost.
 
     Parameters
     ----------
     real
         Where a link made elsewhere (in a container) leads to here, given its text.
+    stands
+        Inputs whose files stand for content that is not there: name to folder.
 
     Raises
     ------
@@ -139,11 +149,16 @@ def collect_folder(folder: str, real: Callable[[str], str] | None = None) -> Ite
         A link leads nowhere or in a circle, a name is no UTF-8, or something is neither file nor folder.
     """
     names = Names()
-    yield from _walk(folder, "", names, (os.path.realpath(folder),), real)
+    yield from _walk(folder, "", names, (os.path.realpath(folder),), real, stands)
 
 
 def _walk(
-    folder: str, prefix: str, names: Names, above: tuple[str, ...], real: Callable[[str], str] | None
+    folder: str,
+    prefix: str,
+    names: Names,
+    above: tuple[str, ...],
+    real: Callable[[str], str] | None,
+    stands: Mapping[str, str],
 ) -> Iterator[Output]:
     with os.scandir(folder) as entries:
         listed = sorted(entries, key=lambda entry: os.fsencode(entry.name))
@@ -156,13 +171,13 @@ def _walk(
             resolved = os.path.realpath(place)
             if resolved in above:
                 raise UserCodeError(f"output {name!r} is a link to a folder above it", code=ErrorCode.BAD_PATH)
-            yield from _walk(place, name + "/", names, (*above, resolved), real)
+            yield from _walk(place, name + "/", names, (*above, resolved), real, stands)
             continue
         path = names.add(name)
-        yield open_output(place, path)
+        yield open_output(place, path, stands)
 
 
-def collect_files(result: object) -> Iterator[Output]:
+def collect_files(result: object, stands: Mapping[str, str] = {}) -> Iterator[Output]:
     """Yield the files of a returned mapping of names to bytes, text or paths, sorted by path.
 
     Raises
@@ -185,7 +200,7 @@ def collect_files(result: object) -> Iterator[Output]:
         elif isinstance(content, bytearray | memoryview):
             yield Output(path, bytes(content))
         elif isinstance(content, Path):
-            yield open_output(str(content), path)
+            yield open_output(str(content), path, stands)
         else:
             raise UserCodeError(f"file {path!r} is {_type(content)}; expected bytes, str or Path")
 

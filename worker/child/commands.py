@@ -217,8 +217,10 @@ class Commands:
             outcome, failure = self._execute(setup, transform, payload, variables, places)
         finally:
             self._tidy(self._batch.pids if self._batch is not None else frozenset())
-        outputs = collect_folder(out, places.rewrite if self._program else None) if outcome is Outcome.OK else iter(())
-        return Ran(outcome, failure, outputs)
+        if outcome is not Outcome.OK:
+            return Ran(outcome, failure, iter(()))
+        stands = {name: f"{PFS}/{name}" if self._namespace else folder for name, folder in payload.stands.items()}
+        return Ran(outcome, failure, collect_folder(out, places.rewrite if self._program else None, stands=stands))
 
     def finish(self) -> None:
         """Take the present datum's folders away."""

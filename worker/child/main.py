@@ -202,8 +202,8 @@ class Child:
                     files.append(OutFile(output.path, b"", len(fds)))
                     fds.append(output.fd)
                 else:
-                    files.append(OutFile(output.path, output.data))
-                size += len(output.data) + len(output.path)
+                    files.append(OutFile(output.path, output.data, source=output.source))
+                size += len(output.data) + len(output.path) + len(output.source)
                 if size >= FRAME_MAX_BYTES or len(fds) >= FRAME_MAX_FDS:
                     self._send(Produced(unit=number, index=index, files=tuple(files)), fds)
                     self._close(fds)

@@ -60,6 +60,8 @@ class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempt: int = 1
     resident: str = ""
     """What the resident inputs hold: while it stays equal, the instance stays."""
+    stands: dict[str, str] = {}
+    """Inputs whose files stand for content that is not there, by name: the folder that holds them."""
 
 
 class Unit(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -127,6 +129,8 @@ class OutFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     data: bytes = b""
     fd: int = -1
     """Index among the frame's descriptors, or -1: `data` is the content."""
+    source: str = ""
+    """Instead of content: the stand-in that it is a copy of, `input/path`."""
 
 
 class Produced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="produced"):

@@ -517,7 +517,10 @@ class _LeaseRun:
         outputs = sent.outputs.setdefault(index, [])
         try:
             for file in files:
-                outputs.append((file.path, self._put(file, fds)))
+                if file.source:
+                    outputs.append((file.path, encode_value(sent.prepared[index].stood_for(file.source))))
+                else:
+                    outputs.append((file.path, self._put(file, fds)))
         except (DmlpipeError, OSError) as err:
             # Not the user's fault, but theirs to know: a full disk fails the datum with its reason.
             sent.broken[index] = failure_of(err, self._frames)
@@ -541,6 +544,7 @@ class _LeaseRun:
         log = self._job.put_log(ended.log) if ended.log else b""
         seconds = ended.seconds / len(sent.call.indexes)
         written = [prepared.changed() for prepared in sent.prepared]
+        problems = [prepared.problem() for prepared in sent.prepared]
         if len(ended.results) == 1 and len(sent.call.indexes) > 1:
             self._remove(sent)
             self._attempts.call_failed(sent.call)
@@ -552,6 +556,8 @@ class _LeaseRun:
                 self._take_files(sent, place, result.files)
             if sent.broken.get(place) is not None:
                 outcome, failure = Outcome.FAILED, sent.broken[place]
+            if (problem := problems[place]) is not None:
+                outcome, failure = Outcome.FAILED, failure_of(problem, self._frames)
             if written[place] is not None:
                 outcome, failure = Outcome.FAILED, wrote_to_input(written[place] or "")
             if outcome is Outcome.FAILED:

@@ -32,6 +32,7 @@ from ..child.namespace import PFS
 from ..child.wire import INLINE_MAX_BYTES, Box, Given, Payload
 from ..job import Datum, Item, JobInput, JobSpec, PythonTransform, Region
 from .berths import Berth, Berths
+from .standins import StandIns
 
 COPIED_MAX_BYTES = 64 << 10
 """Files up to this size are written anew: cheaper than a cache entry and a link, and nobody else's."""
@@ -283,13 +284,21 @@ class Prepared:
         Takes its folder back.
     """
 
-    __slots__ = ("_base", "_done", "_files", "payload")
+    __slots__ = ("_base", "_done", "_files", "_standins", "payload")
 
-    def __init__(self, payload: Payload, files: Files | None, base: str, done: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        payload: Payload,
+        files: Files | None,
+        base: str,
+        done: Callable[[], None] | None,
+        standins: StandIns | None = None,
+    ) -> None:
         self.payload = payload
         self._files = files
         self._base = base
         self._done = done
+        self._standins = standins
 
     def changed(self) -> str | None:
         """Return the path in its input of a file that user code wrote to; None if there is none."""
@@ -298,8 +307,29 @@ class Prepared:
         path = self._files.changed()
         return None if path is None else os.path.relpath(path, self._base).removeprefix("pfs/")
 
+    def problem(self) -> DmlpipeError | None:
+        """Return why content could not be fetched while user code read it; None: it could, or nobody did."""
+        return self._standins.problem if self._standins is not None else None
+
+    def stood_for(self, source: str) -> Value:
+        """Return what the stand-in `input/path` stands for.
+
+        Raises
+        ------
+        InvalidInputError
+            There is none.
+        """
+        name, _, path = source.partition("/")
+        folder = self.payload.stands.get(name)
+        value = self._standins.value(f"{folder}/{path}") if self._standins is not None and folder else None
+        if value is None:
+            raise InvalidInputError(f"there is no file {path!r} in input {name!r}", code=ErrorCode.NO_FILE)
+        return value
+
     def remove(self) -> None:
         """Delete everything that was laid out or put out. Idempotent."""
+        if self._standins is not None:
+            self._standins.close()
         done, self._done = self._done, None
         if done is not None:
             done()
@@ -341,8 +371,8 @@ class Materializer:
     def _read_small(self, job: JobInputs, datums: Sequence[Datum]) -> dict[bytes, bytes]:
         wanted: dict[bytes, Value] = {}
         for datum in datums:
-            for item in datum.items:
-                if item.kind == "f" and item.value not in wanted:
+            for declared, item in zip(job.varying, datum.items, strict=True):
+                if item.kind == "f" and item.value not in wanted and not (declared.lazy or declared.empty):
                     value = decode_value(item.value)
                     if value.size <= COPIED_MAX_BYTES:
                         wanted[item.value] = value
@@ -361,7 +391,12 @@ def _without_folder(job: JobInputs, datum: Datum, attempt: int, contents: Mappin
             given[declared.name] = Given("value", value=msgspec.json.decode(item.path))
         elif item.kind == "f" and not form:
             given[declared.name] = _UNUSED
-        elif item.kind == "f" and form == "bytes" and (content := contents.get(item.value)) is not None:
+        elif (
+            item.kind == "f"
+            and form == "bytes"
+            and not declared.empty
+            and (content := contents.get(item.value)) is not None
+        ):
             given[declared.name] = Given("bytes", data=content)
         else:
             return None
@@ -404,6 +439,8 @@ class _Layout:
         self._attempt = attempt
         self._contents = contents
         self._files = Files(store)
+        self._standins = StandIns(store.objects) if any(each.lazy or each.empty for each in job.varying) else None
+        self._stands: dict[str, str] = {}
         self._berth: Berth | None = None
         transform = job.spec.transform
         # Threads of Python code may outlive their datum; what they write late must not be another's output.
@@ -415,14 +452,19 @@ class _Layout:
         try:
             payload = self._python(transform) if isinstance(transform, PythonTransform) else self._command()
         except DmlpipeError:
+            if self._standins is not None:
+                self._standins.close()
             if self._berth is not None:
                 self._berth.remove()
             raise
+        if self._stands:
+            payload = msgspec.structs.replace(payload, stands=self._stands)
         berth = self._berth
         if berth is None:
-            return Prepared(payload, self._files, "", None)
+            return Prepared(payload, self._files, "", None, self._standins)
         job, fresh = self._job, self._fresh
-        return Prepared(payload, self._files, berth.path, lambda: self._berths.give_back(berth, job, fresh=fresh))
+        done = lambda: self._berths.give_back(berth, job, fresh=fresh)  # noqa: E731 - it keeps what it is made of
+        return Prepared(payload, self._files, berth.path, done, self._standins)
 
     def _root(self) -> Berth:
         if self._berth is None:
@@ -454,48 +496,62 @@ class _Layout:
         match item.kind:
             case "v":
                 return Given("value", value=msgspec.json.decode(item.path))
-            case "f" if form == "bytes":
+            case "f" if form == "bytes" and declared.empty:
+                return Given("bytes", data=b"")
+            case "f" if form == "bytes" and not declared.lazy:
                 content = self._contents.get(item.value)
                 value = decode_value(item.value)
                 if content is None and value.size < INLINE_MAX_BYTES:
                     content = self._store.objects.read(value)
                 if content is not None:
                     return Given("bytes", data=content)
-                return Given("path", path=self._file(declared.name, item, self._root().path))
+                return Given("path", path=self._file(declared, item, self._root().path))
             case "f":
-                return Given("path", path=self._file(declared.name, item, self._root().path)) if form else _UNUSED
+                return Given("path", path=self._file(declared, item, self._root().path)) if form else _UNUSED
             case "d":
-                return Given("path", path=self._tree(declared.name, item, self._root().path) if form else "")
+                return Given("path", path=self._tree(declared, item, self._root().path) if form else "")
             case "a":
                 return self._region(declared.name, item, self._root().path)
             case "l":
-                return Given("paths", paths=self._group(declared.name, item, self._root().path) if form else ())
+                return Given("paths", paths=self._group(declared, item, self._root().path) if form else ())
             case "n":
                 return Given("none")
             case other:
                 raise ValueError(f"unknown kind of item {other!r}")
 
-    def _file(self, name: str, item: Item, root: str) -> str:
-        folder = self._root().keep(root, name)
+    def _place_all(self, declared: JobInput, folder: str, entries: Iterable[tuple[str, Value]]) -> None:
+        """Place (path below `folder`, value), or what stands for it."""
+        targets = ((f"{folder}/{path}", value) for path, value in entries)
+        if self._standins is not None and (declared.lazy or declared.empty):
+            self._stands[declared.name] = folder
+            self._standins.place(targets, pipes=declared.lazy)
+        else:
+            self._files.place_all(targets)
+
+    def _file(self, declared: JobInput, item: Item, root: str) -> str:
+        folder = self._root().keep(root, declared.name)
         path = item.path.strip("/")
         target = f"{folder}/{path}"
+        if declared.lazy or declared.empty:
+            self._place_all(declared, folder, [(path, decode_value(item.value))])
+            return target
         if "/" in path:
             os.makedirs(os.path.dirname(target))
         self._files.place(decode_value(item.value), target, self._contents.get(item.value))
         return target
 
-    def _tree(self, name: str, item: Item, root: str) -> str:
-        folder = self._root().keep(root, name)
+    def _tree(self, declared: JobInput, item: Item, root: str) -> str:
+        folder = self._root().keep(root, declared.name)
         path = item.path.strip("/")
         files = _below(self._store.tree(Digest(item.value)), path)
-        self._files.place_all((f"{folder}/{found}", value) for found, value in files)
+        self._place_all(declared, folder, files)
         target = f"{folder}/{path}" if path else folder
         os.makedirs(target, exist_ok=True)
         return target
 
-    def _group(self, name: str, item: Item, root: str) -> tuple[str, ...]:
+    def _group(self, declared: JobInput, item: Item, root: str) -> tuple[str, ...]:
         """Lay out all files of a group; return where each of its files and folders is."""
-        folder = self._root().keep(root, name)
+        folder = self._root().keep(root, declared.name)
         wanted: dict[str, Value] = {}
         found: dict[str, None] = {}
         for member in item.members():
@@ -510,11 +566,11 @@ class _Layout:
             for inside, value in files:
                 if wanted.setdefault(inside, value) != value:
                     raise InvalidInputError(
-                        f"group {item.path!r} has two files /{inside} in input {name!r}",
+                        f"group {item.path!r} has two files /{inside} in input {declared.name!r}",
                         code=ErrorCode.BAD_INPUT,
                         hint="give the members of the union names of their own",
                     )
-        self._files.place_all((f"{folder}/{path}", value) for path, value in wanted.items())
+        self._place_all(declared, folder, wanted.items())
         return tuple(found)
 
     def _region(self, name: str, item: Item, root: str) -> Given:
@@ -544,11 +600,11 @@ class _Layout:
                     variables[declared.name] = parameter_text(msgspec.json.decode(item.path))
                     continue
                 case "f":
-                    self._file(declared.name, item, pfs)
+                    self._file(declared, item, pfs)
                 case "d":
-                    self._tree(declared.name, item, pfs)
+                    self._tree(declared, item, pfs)
                 case "l":
-                    self._group(declared.name, item, pfs)
+                    self._group(declared, item, pfs)
                 case "n":
                     berth.leave_out(pfs, declared.name)
                     continue

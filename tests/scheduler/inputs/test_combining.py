@@ -204,7 +204,8 @@ class Grower:
         if kind == "values":
             return Values(name=name, values=self.draw(values_lists()))
         glob = self.draw(st.sampled_from(_GLOBS if kind == "named" else _PLAIN))
-        return files(name, glob, folders=self.draw(st.booleans()))
+        folders, reference, lazy = self.draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
+        return files(name, glob, folders=folders, reference=reference, lazy=lazy)
 
     def files(self) -> Input:
         self.number += 1

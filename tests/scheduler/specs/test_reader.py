@@ -195,7 +195,6 @@ def test_a_field_that_is_off_says_nothing(field: str, value: Any) -> None:
         ("reprocess_spec", "every_job"),
         ("output_branch", "staging"),
         ("pipeline.project", "other"),
-        ("input.pfs.empty_files", True),
         ("input.pfs.s3", True),
         ("input.pfs.project", "other"),
     ],

@@ -13,7 +13,7 @@ from dmlpipe.worker.child.collect import Names, collect_files, collect_folder
 
 def contents(outputs: object) -> dict[str, bytes]:
     found = {}
-    for path, data, fd in outputs:  # type: ignore[attr-defined]
+    for path, data, fd, _ in outputs:  # type: ignore[attr-defined]
         found[path] = data
         if fd >= 0:
             with open(fd, "rb") as file:

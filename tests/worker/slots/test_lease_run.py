@@ -6,11 +6,14 @@ import os
 import textwrap
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from dmlpipe.storage.errors import CorruptError
 from dmlpipe.storage.objects.segment import Outcome, Row
 from dmlpipe.worker.child.frames import socket_pair
 from dmlpipe.worker.child.wire import from_child
+from dmlpipe.worker.job import CommandTransform
 from dmlpipe.worker.slots.devices import Devices
 from tests.worker.bench import (
     Bench,
@@ -574,3 +577,39 @@ def test_what_a_datum_leaves_behind_does_not_reach_the_next(bench: Bench, mischi
     assert {name: row.failure for name, row in rows.items() if row.outcome is not Outcome.OK} == {}
     assert bench.content(job.job) == {str(i): b"4" for i in range(4)}
     assert {name: bench.log(row, job.job) for name, row in rows.items()} == {str(i): f"heard {i}\n" for i in range(4)}
+
+
+def test_pipes_and_links_to_what_was_not_fetched(bench: Bench) -> None:
+    tree = put(bench.store, "images", {"a.png": b"A" * 300_000, "b.png": b"B"})
+    shell = "cat $image > $out/$(basename $image).txt; ln -s $image $out/$(basename $image)"
+    transform = CommandTransform(argv=("bash", "-euo", "pipefail", "-c", shell), shell=True)
+    for flags in ({"lazy": True}, {"empty": True}):
+        job = spec(transform, msgspec.structs.replace(varying("image", tree), **flags))
+        rows = bench.run(job, file_datums(tree), size=2)
+        assert [row.outcome for row in rows.values()] == [Outcome.OK, Outcome.OK]
+        content = bench.content(job.job)
+        assert content["a.png"] == b"A" * 300_000
+        assert content["a.png.txt"] == (b"A" * 300_000 if "lazy" in flags else b"")
+
+
+def test_a_function_returns_what_it_did_not_read(bench: Bench) -> None:
+    tree = put(bench.store, "images", {"a.png": b"A" * 300_000})
+    transform = python(bench.store, "def f(image):\n    return {'moved/a': image}", "f", parameter("image"))
+    job = spec(transform, msgspec.structs.replace(varying("image", tree), empty=True))
+    bench.run(job, file_datums(tree))
+    assert bench.content(job.job)["moved/a"] == b"A" * 300_000
+
+
+def test_a_pipe_that_breaks_off_fails_the_datum(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = put(bench.store, "images", {"a.png": b"A" * 300_000})
+
+    def gone(self: object, value: object) -> object:
+        raise CorruptError("the content of a.png is damaged")
+
+    monkeypatch.setattr(type(bench.store.objects), "open", gone)
+    transform = CommandTransform(argv=("bash", "-c", "cat $image > $out/a"), shell=True)
+    job = spec(transform, msgspec.structs.replace(varying("image", tree), lazy=True))
+    (row,) = bench.run(job, file_datums(tree)).values()
+    assert row.outcome is Outcome.FAILED
+    assert row.failure is not None
+    assert "is damaged" in row.failure.message
