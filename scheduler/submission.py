@@ -188,6 +188,7 @@ def _build_specs(
         path.resolve().parent,
         open_code(code) if code is not None else None,
         open_code,
+        writer.put,
         container,
     )
     specs, notices = parse_specs(read_text(path, arguments), source)

@@ -115,7 +115,7 @@ def show_python(app: App, files: Sequence[Path], given: Mapping[str, Any]) -> in
     specs = []
     for path in files:
         source = Source(
-            path.name, path.resolve().parent, open_code(code) if code else None, open_code, given["container"]
+            path.name, path.resolve().parent, open_code(code) if code else None, open_code, container=given["container"]
         )
         arguments = given["arguments"] if path.suffix == ".jsonnet" else {}
         found, notices = parse_specs(read_text(path, arguments), source)

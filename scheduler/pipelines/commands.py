@@ -17,6 +17,7 @@ from ...worker.job import CommandTransform
 from ..identity.bundle import BundleFile, included_files
 from ..identity.code import command_identity
 from .declared import Declared, Home, PutBundle
+from .environment import DeclaredEnvironment
 from .spec import Definition, PipelineSpec
 
 
@@ -82,7 +83,12 @@ def make_command(
 
 
 def command_spec(
-    declared: Declared, home: Home, parameters: Mapping[str, Any], *, put_bundle: PutBundle
+    declared: Declared,
+    home: Home,
+    parameters: Mapping[str, Any],
+    environment: DeclaredEnvironment | None = None,
+    *,
+    put_bundle: PutBundle,
 ) -> PipelineSpec:
     """Spec of a command without its DAG's name, env and git state."""
     command = declared.transform
@@ -92,6 +98,8 @@ def command_spec(
     else:
         included = included_files(declared.include, base=home.folder, root=home.folder)
     transform = msgspec.structs.replace(command, code=put_bundle(dict(included)) if included else "")
+    if environment is not None:
+        transform = with_environment(transform, environment, f"command {declared.name!r}")
     file = "" if home.file is None else home.file.relative_to(home.root).as_posix()
     return PipelineSpec(
         name=declared.name,
@@ -105,6 +113,23 @@ def command_spec(
         definitions=command_definitions(transform, file, declared.line, included),
         source=f"{file}:{declared.line}" if file else "",
     )
+
+
+def with_environment(transform: CommandTransform, environment: DeclaredEnvironment, what: str) -> CommandTransform:
+    """Let a command run in the environment that is declared for it.
+
+    Raises
+    ------
+    InvalidInputError
+        It has an image of its own, which says what it runs with (code ``bad-spec``).
+    """
+    if transform.container:
+        raise _bad(f"{what}: env= says what the command runs with, and so does its image; leave one of them out")
+    if environment.image:
+        if transform.batching:
+            raise _bad(f"{what}: batching cannot be had in a container: its folders are fixed when it starts")
+        return msgspec.structs.replace(transform, image=environment.image, container="auto")
+    return msgspec.structs.replace(transform, environment=environment.environment)
 
 
 def read_folder(folder: Path) -> dict[str, BundleFile]:

@@ -26,7 +26,7 @@ from ..inputs.expression import Files as FilesInput
 from ..inputs.standing import with_cron_repos
 from .commands import command_spec, make_command
 from .declared import Declared, Home, PutBundle, check_parameters, make_options, python_spec
-from .environment import declared_env
+from .environment import command_environment, declared_env
 from .fresh import FreshModules
 from .signature import FileMapping as Files
 from .signature import read_signature
@@ -380,13 +380,17 @@ class DAG:
         for name in self.order():
             declared = self.pipelines[name]
             parameters = check_parameters(declared, given.get(name, {}))
+            folders = (self.home.folder, self.home.root)
+            env_name = declared.env or self.env or ""
             if isinstance(declared.transform, CommandTransform):
-                spec = command_spec(declared, self.home, parameters, put_bundle=put_bundle)
+                # Only what is said of this command is made for it: a DAG's file is about its Python pipelines.
+                own = command_environment(declared.env, folders, put_bundle) if declared.env else None
+                spec = command_spec(declared, self.home, parameters, own, put_bundle=put_bundle)
+                env = own.identity if own else (declared_env(env_name, folders) if env_name else "")
             else:
                 spec, found = python_spec(declared, self.home, project, parameters, put_bundle=put_bundle)
                 notices.update(dict.fromkeys(found))
-            env_name = declared.env or self.env or ""
-            env = declared_env(env_name, (self.home.folder, self.home.root)) if env_name else ""
+                env = declared_env(env_name, folders) if env_name else ""
             specs.append(msgspec.structs.replace(spec, dag=self.name, env=env, env_name=env_name, git=git))
         self.notices = list(notices)
         return specs

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...storage.digest import digest
 from ...storage.errors import ErrorCode, InvalidInputError
+from ...worker.job import Environment
+from ..identity.bundle import BundleFile
+
+_MODULES = "module load "
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredEnvironment:
+    """What `env=` of a command says."""
+
+    identity: str
+    """Part of every fingerprint."""
+    environment: Environment | None = None
+    """What a worker provides; None: a container does."""
+    image: str = ""
 
 
 def declared_env(env: str, folders: Sequence[Path]) -> str:
@@ -28,9 +45,9 @@ def declared_env(env: str, folders: Sequence[Path]) -> str:
         if len(image_digest) == 64 and all(letter in "0123456789abcdef" for letter in image_digest):
             return f"sha256:{image_digest}"
         raise InvalidInputError(f"env={env!r}: sha256: is followed by 64 hex digits", code=ErrorCode.BAD_SPEC)
-    for folder in folders:
-        if (folder / env).is_file():
-            return digest((folder / env).read_bytes()).hex()
+    found = _find(env, folders)
+    if found is not None and found.is_file():
+        return digest(found.read_bytes()).hex()
     here = folders[0] if folders else Path()
     near = difflib.get_close_matches(env, [item.name for item in here.iterdir() if item.is_file()], 1)
     raise InvalidInputError(
@@ -38,3 +55,53 @@ def declared_env(env: str, folders: Sequence[Path]) -> str:
         code=ErrorCode.BAD_SPEC,
         hint=f"did you mean {near[0]!r}?" if near else None,
     )
+
+
+def command_environment(
+    env: str, folders: Sequence[Path], put_bundle: Callable[[dict[str, BundleFile]], str]
+) -> DeclaredEnvironment:
+    """What `env=` of a command declares: more than `declared_env` knows, and something that a worker can make.
+
+    Parameters
+    ----------
+    env
+        A requirements or lock file; a conda environment file (``*.yml``, ``*.yaml``); the folder of a virtual or conda
+        environment, the same wherever workers run; ``module load samtools/1.19``; an image with its digest.
+
+    Raises
+    ------
+    InvalidInputError
+        `BAD_SPEC`: it is none of these.
+    """
+    if env.startswith(_MODULES):
+        return DeclaredEnvironment(digest(" ".join(env.split()).encode()).hex(), Environment(kind="modules", name=env))
+    found = _find(env, folders)
+    if found is not None and found.is_dir():
+        return DeclaredEnvironment(_installed(env, found), Environment(kind="folder", name=str(found.resolve())))
+    identity = declared_env(env, folders)
+    if found is None:
+        return DeclaredEnvironment(identity, image=env)
+    content = found.read_bytes()
+    kind = "conda" if found.suffix in (".yml", ".yaml") else "venv"
+    tree = put_bundle({found.name: (content, 0o644)})
+    return DeclaredEnvironment(identity, Environment(kind=kind, name=env, tree=tree, file=found.name))
+
+
+def _find(env: str, folders: Sequence[Path]) -> Path | None:
+    return next((folder / env for folder in folders if (folder / env).exists()), None)
+
+
+def _installed(env: str, folder: Path) -> str:
+    """Identity of an environment that is there: the names and versions of what is installed in it."""
+    conda = folder / "conda-meta"
+    if conda.is_dir():
+        names = [path.stem for path in conda.glob("*.json")]
+    elif (folder / "pyvenv.cfg").is_file():
+        names = [path.name for path in folder.glob("lib/python*/site-packages/*.dist-info")]
+        names += [path.name for path in folder.glob("lib/python*")]
+    else:
+        raise InvalidInputError(
+            f"env={env!r}: {folder} is no virtual environment (pyvenv.cfg) and none of conda's (conda-meta)",
+            code=ErrorCode.BAD_SPEC,
+        )
+    return digest(json.dumps(sorted(names)).encode()).hex()

@@ -160,7 +160,7 @@ class _Judge:
             return Code("")
 
         given = Code("") if self._code is not None else None
-        source = Source(path.name, path.resolve().parent, given, open_code, self._container)
+        source = Source(path.name, path.resolve().parent, given, open_code, container=self._container)
         try:
             spec, notices = read_spec(data, source, line)
         except DmlpipeError as err:

@@ -18,8 +18,8 @@ from ...storage.refs import check_name
 from ...worker.job import CommandTransform
 from ..identity.bundle import BundleFile
 from ..inputs.expression import Values, leaves
-from ..pipelines.commands import code_hash, command_code_id, command_definitions
-from ..pipelines.environment import declared_env
+from ..pipelines.commands import code_hash, command_code_id, command_definitions, with_environment
+from ..pipelines.environment import DeclaredEnvironment, command_environment
 from ..pipelines.quantities import check_share, parse_duration_s, parse_size_bytes
 from ..pipelines.spec import Definition, Options, PipelineSpec
 from ..pipelines.topology import topological_order
@@ -61,6 +61,8 @@ class Source:
     folder: Path | None = None
     code: Code | None = None
     open_code: Callable[[Path], Code] | None = None
+    put_bundle: Callable[[dict[str, BundleFile]], str] = lambda files: ""
+    """Stores a few files; returns their tree, hex."""
     container: str = ""
     """What runs their images: `docker`, `podman`, `apptainer`, `auto`; empty: nothing, commands run as they are."""
 
@@ -120,7 +122,7 @@ class _Reader:
     def read(self) -> PipelineSpec:
         fields = self.fields
         code = self._code()
-        env_name, env = self._env()
+        env_name, environment = self._env()
         if fields.value("transform") is None:
             raise fields.bad("required field 'transform' is missing")
         around = Around(
@@ -132,6 +134,8 @@ class _Reader:
             batch=fields.integer("batch"),
         )
         transform, secrets = read_transform(fields.value("transform"), around, self.notices)
+        if environment is not None:
+            transform = with_environment(transform, environment, self.where)
         if fields.text("output_branch") not in ("", "master"):
             raise fields.unsupported("output_branch", "the output branch is master")
         if fields.text("reprocess_spec") not in ("", "until_success"):
@@ -149,7 +153,7 @@ class _Reader:
             transform=transform,
             code_id=command_code_id(transform, _code_id(code), secrets=secrets),
             parameters=fields.scalars("params"),
-            env=env,
+            env=environment.identity if environment else "",
             env_name=env_name,
             salt=fields.text("salt"),
             by_content=fields.flag("by_content"),
@@ -180,12 +184,13 @@ class _Reader:
             raise self.fields.bad(f"code: there is no folder {folder}")
         return self.source.open_code(folder)
 
-    def _env(self) -> tuple[str, str]:
+    def _env(self) -> tuple[str, DeclaredEnvironment | None]:
         name = self.fields.text("env")
         if not name:
-            return "", ""
+            return "", None
+        folders = () if self.source.folder is None else (self.source.folder,)
         try:
-            return name, declared_env(name, () if self.source.folder is None else (self.source.folder,))
+            return name, command_environment(name, folders, self.source.put_bundle)
         except InvalidInputError as err:
             raise self.fields.bad(err.message, hint=err.hint) from err
 

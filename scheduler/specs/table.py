@@ -64,7 +64,12 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
         Field("determined", "any", "there is no link to Determined", IGNORED),
         Field("maximum_expected_uptime", "any", "an alert of Pachyderm's", IGNORED),
         Field("params", "scalars", "values that the command finds as variables; `--set NAME.PARAM=VALUE`", ours=True),
-        Field("env", "text", "the declared environment: a file that counts by its content, or an image", ours=True),
+        Field(
+            "env",
+            "text",
+            "what the command runs with: a requirements or conda file, a folder, `module load ...`, an image by digest",
+            ours=True,
+        ),
         Field("batch", "integer", "`datum_batching` with a new process after so many datums", ours=True),
         Field("max_failures", "share", 'datums that may fail without failing the job: 3 or "0.1%"', ours=True),
         Field("by_content", "flag", "names of files do not count: equal content is computed once", ours=True),

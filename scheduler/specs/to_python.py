@@ -46,6 +46,8 @@ def _pipeline(spec: PipelineSpec, code: str) -> list[str]:
     transform = spec.transform
     assert isinstance(transform, CommandTransform)
     options = spec.options
+    # An image that env= names runs the command by that alone.
+    boxed = bool(transform.container) and transform.image != spec.env_name
     given: dict[str, Any] = {
         "stdin": list(transform.stdin),
         "variables": dict(transform.env),
@@ -56,8 +58,8 @@ def _pipeline(spec: PipelineSpec, code: str) -> list[str]:
         "user": transform.user,
         "batching": transform.batching,
         "batch": transform.batch,
-        "image": transform.image if transform.container else "",
-        "container": transform.container,
+        "image": transform.image if boxed else "",
+        "container": transform.container if boxed else "",
         "code": code if transform.code else "",
         "parameters": dict(spec.parameters),
         "env": spec.env_name,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...storage.errors import InvalidInputError
 from ...worker.child.secrets import parse_secret
-from ...worker.job import CommandTransform, Environment
+from ...worker.job import CommandTransform
 from .fields import Fields
 
 
@@ -21,7 +21,6 @@ class Around:
     has_code: bool = False
     container: str = ""
     batch: int = 0
-    environment: Environment | None = None
 
 
 def read_transform(data: object, around: Around, notices: list[str]) -> tuple[CommandTransform, tuple[str, ...]]:
@@ -59,8 +58,6 @@ def read_transform(data: object, around: Around, notices: list[str]) -> tuple[Co
     lines = (*argv, *fields.texts("stdin"), *fields.texts("err_cmd"), *fields.texts("err_stdin"))
     if not around.has_code and not around.container and any("/code/" in line for line in lines):
         say(f"{around.pipeline}: it names files in /code: give their folder with --code DIR")
-    if around.environment is not None and around.container:
-        raise fields.bad("'env' names what the command runs with, and so does its image", hint="leave one of them out")
     transform = CommandTransform(
         argv=argv,
         stdin=fields.texts("stdin"),
@@ -75,7 +72,6 @@ def read_transform(data: object, around: Around, notices: list[str]) -> tuple[Co
         batching=batching,
         batch=around.batch,
         container=around.container,
-        environment=around.environment,
     )
     return transform, _secrets(fields, around.pipeline, notices)
 

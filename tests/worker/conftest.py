@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,18 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def bench(store: Store, zygote: Zygote, tmp_path: Path) -> Bench:
     return Bench(store, zygote, tmp_path / "cache" / "work")
+
+
+@pytest.fixture
+def restart(bench: Bench) -> Iterator[Callable[[], None]]:
+    """Starts the worker anew, with the environment as it is now."""
+    started: list[Zygote] = []
+
+    def again() -> None:
+        started.append(start_zygote())
+        bench.zygote = started[-1]
+        bench.environ = dict(os.environ)
+
+    yield again
+    for zygote in started:
+        zygote.close()

@@ -86,6 +86,8 @@ class Program:
     """Words stay as they are: a shell reads them."""
     user: tuple[str | int, str | int | None] | None = None
     """User and group; None: as this process."""
+    prefix: tuple[str, ...] = ()
+    """Words before its own."""
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it; output and error are this process's.
@@ -95,7 +97,8 @@ class Program:
         InvalidInputError
             It cannot be started (code ``bad-spec``).
         """
-        words = [self.places.rewrite(word) for word in expand_words(self.argv, self.env, shell=self.shell)]
+        own = [self.places.rewrite(word) for word in expand_words(self.argv, self.env, shell=self.shell)]
+        words = [*self.prefix, *own]
         with self._input() as stdin:
             try:
                 return subprocess.Popen(

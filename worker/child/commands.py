@@ -252,7 +252,14 @@ class Commands:
             if self._program:
                 return self._contained(setup, payload, argv, stdin, env)
             return Program(
-                argv=argv, stdin=stdin, env=env, cwd=places.rewrite(folder), places=places, shell=shell, user=self._user
+                argv=argv,
+                stdin=stdin,
+                env=env,
+                cwd=places.rewrite(folder),
+                places=places,
+                shell=shell,
+                user=self._user,
+                prefix=setup.prefix,
             )
 
         if self._batch is not None:

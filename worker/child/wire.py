@@ -88,6 +88,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="set
     """Working directory."""
     secret_files: dict[str, str] = {}
     """Commands: absolute path to content."""
+    prefix: tuple[str, ...] = ()
+    """Commands: words before their own, as their environment needs them."""
     pickled: bytes = b""
     writes: ArrayWrites | None = None
     array: bytes = b""

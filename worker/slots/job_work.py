@@ -17,6 +17,7 @@ from ..child.secrets import read_secrets, redact
 from ..child.wire import Setup
 from ..job import CommandTransform, JobSpec, PythonTransform
 from ..segments import SegmentStore, SegmentWriter
+from .environments import provide
 from .materialize import ContentStore, JobInputs, make_code
 
 
@@ -63,6 +64,8 @@ class JobWork:
         self._pickled = b""
         if isinstance(transform, PythonTransform) and transform.pickled:
             self._pickled = store.objects.get_blob(from_hex(transform.pickled))
+        environment = None if self.command is None else self.command.environment
+        self._provided = provide(environment, store, store.cache_dir, environ)
         self._array = self.inputs.output_array()
         self._lock = threading.Lock()
         self._modules: set[str] = set()
@@ -104,7 +107,10 @@ class JobWork:
             parameters=spec.parameters,
             batch=spec.batch,
             constants=self.inputs.constants,
-            env=job_environment(spec, self._base, self.secrets.variables, scratch, devices=devices),
+            env=job_environment(
+                spec, self._base | self._provided.variables, self.secrets.variables, scratch, devices=devices
+            ),
+            prefix=self._provided.prefix,
             code=self.code,
             scratch=scratch,
             secret_files=self.secrets.files,

@@ -303,3 +303,31 @@ def test_a_dag_shows_itself_in_a_notebook() -> None:
     assert "<b>model</b>" in shown
     assert "C in [1]" in shown
     assert repr(dag) == "DAG('d': model, grid)"
+
+
+@pytest.mark.parametrize(
+    ("env", "kind"),
+    [
+        ("requirements.txt", "venv"),
+        ("environment.yml", "conda"),
+        ("module load samtools/1.19", "modules"),
+        ("venv", "folder"),
+    ],
+)
+def test_a_command_runs_with_what_env_names(tmp_path: Path, env: str, kind: str) -> None:
+    (tmp_path / "requirements.txt").write_text("numpy==2\n")
+    (tmp_path / "environment.yml").write_text("dependencies: []\n")
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "pyvenv.cfg").touch()
+    spec = build_one(tmp_path, {"dag.py": f"{HEAD}dag.command('p', 'true', dml.files('a'), env={env!r})\n"})
+    assert isinstance(spec.transform, CommandTransform)
+    assert spec.transform.environment is not None
+    assert (spec.transform.environment.kind, spec.env_name) == (kind, env)
+    assert len(spec.env) == 64
+
+
+def test_an_image_as_env_is_a_container(tmp_path: Path) -> None:
+    image = "lab/x@sha256:" + "a" * 64
+    spec = build_one(tmp_path, {"dag.py": f"{HEAD}dag.command('p', 'true', dml.files('a'), env={image!r})\n"})
+    assert isinstance(spec.transform, CommandTransform)
+    assert (spec.transform.image, spec.transform.container, spec.env) == (image, "auto", image.partition("@")[2])

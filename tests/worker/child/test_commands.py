@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +17,8 @@ import pytest
 from dmlpipe.storage.errors import InvalidInputError
 from dmlpipe.storage.objects.segment import Outcome, Row
 from dmlpipe.worker.child.batching import ask_next
-from dmlpipe.worker.child.zygote import Zygote
 from dmlpipe.worker.job import CommandTransform, JobSpec
-from tests.worker.bench import Bench, code_tree, command, constant, file_datums, put, spec, start_zygote, varying
+from tests.worker.bench import Bench, code_tree, command, constant, file_datums, put, spec, varying
 
 Restart = Callable[[], None]
 
@@ -34,21 +33,6 @@ while dmlpipe next datum $args; do
     case $(cat $in) in die*) exit 7;; esac
 done
 """
-
-
-@pytest.fixture
-def restart(bench: Bench) -> Iterator[Restart]:
-    """Starts the worker anew, with the environment as it is now."""
-    started: list[Zygote] = []
-
-    def again() -> None:
-        started.append(start_zygote())
-        bench.zygote = started[-1]
-        bench.environ = dict(os.environ)
-
-    yield again
-    for zygote in started:
-        zygote.close()
 
 
 def batching(

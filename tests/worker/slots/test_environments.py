@@ -1,0 +1,128 @@
+"""Declared environments, made where the worker runs: real interpreters, and programs that stand in for rare ones."""
+
+from __future__ import annotations
+
+import os
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dmlpipe.storage.errors import InvalidInputError
+from dmlpipe.storage.store import Store
+from dmlpipe.worker.job import Environment
+from dmlpipe.worker.slots.environments import Provided, provide
+from tests.worker.bench import Bench, code_tree, command, file_datums, put, spec, varying
+
+
+def wheel(folder: Path) -> Path:
+    """A package `tiny` with a program of that name."""
+    path = folder / "tiny-1.0-py3-none-any.whl"
+    files = {
+        "tiny.py": "def main():\n    print('tiny 1.0')\n",
+        "tiny-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
+        "tiny-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "tiny-1.0.dist-info/entry_points.txt": "[console_scripts]\ntiny = tiny:main\n",
+        "tiny-1.0.dist-info/RECORD": "",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return path
+
+
+def declared(store: Store, kind: str, name: str, text: str) -> Environment:
+    tree = code_tree(store, {name: (text.encode(), 0o644)})
+    return Environment(kind=kind, name=name, tree=tree, file=name)
+
+
+def test_a_lock_file_becomes_one_environment_that_commands_run_in(bench: Bench, tmp_path: Path) -> None:
+    environment = declared(bench.store, "venv", "requirements.txt", f"--no-index\n{wheel(tmp_path)}\n")
+    found: list[Provided] = []
+
+    def get() -> None:
+        found.append(provide(environment, bench.store, bench.store.cache_dir, dict(os.environ)))
+
+    together = [threading.Thread(target=get) for _ in range(2)]
+    for thread in together:
+        thread.start()
+    for thread in together:
+        thread.join()
+    assert found[0] == found[1]
+    (folder,) = [path for path in (bench.store.cache_dir / "envs").iterdir() if path.is_dir()]
+    made = folder.stat().st_mtime_ns
+    tree = put(bench.store, "in", {"a": b""})
+    job = spec(command("tiny > $out/said; python -c 'import tiny'", environment=environment), varying("in", tree))
+    (row,) = bench.run(job, file_datums(tree)).values()
+    assert row.failure is None, bench.log(row, job.job)
+    assert bench.content(job.job) == {"said": b"tiny 1.0\n"}
+    assert folder.stat().st_mtime_ns == made
+    # What was left half made is made anew.
+    (folder / ".complete").unlink()
+    (folder / "bin" / "tiny").unlink()
+    get()
+    assert (folder / "bin" / "tiny").exists()
+
+
+def test_an_environment_that_cannot_be_made_says_what_its_maker_said(bench: Bench) -> None:
+    environment = declared(bench.store, "venv", "lock.txt", "--no-index\nno-such-package-at-all==1\n")
+    tree = put(bench.store, "in", {"a": b""})
+    job = spec(command("true 1", environment=environment), varying("in", tree))
+    (row,) = bench.run(job, file_datums(tree)).values()
+    assert row.failure is not None
+    assert "environment 'lock.txt' cannot be had: python ended with exit code 1" in row.failure.message
+    assert "no-such-package-at-all" in row.failure.message
+
+
+def program(folder: Path, name: str, text: str) -> dict[str, str]:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("#!/bin/sh\n" + text)
+    (folder / name).chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize(("name", "words"), [("conda", "env create --yes -p"), ("micromamba", "create --yes -p")])
+def test_conda_makes_its_environment_from_the_file(bench: Bench, tmp_path: Path, name: str, words: str) -> None:
+    text = 'echo "$@" > $0.calls\nwhile [ "$1" != -p ]; do shift; done\nmkdir -p $2/bin; cp $4 $2/lock\n'
+    environ = program(tmp_path / "bin", name, text)
+    environment = declared(bench.store, "conda", "environment.yml", "dependencies: [samtools]\n")
+    provided = provide(environment, bench.store, tmp_path, environ)
+    folder = Path(provided.variables["CONDA_PREFIX"])
+    assert provided.variables["PATH"].startswith(f"{folder}/bin:")
+    assert (folder / "lock").read_text() == "dependencies: [samtools]\n"
+    assert (tmp_path / "bin" / f"{name}.calls").read_text().startswith(words)
+
+
+def test_without_conda_that_is_the_error(bench: Bench, tmp_path: Path) -> None:
+    environment = declared(bench.store, "conda", "environment.yml", "dependencies: []\n")
+    with pytest.raises(InvalidInputError, match="none of micromamba, mamba, conda is there"):
+        provide(environment, bench.store, tmp_path, {"PATH": str(tmp_path)})
+
+
+def test_a_folder_is_used_as_it_is_and_has_to_be_there(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "env").mkdir()
+    program(tmp_path / "env" / "bin", "seq-tool", "echo from env\n")
+    environment = Environment(kind="folder", name=str(tmp_path / "env"))
+    tree = put(bench.store, "in", {"a": b""})
+    job = spec(command("seq-tool > $out/x; true", environment=environment), varying("in", tree))
+    bench.run(job, file_datums(tree))
+    assert bench.content(job.job) == {"x": b"from env\n"}
+    with pytest.raises(InvalidInputError, match="there is no /no/such/bin"):
+        provide(Environment(kind="folder", name="/no/such"), bench.store, tmp_path, {})
+
+
+def test_modules_are_loaded_in_a_login_shell(bench: Bench, tmp_path: Path, restart: Callable[[], None]) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".bash_profile").write_text('module() { export LOADED="$*"; }\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path / "home"))
+        restart()
+        environment = Environment(kind="modules", name="module load samtools/1.19 bwa")
+        tree = put(bench.store, "in", {"a b": b"x"})
+        transform = command("sh", "-c", 'echo "$LOADED" > "$1"', "sh", "$out/said", environment=environment)
+        job = spec(transform, varying("in", tree))
+        (row,) = bench.run(job, file_datums(tree)).values()
+    assert row.failure is None, bench.log(row, job.job)
+    assert bench.content(job.job) == {"said": b"load samtools/1.19 bwa\n"}
