@@ -26,6 +26,7 @@ from .errors import (
     BackendError,
     ConflictError,
     CorruptError,
+    DmlpipeError,
     ErrorCode,
     FormatError,
     InvalidInputError,
@@ -678,7 +679,25 @@ class Store:
 
     def _session(self, target: Target, *, owned: bool = False) -> Session:
         self._writable()
-        return Session(self.archive, self.ledger, target, open_commit=self.__getitem__, clock=self._clock, owned=owned)
+        return Session(
+            self.archive,
+            self.ledger,
+            target,
+            open_commit=self.__getitem__,
+            clock=self._clock,
+            owned=owned,
+            give_back=self._give_back,
+        )
+
+    def _give_back(self, keys: Sequence[str]) -> None:
+        """Collect what an aborted session stored: somebody needs the space now."""
+        from .gc.sweep import Collector
+
+        try:
+            done = Collector(self.backend, self.nodes, self.objects, self.ledger, grace_s=0).collect(frozenset(keys))
+            logger.info("gave back %d bytes of what was not committed", done.freed_bytes)
+        except DmlpipeError as error:
+            logger.warning("what was not committed takes space until the next gc: %s", error)
 
     def _writable(self) -> None:
         if self.read_only:

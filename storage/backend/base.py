@@ -191,6 +191,10 @@ _CODES = {
     errno.EPERM: ErrorCode.PERMISSION,
     errno.EROFS: ErrorCode.PERMISSION,
 }
+_HINTS = {
+    ErrorCode.DISK_FULL: "make room there; in the store itself: dmlpipe gc",
+    ErrorCode.PERMISSION: "look who owns it; a store for a group: a setgid folder, and umask 002 for all who write",
+}
 _RETRYABLE = frozenset({errno.EBUSY, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET})
 
 
@@ -198,4 +202,5 @@ def backend_error(err: OSError, what: str, url: str) -> BackendError:
     """Say in our words that doing `what` at `url` failed with `err`."""
     code = _CODES.get(err.errno or 0, ErrorCode.BACKEND)
     reason = err.strerror or str(err) or type(err).__name__
-    return BackendError(f"cannot {what} in {url}: {reason}", code=code, retryable=err.errno in _RETRYABLE)
+    hint = _HINTS.get(code)
+    return BackendError(f"cannot {what} in {url}: {reason}", code=code, hint=hint, retryable=err.errno in _RETRYABLE)

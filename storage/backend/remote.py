@@ -354,11 +354,11 @@ def _library_errors(protocol: str) -> tuple[type[BaseException], ...]:
         errors += [BotoCoreError, ClientError, HttpClientError]
     elif protocol in ("gs", "gcs"):
         from aiohttp import ClientError as HttpClientError
-        from gcsfs.retry import HttpError  # type: ignore[import-not-found]  # an extra
+        from gcsfs.retry import HttpError  # an extra
 
         errors += [HttpError, HttpClientError]
     elif protocol in _EXCLUSIVE_PROTOCOLS:
-        from azure.core.exceptions import AzureError  # type: ignore[import-not-found]  # an extra
+        from azure.core.exceptions import AzureError  # an extra
 
         errors += [AzureError]
     return tuple(errors)

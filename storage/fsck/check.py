@@ -10,9 +10,11 @@ costs time, not data. Objects that nothing refers to are counted; a crash leaves
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from ..backend import Backend
+from ..errors import BackendError
 from ..ledger.heads import SeenHead
 from ..objects.content import OBJECT_PREFIX
 from ..objects.index import INDEX_PREFIX
@@ -24,6 +26,8 @@ from .reach import Follower, Reached
 from .report import Findings, Problem, Progress, Report
 from .sample import CheckedLog, choose_sample
 from .touched import Touched, find_touched
+
+logger = logging.getLogger(__name__)
 
 _COUNTED = (NODE_PREFIX, OBJECT_PREFIX, PACK_PREFIX, INDEX_PREFIX)
 
@@ -101,7 +105,12 @@ def examine(
     never = 0
     if log is not None:
         listed = {key for keys in contents.listed.values() for key in keys}
-        never = log.note(only if only is not None else listed, listed)
+        try:
+            never = log.note(only if only is not None else listed, listed)
+        except BackendError as error:
+            if only is not None:  # the next sample would be this one again
+                raise
+            logger.warning("%s", error)
     if only is not None and findings.found:
         locate_unread(backend, contents, findings, only)
     follow = only is None or bool(findings.found)

@@ -23,6 +23,7 @@ from ..digest import Data, Digest, short
 from ..errors import CorruptError, NotFoundError
 from .condemned import displaced, place_for
 from .external import copy_external, open_external, read_external
+from .file_pieces import end_file, write_piece, zero_digest, zero_piece
 from .filling import Part
 from .node import NodeStore
 from .pack import Location, PackBuilder, check_blob, unpack
@@ -200,6 +201,13 @@ class Content:
             check_blob(name, body, object_key(name))
         return bodies
 
+    def _get_pieces(self, names: Sequence[Digest]) -> Sequence[bytes]:
+        """Return pieces; those of zeros are at hand."""
+        zeros = zero_digest()
+        wanted = [name for name in names if name != zeros]
+        fetched = iter(self._get_loose(wanted))
+        return [zero_piece() if name == zeros else next(fetched) for name in names]
+
     def open(self, value: Value) -> BinaryIO:
         """Return `value` as a seekable binary file; of a large one only the pieces that are read are fetched."""
         if isinstance(value, Pieces):
@@ -220,7 +228,8 @@ class Content:
             try:
                 if isinstance(value, Pieces):
                     for part in self._read_pieces(value, 0, value.size):
-                        file.write(part)
+                        write_piece(file, part)
+                    end_file(file, value.size)
                 elif isinstance(value, External):
                     copy_external(value, file)
                 else:
@@ -263,7 +272,7 @@ class Content:
         ahead = _PIECES_AHEAD if self.backend.properties.remote else 1
         for first in range(0, len(needed), ahead):
             batch = needed[first : first + ahead]
-            bodies = self._get_loose([Digest(piece.hash) for piece, _, _ in batch])
+            bodies = self._get_pieces([Digest(piece.hash) for piece, _, _ in batch])
             for (piece, low, high), body in zip(batch, bodies, strict=True):
                 yield body if high - low == piece.size else body[low:high]
 

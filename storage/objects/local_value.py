@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..digest import digest
+from .file_pieces import piece_digest, read_pieces
 from .object_store import Piece, encode_manifest
-from .value import INLINE_MAX_BYTES, WHOLE_MAX_BYTES, Inline, Pieces, Value, Whole
+from .value import INLINE_MAX_BYTES, Inline, Pieces, Value, Whole
 
 
 def value_of_file(file: Path) -> Value:
@@ -18,11 +19,11 @@ def value_of_file(file: Path) -> Value:
         The file cannot be read.
     """
     pieces: list[Piece] = []
-    with open(file, "rb") as stream:
-        while part := stream.read(WHOLE_MAX_BYTES):
+    with open(file, "rb", buffering=0) as stream:
+        for part in read_pieces(stream.fileno()):
             if not pieces and len(part) <= INLINE_MAX_BYTES:
                 return Inline(part)
-            pieces.append(Piece(digest(part), len(part)))
+            pieces.append(Piece(piece_digest(part), len(part)))
     if not pieces:
         return Inline(b"")
     if len(pieces) == 1:

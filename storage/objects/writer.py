@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import BinaryIO
 from ..digest import Data, Digest, digest
 from ..errors import ConflictError, ErrorCode, NotFoundError
 from .content import Content, Piece, encode_manifest, object_key
+from .file_pieces import piece_digest, read_pieces, unchanged
 from .index import BlobIndex, index_key
 from .pack import PACK_TARGET_BYTES, Location, PackBuilder, pack_key, parse_footer
 from .value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, WHOLE_MAX_BYTES, Inline, Pieces, Value, Whole
@@ -80,11 +80,13 @@ class ObjectWriter:
         ------
         OSError
             The file cannot be read.
+        ConflictError
+            Somebody wrote to the file, given by its path, while it was read.
         """
         if isinstance(source, (str, Path)):
-            with open(source, "rb", buffering=0) as file:
-                return self._put_stream(_read_pieces(file.fileno()))
-        return self._put_stream(_read_pieces(source))
+            with open(source, "rb", buffering=0) as file, unchanged(file.fileno(), str(source)):
+                return self._put_stream(read_pieces(file.fileno()))
+        return self._put_stream(read_pieces(source))
 
     def add_blob(self, data: Data, *, compressed: bool = False) -> Digest:
         """Store up to 16 MiB as one blob, packed or loose, and return its hash.
@@ -280,7 +282,7 @@ class ObjectWriter:
     def _put_pieces(self, parts: Iterator[bytes]) -> Value:
         pieces: list[Piece] = []
         for part in parts:
-            name = digest(part)
+            name = piece_digest(part)
             self._put_loose(name, part)
             pieces.append(Piece(name, len(part)))
         version = self._objects.nodes.condemned.begin()
@@ -301,23 +303,3 @@ class ObjectWriter:
             yield from parts
 
         return self._put_pieces(chained())
-
-
-def _read_pieces(source: int | BinaryIO) -> Iterator[bytes]:
-    """Yield the rest of a file in parts of one piece each, but for the last."""
-    # A read sets aside what it asks for: ask for no 16 MiB where a small file is.
-    ask = min(WHOLE_MAX_BYTES, os.fstat(source).st_size + 1) if isinstance(source, int) else WHOLE_MAX_BYTES
-    ask = max(ask, 1 << 16)
-    while True:
-        parts: list[bytes] = []
-        missing = WHOLE_MAX_BYTES
-        while missing:
-            part = os.read(source, min(ask, missing)) if isinstance(source, int) else source.read(missing)
-            if not part:
-                break
-            parts.append(part)
-            missing -= len(part)
-        if parts:
-            yield parts[0] if len(parts) == 1 else b"".join(parts)
-        if missing:
-            return

@@ -13,7 +13,7 @@ from typing import Self
 from ..archive import Archive
 from ..clock import utc_now
 from ..commits import CommitView
-from ..errors import InvalidInputError
+from ..errors import BackendError, ErrorCode, InvalidInputError
 from ..ledger.ledger import Ledger
 from ..objects.writer import Written
 from ..records import Record
@@ -38,6 +38,8 @@ class Session(Editing):
         Returns the time that the commit carries.
     owned
         A transaction publishes it, not its own `commit`.
+    give_back
+        Called with the keys of what was stored, after the medium was full and the session was aborted.
 
     Raises
     ------
@@ -56,6 +58,7 @@ class Session(Editing):
         open_commit: Callable[[str], CommitView],
         clock: Callable[[], str] = utc_now,
         owned: bool = False,
+        give_back: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         check_name(target.repo, "repo")
         check_name(target.branch, "branch")
@@ -67,6 +70,7 @@ class Session(Editing):
         self._ledger = ledger
         self._clock = clock
         self._owned = owned
+        self._give_back = give_back
         self.creates_repo = creates_repo
         """Whether the commit makes the repo too."""
         self._written = Written()
@@ -99,7 +103,10 @@ class Session(Editing):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
+            stored = self._writer.take_keys()
             self.abort()
+            if isinstance(error, BackendError) and error.code is ErrorCode.DISK_FULL and self._give_back is not None:
+                self._give_back(stored)
         elif not self._ended and not self._owned:
             self.commit()
 
