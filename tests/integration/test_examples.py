@@ -64,7 +64,7 @@ def test_specs_from_pachyderm_run_as_they_are_and_awk_says_the_same(
     here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     copy_example("iris", here)
-    python, awk = blocks(here / "README.md")
+    python, awk, perl = blocks(here / "README.md")
     for line in python:
         assert type_line(line) == 0, line
     assert jobs(last=2) == [("model", 1, 0), ("inference", 2, 0)]
@@ -78,6 +78,16 @@ def test_specs_from_pachyderm_run_as_they_are_and_awk_says_the_same(
     by_awk = Store.open(read_only=True)
     for repo in ("model", "inference"):
         assert by_python[repo].tree.root == by_awk[repo].tree.root
+    awks = {repo: by_awk[repo] for repo in ("model", "inference")}
+    capfd.readouterr()
+    for line in perl:
+        assert type_line(line) == 0, line
+    by_perl = Store.open(read_only=True)
+    for repo, made in awks.items():
+        assert by_perl[repo].id != made.id
+        assert by_perl[repo].tree.root == made.tree.root
+    listed = [line.split()[:2] for line in capfd.readouterr().out.splitlines()[-3:]]
+    assert listed == [["v3", "changed"], ["v2", "changed"], ["v1", "new"]]
 
 
 def test_pachyderms_specs_are_copies() -> None:
@@ -139,6 +149,63 @@ def test_joins_and_groups_run_what_a_new_file_belongs_to(here: Path, capfd: pyte
     assert store["slips"].read_bytes("/bergen.csv") == b"lamp,490\nrug,1290\nlamp,490\nvase,250\nvase,250\n"
     used = {use.name: use.path for use in store.why("kept:/lisbon_2026-01.txt").inputs}
     assert used == {"bought": "/lisbon_2026-01.csv"}
+
+
+def test_functions_and_commands_count_the_same_words(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    copy_example("wordcount", here)
+    functions, commands, again = blocks(here / "README.md")
+    for line in functions:
+        assert type_line(line) == 0, line
+    assert jobs(last=2) == [("counts", 1, 3), ("totals", 1, 0)]
+    words = {name: int(number) for name, number in map(str.split, totals().splitlines())}
+    texts = " ".join(path.read_text().lower() for path in here.glob("*/*.txt"))
+    assert words == {word: len(re.findall(rf"\b{word}\b", texts)) for word in re.findall("[a-z]+", texts)}
+    trees = {repo: Store.open(read_only=True)[repo].tree.root for repo in ("counts", "totals")}
+    capfd.readouterr()
+    for line in commands:
+        assert type_line(line) == 0, line
+    assert jobs(last=2) == [("counts", 4, 0), ("totals", 1, 0)]
+    assert trees == {repo: Store.open(read_only=True)[repo].tree.root for repo in ("counts", "totals")}
+    for line in again:
+        assert type_line(line) == 0, line
+    assert jobs(last=2) == [("counts", 0, 4), ("totals", 0, 1)]
+
+
+def totals() -> str:
+    return Store.open(read_only=True)["totals"].read_bytes("/totals.tsv").decode()
+
+
+def test_a_grid_computes_each_pair_once(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    copy_example("grid", here)
+    first, longer = blocks(here / "README.md")
+    for line in first:
+        assert type_line(line) == 0, line
+    assert jobs(last=2) == [("scores", 8, 0), ("best", 1, 0)]
+    told = capfd.readouterr().out
+    best = json.loads(next(line for line in told.splitlines() if line.startswith("{")))
+    assert best["accuracy"] > 0.9
+    for line in longer:
+        assert type_line(line) == 0, line
+    assert "2 of 10" in capfd.readouterr().out
+    assert jobs(last=2) == [("scores", 2, 8), ("best", 1, 0)]
+
+
+def test_pictures_end_in_one_sheet(here: Path) -> None:
+    from PIL import Image
+
+    copy_example("montage", here)
+    first, more = blocks(here / "README.md")
+    for line in first:
+        assert type_line(line) == 0, line
+    assert jobs(last=2) == [("edges", 6, 0), ("sheet", 1, 0)]
+    assert Image.open(here / "sheet.png").size == (4 * 160, 2 * 2 * 120)
+    seen = []
+    for line in more:
+        assert type_line(line) == 0, line
+        if line.startswith("dmlpipe run"):
+            seen.append(jobs(last=1))
+    assert seen == [[("sheet", 1, 0)], [("sheet", 1, 0)]]
+    assert ("edges", 1, 6) in jobs(last=3)
 
 
 def test_the_tests_of_the_digits_example_pass(here: Path) -> None:

@@ -1,0 +1,36 @@
+"""The incremental benchmark runs with a dozen files: it checks counts and outputs itself; seconds, nobody does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import incremental
+from benchmarks.builders import Builder, builders
+
+
+def test_every_step_is_timed_and_every_output_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMLPIPE_FSYNC", "never")
+    out = tmp_path / "result.json"
+    incremental.main(
+        ["--sizes", "12", "--rounds", "1", "--only", "function", "make", "--dir", str(tmp_path), "--out", str(out)]
+    )
+    result = json.loads(out.read_text())
+    found = {(row["contender"], row["step"]) for row in result["figures"]}
+    assert found == {(name, step) for name in ("dmlpipe, a function", "GNU make") for step in incremental.STEPS}
+    assert out.with_suffix(".svg").read_text().startswith("<?xml")
+
+
+def test_a_wrong_output_gives_no_figures(tmp_path: Path) -> None:
+    make = next(builder for builder in builders()[0] if builder.name == "GNU make")
+    with pytest.raises(RuntimeError, match="made"):
+        incremental._expect(_prepared(make, tmp_path), tmp_path, [0], "second")
+
+
+def _prepared(make: Builder, folder: Path) -> Builder:
+    make.set_up(folder, 1)
+    assert make.done is not None
+    make.done(folder, 1, "first")
+    return make
