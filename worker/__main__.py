@@ -14,11 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..storage.errors import DmlpipeError
+from ..storage.objects.cache_size import CACHE_SIZE_VARIABLE, check_cache_size
 from ..storage.store import Store
 from .child.environment import clean_environment
 from .child.zygote import Zygote
+from .cluster_key import read_cluster_key
 from .folders import release, worker_folder
-from .messages import COMPARED_PACKAGES, LeaseSource
+from .messages import COMPARED_PACKAGES
+from .peers.exchange import PeerExchange
 from .pull import PullLoop, PullSettings, new_worker_name
 from .resources import RESOURCES_VARIABLE, found_resources
 from .segments import FlushLimits
@@ -44,6 +47,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="something that pipelines ask for with resources=, memory= (bytes) or gpus= (default: the memory and the "
         "GPUs that are found, and what $DMLPIPE_RESOURCES lists: licence=2,fpga=1)",
     )
+    parser.add_argument("--cache-size", type=check_cache_size, help="limit of the cache: 20GiB, or 30%% of the disk")
+    parser.add_argument("--no-peers", action="store_true", help="read everything from the store")
+    parser.add_argument("--key", type=Path, help="folder of the cluster's key: cert.pem and key.pem (mode 0600)")
+    parser.add_argument("--insecure", action="store_true", help="listen beyond this machine without a key")
     parser.add_argument("--connect-timeout", type=float, default=60.0, help="seconds to look for the scheduler")
     return parser.parse_args(argv)
 
@@ -51,17 +58,22 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote, local: str) -> str:
     name = arguments.name or new_worker_name()
     # Imported now, after the zygote: slot children must know nothing of it.
-    from .dask_seam import serve
+    from .dask_seam import DaskLink, serve
 
     folder = worker_folder(store.cache_dir, name)
     devices = find_devices(os.environ)
     resources = found_resources(devices, [*os.environ.get(RESOURCES_VARIABLE, "").split(","), *arguments.resource])
     devices = devices[: int(resources.get("gpu", 0))]
 
-    async def body(source: LeaseSource) -> str:
+    async def body(link: DaskLink) -> str:
+        exchange = None if arguments.no_peers else PeerExchange(store.cache, link.peers, worker=name)
+        joining = None
+        if exchange is not None:
+            store.cache.source = exchange
+            joining = asyncio.create_task(exchange.join())
         loop = PullLoop(
             store,
-            source,
+            link,
             zygote,
             worker=name,
             slots=arguments.slots,
@@ -73,7 +85,13 @@ async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote, lo
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, loop.drain)
         logger.info("worker %s serves %s with %d slots", name, store.url, arguments.slots)
-        return await loop.run()
+        try:
+            return await loop.run()
+        finally:
+            if exchange is not None and joining is not None:
+                joining.cancel()
+                await asyncio.gather(joining, return_exceptions=True)
+                exchange.close()
 
     try:
         return await serve(
@@ -85,6 +103,8 @@ async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote, lo
             local_directory=local,
             connect_timeout_s=arguments.connect_timeout,
             resources=resources,
+            key=read_cluster_key(arguments.key) if arguments.key else None,
+            insecure=arguments.insecure,
         )
     finally:
         release(folder)
@@ -97,6 +117,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("distributed").setLevel(logging.WARNING)
     zygote = Zygote(clean_environment(os.environ))
     local = tempfile.mkdtemp(prefix="dmlpipe-dask-")
+    if arguments.cache_size:
+        os.environ[CACHE_SIZE_VARIABLE] = arguments.cache_size
     try:
         store = Store.open(arguments.store, cache_dir=arguments.cache_dir)
         error = asyncio.run(_serve(arguments, store, zygote, local))

@@ -20,6 +20,7 @@ from typing import Any
 from ...storage.errors import DmlpipeError
 from ...worker import messages
 from ...worker.messages import LeaseReply, LeaseRequest
+from ..peers.service import PeerService
 from . import control
 from .control import (
     AddBlock,
@@ -63,6 +64,7 @@ class LeaseService:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.pool = LeasePool()
+        self.sharing = PeerService(clock=clock)
         self._clock = clock
         self._gone: set[str] = set()
         self._refused: dict[str, str] = {}
@@ -97,6 +99,7 @@ class LeaseService:
     def remove_worker(self, name: str) -> None:
         """Dask lost a worker."""
         self._gone.add(name)
+        self.sharing.remove_worker(name)
         self.pool.remove_worker(name)
         if not self._session or self._beginning:
             # Nobody is there to look at what it had stored.
@@ -116,6 +119,10 @@ class LeaseService:
     async def lease(self, data: bytes) -> bytes:
         """Answer `dml_lease`."""
         return messages.encode_reply(await self._lease(messages.decode_request(data)))
+
+    async def peers(self, data: bytes) -> bytes:
+        """Answer `dml_peers`."""
+        return await self.sharing.peers(data)
 
     async def control(self, data: bytes) -> bytes:
         """Answer `dml_control`."""

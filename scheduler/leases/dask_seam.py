@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import dask.config
 
+from ...worker.cluster_key import ClusterKey, check_listen, protocol
+
 __all__ = ["CONFIG", "Connection", "Service", "install", "run_scheduler"]
 
 CONFIG: dict[str, Any] = {
@@ -64,6 +66,10 @@ class Service(Protocol):
         """Answer `dml_control`."""
         ...
 
+    async def peers(self, data: bytes) -> bytes:
+        """Answer `dml_peers`."""
+        ...
+
     def slots_wanted(self, target_s: float) -> int:
         """Slots that the backlog is worth."""
         ...
@@ -74,7 +80,7 @@ class Service(Protocol):
 
 
 def install(scheduler: Any, service: Service) -> None:
-    """Serve `service` from a Dask scheduler: handlers `dml_lease`, `dml_control`, and the worker hooks.
+    """Serve `service` from a Dask scheduler: handlers `dml_lease`, `dml_control`, `dml_peers`, and the worker hooks.
 
     Dask's own adaptive scaling sees tasks only, of which there are none: it is given the lease pool's backlog instead.
     """
@@ -123,7 +129,11 @@ def install(scheduler: Any, service: Service) -> None:
     async def dml_control(request: bytes) -> bytes:
         return await service.control(request)
 
+    async def dml_peers(request: bytes) -> bytes:
+        return await service.peers(request)
+
     scheduler.handlers["dml_lease"] = dml_lease
+    scheduler.handlers["dml_peers"] = dml_peers
     scheduler.handlers["dml_control"] = dml_control
     scheduler.handlers["adaptive_target"] = adaptive_target
     scheduler.add_plugin(LeasePlugin(), name="dmlpipe-leases")
@@ -131,16 +141,49 @@ def install(scheduler: Any, service: Service) -> None:
         joined(address, state)
 
 
-async def run_scheduler(host: str, port: int, service: Service, stop: asyncio.Event) -> None:
-    """Run a Dask scheduler on `host`:`port` (no dashboard; its HTTP server on `host` too) until `stop` is set."""
+async def run_scheduler(
+    host: str,
+    port: int,
+    service: Service,
+    stop: asyncio.Event,
+    *,
+    key: ClusterKey | None = None,
+    insecure: bool = False,
+) -> None:
+    """Run a Dask scheduler on `host`:`port` (no dashboard; its HTTP server on `host` too) until `stop` is set.
+
+    Raises
+    ------
+    InvalidInputError
+        `host` is not loopback, there is no key, and `insecure` is not set.
+    """
+    check_listen(host, key, insecure=insecure)
     with dask.config.set(CONFIG):
         from distributed.scheduler import Scheduler
 
-        scheduler = Scheduler(host=host, port=port, dashboard=False, dashboard_address=f"{host}:0")
+        scheduler = Scheduler(
+            host=host,
+            port=port,
+            protocol=protocol(key),
+            security=_security(key),
+            dashboard=False,
+            dashboard_address=f"{host}:0",
+        )
         # Before it listens: the first worker may ask at once.
         install(scheduler, service)
         async with scheduler:
             await stop.wait()
+
+
+def _security(key: ClusterKey | None) -> Any:
+    if key is None:
+        return None
+    from distributed.security import Security
+
+    cert, secret = str(key.cert), str(key.key)
+    return Security(  # type: ignore[no-untyped-call]
+        require_encryption=True, tls_ca_file=cert, tls_scheduler_cert=cert, tls_scheduler_key=secret
+    )
 
 
 class Connection:

@@ -1,18 +1,23 @@
-"""The scheduler's process: ``python -m dmlpipe.scheduler.leases.scheduler_process HOST PORT``.
+"""The scheduler's process: ``python -m dmlpipe.scheduler.leases.scheduler_process HOST PORT [--key FOLDER]``.
 
 Ends on SIGTERM or SIGINT. It holds nothing that must survive it.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import signal
 import sys
+from pathlib import Path
+
+from ...storage.errors import DmlpipeError
+from ...worker.cluster_key import ClusterKey, read_cluster_key
 
 
-async def serve(host: str, port: int) -> None:
-    """Run a scheduler with a lease pool until a signal asks it to stop."""
+async def serve(host: str, port: int, *, key: ClusterKey | None = None, insecure: bool = False) -> None:
+    """Run a scheduler with a lease pool and a tracker of peers until a signal asks it to stop."""
     from .dask_plugin import LeaseService
     from .dask_seam import run_scheduler
 
@@ -20,14 +25,24 @@ async def serve(host: str, port: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await run_scheduler(host, port, LeaseService(), stop)
+    await run_scheduler(host, port, LeaseService(), stop, key=key, insecure=insecure)
 
 
 def main(argv: list[str]) -> int:
-    """Parse HOST and PORT, then serve."""
+    """Parse the command line, then serve."""
+    parser = argparse.ArgumentParser(prog="python -m dmlpipe.scheduler.leases.scheduler_process", description=__doc__)
+    parser.add_argument("host", help="address to listen on")
+    parser.add_argument("port", type=int)
+    parser.add_argument("--key", type=Path, help="folder of the cluster's key: cert.pem and key.pem (mode 0600)")
+    parser.add_argument("--insecure", action="store_true", help="listen beyond this machine without a key")
+    arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    host, port = argv
-    asyncio.run(serve(host, int(port)))
+    try:
+        key = read_cluster_key(arguments.key) if arguments.key else None
+        asyncio.run(serve(arguments.host, arguments.port, key=key, insecure=arguments.insecure))
+    except DmlpipeError as err:
+        logging.getLogger(__name__).error("%s%s", err, f" ({err.hint})" if err.hint else "")
+        return 1
     return 0
 
 

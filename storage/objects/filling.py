@@ -76,6 +76,8 @@ class Filling:
         self._fd = fd
         self._lock = threading.Lock()
         self._have = 0
+        self.inode = os.fstat(fd).st_ino
+        """Of the file: another one may stand at `path` later."""
         self.resumed_bytes = 0
         """What an interrupted filling had left."""
         if os.fstat(fd).st_size:
