@@ -242,6 +242,7 @@ class Store:
         cache_dir: str | os.PathLike[str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
         actor: str | None = None,
+        patience_s: float = 0.0,
     ) -> Self:
         """Open a store.
 
@@ -257,6 +258,8 @@ class Store:
             For the backend, see `open_backend`.
         actor
             ``user@host`` in ledger entries.
+        patience_s
+            See `Backend.be_patient`.
 
         Raises
         ------
@@ -268,6 +271,7 @@ class Store:
         One request. The ledger is read when first needed.
         """
         backend = open_backend(_place(url), storage_options)
+        backend.be_patient(patience_s)
         info = read_info(backend)
         read_only = read_only or not WRITE_FEATURES.issuperset(info.write_features)
         return cls(backend, info, read_only=read_only, cache_dir=cache_dir, actor=actor)

@@ -29,6 +29,9 @@ from .slots.devices import Devices, find_devices
 
 logger = logging.getLogger("dmlpipe.worker")
 
+PATIENCE_S = 300.0
+"""How long a store may be away before a worker gives up."""
+
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
@@ -120,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.cache_size:
         os.environ[CACHE_SIZE_VARIABLE] = arguments.cache_size
     try:
-        store = Store.open(arguments.store, cache_dir=arguments.cache_dir)
+        store = Store.open(arguments.store, cache_dir=arguments.cache_dir, patience_s=PATIENCE_S)
         error = asyncio.run(_serve(arguments, store, zygote, local))
     except DmlpipeError as err:
         logger.error("%s%s", err, f" ({err.hint})" if err.hint else "")

@@ -64,6 +64,8 @@ _REPORT_EVERY_S = 0.1
 _IDLE_WAIT_S = 1.0
 _MAX_REDO = 50
 _INTERRUPT_S = 5.0
+_PATIENCE_S = 300.0
+"""How long a store may be away before a controller that has jobs under way gives up."""
 
 
 class _Draft:
@@ -565,6 +567,7 @@ class Controller:
                 continue
             if self._executor is None:
                 self._executor = self._make_executor()
+                self.store.backend.be_patient(_PATIENCE_S)
             job.begin(self._executor)
 
     def _work_once(self) -> None:
@@ -675,6 +678,7 @@ class Controller:
             self._heartbeat = None
 
     def _drop_executor(self) -> None:
+        self.store.backend.be_patient(0.0)
         if self._executor is not None:
             self._executor.close()
             self._executor = None

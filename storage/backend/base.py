@@ -59,6 +59,14 @@ class Backend(Protocol):
         """What may be relied on."""
         ...
 
+    def be_patient(self, seconds: float) -> None:
+        """Try for so long, from now on, what fails in a way that may pass (a server that is away, or overloaded).
+
+        For processes that have work in hand; a person at a terminal is told at once. Media that do not fail so
+        ignore it.
+        """
+        return None
+
     def put_if_absent(self, key: str, data: Data, *, durable: bool = False) -> bool:
         """Create `key` with `data`, unless it exists.
 

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import os
 import secrets
 import threading
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar  # `list` is a method of the class below
@@ -32,6 +34,8 @@ from ..digest import Data
 from ..errors import BackendError, DmlpipeError, ErrorCode, InvalidInputError, NotFoundError
 from .base import MAX_OBJECT_BYTES, Backend, Properties, Request, backend_error, check_key, check_range
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -42,6 +46,8 @@ _S3 = frozenset({"s3", "s3a"})
 _CONCURRENCY = 32
 _CONFLICT_TRIES = 8
 _BULK_DELETE = 1000
+_PAUSE_FIRST_S = 0.1
+_PAUSE_MAX_S = 5.0
 
 # Refused connections are told at once; a server that answers slowly gets its time.
 _S3_CONFIG = {
@@ -79,6 +85,7 @@ class RemoteBackend(Backend):
         self._fs: Any = None  # fsspec publishes no types
         self._root = ""
         self._pid = -1
+        self._patience_s = 0.0
         try:
             kind = fsspec.get_filesystem_class(self._protocol)
         except ValueError as err:
@@ -102,6 +109,10 @@ class RemoteBackend(Backend):
     def properties(self) -> Properties:
         """A request costs a round trip."""
         return Properties(remote=True, shared=True, hard_links=False)
+
+    def be_patient(self, seconds: float) -> None:
+        """See `Backend.be_patient`."""
+        self._patience_s = seconds
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (RemoteBackend, (self._url, self._options))
@@ -286,28 +297,47 @@ class RemoteBackend(Backend):
             return self._fs
 
     def _run(self, what: str, call: Callable[[Any, T], Awaitable[U]], items: Sequence[T]) -> Sequence[U]:
-        """Await `call` for each item, some at a time; raise the first error when all have ended."""
+        """Await `call` for each item, some at a time; raise the first error when all have ended.
+
+        What fails in passing is tried again while patience lasts.
+        """
         fs = self._connect()
 
-        async def all_of_them() -> Sequence[U | BaseException]:
+        async def all_of(some: Sequence[T]) -> Sequence[U | BaseException]:
             free = asyncio.Semaphore(_CONCURRENCY)
 
             async def one(item: T) -> U:
                 async with free:
                     return await call(fs, item)
 
-            return await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
+            return await asyncio.gather(*(one(item) for item in some), return_exceptions=True)
 
-        results: Any = sync(fs.loop, all_of_them)
-        done = []
-        for result in results:
-            if isinstance(result, BaseException):
+        until = time.monotonic() + self._patience_s
+        pause_s = _PAUSE_FIRST_S
+        done: dict[int, U] = {}
+        waiting = list(range(len(items)))
+        while True:
+            results: Any = sync(fs.loop, all_of, [items[at] for at in waiting])
+            again: list[int] = []
+            for at, result in zip(waiting, results, strict=True):
+                if not isinstance(result, BaseException):
+                    done[at] = result
+                    continue
                 translated = self._translate(result, what)
-                if translated is result:
+                passing = isinstance(translated, BackendError) and translated.retryable
+                if passing and time.monotonic() + pause_s < until:
+                    if not again:
+                        logger.warning("%s; trying again for up to %.0f s", translated, until - time.monotonic())
+                    again.append(at)
+                elif translated is result:
                     raise result
-                raise translated from result
-            done.append(result)
-        return done
+                else:
+                    raise translated from result
+            if not again:
+                return [done[at] for at in range(len(items))]
+            waiting = again
+            time.sleep(pause_s * (0.5 + secrets.randbelow(1000) / 1000))
+            pause_s = min(_PAUSE_MAX_S, 2 * pause_s)
 
     def _translate(self, err: BaseException, what: str) -> BaseException:
         if isinstance(err, DmlpipeError) or not isinstance(err, self._errors):

@@ -1,8 +1,9 @@
-"""Run as a script by `test_kills`: `run` on a store, killed with SIGKILL at a named point.
+"""Run as a script: `run` on a store, killed (or, with $STRIKE=STOP, frozen) at a named point.
 
     python -m tests.faults.killed_run STORE POINT
 
 The points are made by wrapping the project's own functions here, so that the code under test knows nothing of them.
+With $OTHER_HOST it takes itself to be on another host, from where it cannot see whether a controller's process lives.
 """
 
 from __future__ import annotations
@@ -11,15 +12,29 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
-from dmlpipe.scheduler.jobs import jobrun
+from dmlpipe.scheduler.errors import ClusterError
+from dmlpipe.scheduler.jobs import epoch, jobrun
+from dmlpipe.scheduler.jobs.results import Results
 from dmlpipe.scheduler.store import Store
-from dmlpipe.storage.records import JobDone
+from dmlpipe.storage.errors import HeldError
+from dmlpipe.storage.records import JobDone, JobStart, RunDone
 from dmlpipe.storage.trees.prolly import Tree
 
+SILENCE_S = 1.5
+BEAT_EVERY_S = 0.3
+_struck = False
 
-def die() -> NoReturn:
+
+def die() -> None:
+    global _struck
+    if os.environ.get("STRIKE") == "STOP":
+        if not _struck:
+            _struck = True
+            print("frozen", flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return
     os.kill(os.getpid(), signal.SIGKILL)
     raise SystemExit("unreachable")
 
@@ -83,6 +98,59 @@ def after_the_entry(publish: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def at_the_start(*, before: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def make(publish: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(self: Store, build: Any, **options: Any) -> Any:
+            records: Any = build(self.state) if callable(build) else build
+            begins = any(isinstance(record, JobStart) for record in records)
+            if begins and before:
+                die()
+            entry = publish(self, build, **options)
+            if begins:
+                die()
+            return entry
+
+        return wrapped
+
+    return make
+
+
+def after_the_end(publish: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(self: Store, build: Any, **options: Any) -> Any:
+        entry = publish(self, build, **options)
+        if any(isinstance(record, RunDone) for record in entry.recs):
+            die()
+        return entry
+
+    return wrapped
+
+
+def before_a_fold_object(close_fold: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(self: Results, oldest: int) -> int:
+        die()
+        return int(close_fold(self, oldest))
+
+    return wrapped
+
+
+def after_a_fold_object(close_fold: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(self: Results, oldest: int) -> int:
+        fold = int(close_fold(self, oldest))
+        die()
+        return fold
+
+    return wrapped
+
+
+MORE_POINTS: dict[str, Callable[[], None]] = {
+    "before-the-start": lambda: wrap(Store, "publish", at_the_start(before=True)),
+    "after-the-start": lambda: wrap(Store, "publish", at_the_start(before=False)),
+    "before-a-fold-object": lambda: wrap(Results, "close_fold", before_a_fold_object),
+    "after-a-fold-object": lambda: wrap(Results, "close_fold", after_a_fold_object),
+    "after-the-end": lambda: wrap(Store, "publish", after_the_end),
+}
+"""Further steps of a controller, each of which is as good a place to die at."""
+
 POINTS: dict[str, Callable[[], None]] = {
     "before-the-first-segment": lambda: wrap(jobrun.JobRun, "begin", before_first_segment),
     "after-a-segment": lambda: wrap(jobrun.JobRun, "stored", after_a_segment),
@@ -94,8 +162,17 @@ POINTS: dict[str, Callable[[], None]] = {
 
 def main(url: str, point: str) -> None:
     if point:
-        POINTS[point]()
-    summary = Store.open(url).run(slots=2)
+        (POINTS | MORE_POINTS)[point]()
+    epoch.BEAT_EVERY_S = BEAT_EVERY_S
+    if os.environ.get("OTHER_HOST"):
+        epoch.boot_id = lambda: os.environ["OTHER_HOST"]
+        assert epoch.is_alive.__kwdefaults__ is not None
+        epoch.is_alive.__kwdefaults__["silence_s"] = SILENCE_S
+    try:
+        summary = Store.open(url).run(slots=2)
+    except (HeldError, ClusterError) as error:
+        print(f"{type(error).__name__}: {error}")
+        return
     print("ok" if summary.ok else "failed")
 
 

@@ -15,7 +15,7 @@ import pytest
 from dmlpipe.scheduler.store import Store
 from dmlpipe.storage.objects.pack import read_rows
 from dmlpipe.storage.objects.segment import decode_rows
-from tests.faults.killed_run import POINTS
+from tests.faults.killed_run import MORE_POINTS, POINTS
 
 ROOT = Path(__file__).parents[2]
 DATUMS = 24
@@ -96,14 +96,14 @@ def expected_total() -> str:
     return "".join(f"{number} " * 50 for number in range(DATUMS))
 
 
-@pytest.mark.parametrize("point", list(POINTS))
+@pytest.mark.parametrize("point", [*POINTS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_POINTS)])
 def test_a_killed_run_goes_on_where_it_was(prepared: tuple[str, Path], point: str) -> None:
     url, log = prepared
     code, _, err = finish(start(url, point))
     assert code == -signal.SIGKILL, err
     store = Store.open(url)
     stored = stored_datums(store)
-    if point == "before-the-first-segment":
+    if point in ("before-the-first-segment", "before-the-start", "after-the-start"):
         assert not stored
     else:
         assert stored
