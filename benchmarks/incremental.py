@@ -22,7 +22,7 @@ from rich.table import Table
 
 from benchmarks.builders import Builder, builders, counters, execute
 from benchmarks.machine import commit, describe, versions
-from benchmarks.rounds import Spread
+from benchmarks.rounds import Spread, interleaved
 
 SIZES = (10, 100, 1_000, 100_000, 1_000_000)
 FEW = 10
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of sizes up to 1,000; larger ones have one: %(default)s")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="contenders whose name holds one of these")
     parser.add_argument("--dir", type=Path, help="where stores and files are made")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON, and a plot beside it")
+    parser.add_argument("--out", type=Path, help="the figures as JSON, a plot beside it; what is there is kept")
     given = parser.parse_args(arguments)
     if min(given.sizes) < 1 or given.rounds < 1:
         parser.error("--sizes and --rounds take numbers above 0")
@@ -175,32 +175,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print(f"not found, left out: {', '.join(missing)} (set ${missing[0].upper()} to its path)")
     if given.only:
         known = [builder for builder in known if any(part in builder.name for part in given.only)]
-    figures: list[Figure] = []
+    rows: list[dict[str, Any]] = []
+    if given.out and given.out.exists():
+        rows = json.loads(given.out.read_text())["figures"]
+    there = {(row["contender"], row["files"]) for row in rows}
     for files in sorted(given.sizes):
-        for _ in range(given.rounds if files <= 1_000 else 1):
-            for builder in known:
-                if files > builder.sizes_max:
-                    continue
-                folder = Path(tempfile.mkdtemp(prefix="dmlpipe-bench-", dir=given.dir))
-                try:
-                    figures += measure(builder, folder, files)
-                finally:
-                    shutil.rmtree(folder, ignore_errors=True)
-    rows = report(figures)
+        wanted = [each for each in known if files <= each.sizes_max and (each.name, files) not in there]
+        figures: list[Figure] = []
+        for _, builder in interleaved(wanted, given.rounds if files <= 1_000 else 1):
+            folder = Path(tempfile.mkdtemp(prefix="dmlpipe-bench-", dir=given.dir))
+            try:
+                figures += measure(builder, folder, files)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        rows += report(figures)
+        if given.out:
+            _write(given.out, {"machine": dataclasses.asdict(machine), "missing": missing, "figures": rows})
     show(console, rows)
-    if given.out:
-        result = {
-            "benchmark": "incremental",
-            "taken": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": commit(),
-            "machine": dataclasses.asdict(machine),
-            "versions": versions(("dmlpipe", "distributed")),
-            "missing": missing,
-            "figures": rows,
-        }
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(result, indent=1) + "\n")
-        draw(result, given.out.with_suffix(".svg"))
+
+
+def _write(out: Path, result: Mapping[str, Any]) -> None:
+    head = {
+        "benchmark": "incremental",
+        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "versions": versions(("dmlpipe", "distributed")),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({**head, **result}, indent=1) + "\n")
+    draw(result, out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -55,11 +55,14 @@ def inspect(app: App, ref: str) -> None:
     view = store[ref]
     record = _record(view, _names(store.state, view.repo).get(view.id, ()))
     found = store.state.commit(view.repo, view.id)
-    record |= {"tree": view.body.tree, "entry": found.n if found else None}
+    failed = sum(1 for _ in store.tree(view.body.failed).scan())
+    record |= {"tree": view.body.tree, "entry": found.n if found else None, "failed": failed}
     if app.json:
         app.emit(record)
         return
     shown = record | {"parents": ", ".join(record["parents"]), "names": ", ".join(record["names"])}
+    # Datums that max_failures let pass: their outputs are not in this commit.
+    shown["failed"] = f"{failed:,} (list: dmlpipe datum list {short(view.job)} --failed)" if failed else ""
     app.table([(key, printable(str(value))) for key, value in shown.items() if value != ""])
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dmlpipe.scheduler.leases.inline import InlineExecutor
+from dmlpipe.scheduler.store import Store
+
 from .conftest import Cli
 from .test_work_verbs import filled, work
 
@@ -46,3 +49,25 @@ def test_a_pipeline_is_deleted_with_its_repo_or_without(work: Path, cli: Cli) ->
     assert cli("ls", "counts").code == 0
     assert cli("pipeline", "delete", "total").code == 0
     assert cli("ls", "total").code == 1
+
+
+def test_a_commit_says_how_many_datums_it_lacks(work: Path, cli: Cli) -> None:
+    dag = work / "dag.py"
+    dag.write_text(
+        dag.read_text()
+        .replace('"/{stem}.txt")', '"/{stem}.txt"), max_failures=1')
+        .replace('print("counting", stem)', 'assert stem != "b", "not this one"')
+    )
+    cli("submit", "dag.py")
+    store = Store.open(work / ".dmlpipe")
+    executor = InlineExecutor(store)
+    store.run(executor=executor)
+    executor.close()
+    shown = cli("commit", "inspect", "counts")
+    (line,) = [line for line in shown.lines if line.startswith("failed")]
+    assert line.split()[1] == "1"
+    words = line.partition("dmlpipe ")[2].rstrip(")").split()
+    assert "not this one" in cli(*words).out
+    (record,) = cli("--json", "commit", "inspect", "counts").records
+    assert record["failed"] == 1
+    assert "failed" not in cli("commit", "inspect", "total").out

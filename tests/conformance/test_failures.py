@@ -199,3 +199,68 @@ def test_everything_is_computed_again_on_request(lab: Lab) -> None:
     assert lab.run().counts == {"checked": (2, 0)}
     lab.submit(checked(lab))
     assert lab.run().summary.jobs == (), "submitting the same file again does not undo it"
+
+
+def test_max_failures_as_a_number_makes_the_commit_without_the_failed(lab: Lab) -> None:
+    lab.put("images", {"a": "1", "b": "bad", "c": "bad"})
+    lab.submit(checked(lab, max_failures=2))
+    ran = lab.run()
+    assert ran.states == {"checked": "done"}
+    assert (ran.job("checked").counters.run, ran.job("checked").counters.failed) == (1, 2)
+    assert lab.files("checked") == {"/a": "1"}
+
+
+def test_one_failure_more_than_max_failures_fails_the_job(lab: Lab) -> None:
+    lab.put("images", {"a": "1", "b": "bad", "c": "bad"})
+    lab.submit(checked(lab, max_failures=1))
+    assert lab.run().states == {"checked": "failed"}
+
+
+@pytest.mark.parametrize(("share", "state"), [("25%", "done"), ("24%", "failed")])
+def test_max_failures_as_a_percentage_is_of_all_datums(lab: Lab, share: str, state: str) -> None:
+    lab.put("images", {"a": "1", "b": "bad", "c": "3", "d": "4"})
+    lab.submit(checked(lab, max_failures=share))
+    assert lab.run().states == {"checked": state}
+
+
+def test_tolerated_failures_are_listed_in_the_commit_with_their_cause(lab: Lab) -> None:
+    lab.put("images", {"a": "1", "b": "bad"})
+    lab.submit(checked(lab, max_failures=1))
+    lab.run()
+    failed = dict(lab.store.tree(lab.store["checked"].body.failed).scan())
+    assert list(failed) == [b"b"]
+    assert b"exit" in failed[b"b"] or b"3" in failed[b"b"]
+
+
+def test_tolerated_failures_are_tried_again_by_the_next_job_and_leave_the_list(lab: Lab) -> None:
+    lab.put("images", {"a": "1", "b": "bad"})
+    lab.submit(checked(lab, max_failures=1))
+    lab.run()
+    assert lab.run().summary.jobs == (), "nothing changed: no job"
+    lab.put("images", {"c": "3"})
+    ran = lab.run()
+    assert (ran.computed, ran.job("checked").counters.failed) == (2, 1)
+    lab.put("images", {"b": "2"})
+    assert lab.run().counts == {"checked": (1, 2)}
+    assert lab.store["checked"].body.failed == ""
+
+
+def test_a_result_of_a_datum_that_fails_later_leaves_the_output(lab: Lab) -> None:
+    lab.put("images", {"a": "1", "b": "2"})
+    lab.submit(checked(lab, max_failures=1))
+    lab.run()
+    lab.put("images", {"b": "bad"})
+    lab.run()
+    assert lab.files("checked") == {"/a": "1"}
+
+
+def test_only_failed_tries_again_what_max_failures_let_pass(lab: Lab) -> None:
+    lab.put("images", {"a": "1", "b": "bad", "c": "3"})
+    lab.submit(checked(lab, max_failures=1))
+    lab.run()
+    assert lab.store.reprocess("checked", only_failed=True) == 1
+    assert lab.run().computed == 1
+    lab.put("images", {"b": "2"})
+    lab.run()
+    assert lab.store.reprocess("checked", only_failed=True) == 0
+    assert lab.run().summary.jobs == ()
