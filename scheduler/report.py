@@ -142,17 +142,20 @@ class RunSummary:
         How each job ended, in order of ending.
     waiting
         Pipelines that could not start, and why (`no data in images@master`).
+    egress_failures
+        Pipelines whose newest commit did not arrive where their egress leads, and why.
     """
 
     runs: tuple[str, ...] = ()
     jobs: tuple[JobEnded, ...] = ()
     waiting: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    egress_failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
-        """No job failed, was stopped or could not run."""
-        return all(job.state == "done" for job in self.jobs)
+        """No job failed, was stopped or could not run, and what was to be sent was."""
+        return all(job.state == "done" for job in self.jobs) and not self.egress_failures
 
     @property
     def counters(self) -> Counters:
@@ -171,6 +174,7 @@ class RunSummary:
             "runs": list(self.runs),
             "jobs": [msgspec.to_builtins(job) for job in self.jobs],
             "waiting": dict(self.waiting),
+            "egress_failures": dict(self.egress_failures),
             "seconds": round(self.seconds, 3),
         }
 

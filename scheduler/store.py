@@ -194,6 +194,9 @@ class Store(VersionedStore):
             summary = controller.run()
         if check and not summary.ok:
             bad = [job for job in summary.jobs if job.state != "done"]
+            if not bad:
+                pipeline, why = next(iter(summary.egress_failures.items()))
+                raise JobFailed(f"{pipeline}: {why}", summary=summary)
             first = next((job for job in bad if job.state == "failed"), bad[0])
             raise JobFailed(f"{first.pipeline}: {first.reason or first.state}", summary=summary)
         return summary
@@ -353,6 +356,12 @@ class Store(VersionedStore):
         """Jobs again: the next run makes exactly one with the heads as they are then."""
         self._need_pipeline(name)
         self.publish([r.PipelineStart(name=name)])
+
+    def egressing(self) -> set[str]:
+        """Commits that are to be sent by their pipelines' egress and have not arrived."""
+        from .egress.owed import owed
+
+        return {each.commit for each in owed(self.refresh(), self.pipeline_spec)}
 
     def tick(self, pipeline: str, input: str | None = None) -> list[str]:
         """Make a tick of a cron input now, whatever its schedule; return the times of the ticks.

@@ -391,6 +391,18 @@ class Dropped(msgspec.Struct, frozen=True):
     parents: tuple[str, ...] = ()
 
 
+class EgressDone(_Record, frozen=True, tag="egress.done"):
+    """What a pipeline published arrived where its egress leads."""
+
+    pipeline: str
+    commit: str
+    target: str
+    """Hash of the declared egress, hex: another target is owed the same commit again."""
+    files: int = 0
+    """That were sent."""
+    rows: int = 0
+
+
 class CommitDrop(_Record, frozen=True, tag="commit.drop"):
     """Commits end: nothing may name them again, and what only they refer to may be collected.
 
@@ -495,6 +507,7 @@ Record = (
     | JobStopped
     | JobUnrunnable
     | JobStop
+    | EgressDone
     | CommitDrop
     | KeepSet
     | GcSweep
@@ -634,6 +647,15 @@ class CronState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     overwrite: bool = False
     start: str = ""
     """As given."""
+
+
+class EgressState(msgspec.Struct, frozen=True, kw_only=True):
+    """The last commit of a pipeline that arrived where its egress leads."""
+
+    commit: str
+    target: str
+    n: int
+    time: str
 
 
 class TriggerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

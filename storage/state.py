@@ -171,6 +171,10 @@ class State:
         for _, head in self._names(f"hist/{repo}/{branch}/", r.HeadState):
             yield head
 
+    def egress(self, pipeline: str) -> r.EgressState | None:
+        """The last commit that arrived where a pipeline's egress leads, or None."""
+        return self._value(f"egress/{pipeline}", r.EgressState)
+
     def trigger(self, repo: str, branch: str) -> r.TriggerState | None:
         """The rule that a branch follows, or None."""
         return self._value(f"trigger/{repo}/{branch}", r.TriggerState)
@@ -490,6 +494,11 @@ def _fold(s: _Scratch, record: r.Record, entry: r.Entry, entry_hash: str) -> Non
         case r.JobStop():
             job = _need_job(s, record.job)
             s.put(f"job/{record.job}", msgspec.structs.replace(job, stop=record.why))
+        case r.EgressDone():
+            if s.pipeline(record.pipeline) is None:
+                raise NotFoundError(f"no pipeline {record.pipeline!r}", code=ErrorCode.NO_PIPELINE)
+            state = r.EgressState(commit=record.commit, target=record.target, n=entry.n, time=entry.ts)
+            s.put(f"egress/{record.pipeline}", state)
         case r.CommitDrop() | r.KeepSet() | r.GcSweep() | r.GcDone():
             _fold_space(s, record, entry)
         case r.Tick():
@@ -666,6 +675,8 @@ def _fold_pipeline(
                 s.drop(f"reads/{repo}/{branch}/{record.name}")
             _set_crons(s, record.name, (), entry)
             s.drop(f"pipe/{record.name}")
+            if s.egress(record.name) is not None:
+                s.drop(f"egress/{record.name}")
         case r.PipelineStop():
             pipeline = _need_pipeline(s, record.name)
             s.put(f"pipe/{record.name}", replace(pipeline, stopped=True))

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from ...storage import records as r
 from ...storage.errors import ErrorCode, InvalidInputError, NotFoundError
@@ -31,7 +32,8 @@ def command() -> None:
 @click.pass_obj
 def list_(app: App, pipeline: str | None, run: str | None, limit: int) -> None:
     """List jobs, newest first."""
-    state = app.data(read_only=True).state
+    store = app.store(read_only=True)
+    state = store.state
     if pipeline is not None:
         from .pipeline import need_pipeline
 
@@ -39,7 +41,13 @@ def list_(app: App, pipeline: str | None, run: str | None, limit: int) -> None:
     jobs: Iterator[tuple[str, r.JobState]] = state.jobs(pipeline)
     if run is not None:
         jobs = ((name, job) for name, job in jobs if job.run.startswith(run))
-    show_jobs(app, list(islice(jobs, limit)))
+    owed = store.egressing()
+    # Its commit is there and has not arrived where its egress leads.
+    listed = [
+        (name, replace(job, state="egressing") if job.state == "done" and job.commit in owed else job)
+        for name, job in islice(jobs, limit)
+    ]
+    show_jobs(app, listed)
 
 
 def show_jobs(app: App, jobs: list[tuple[str, r.JobState]]) -> None:

@@ -23,6 +23,7 @@ from ...storage.digest import from_hex
 from ...storage.errors import ConflictError, DmlpipeError, ErrorCode, HeldError, InvalidInputError, NotFoundError
 from ...storage.state import State
 from ...storage.store import Store
+from ..egress.sending import Egresses
 from ..errors import ClusterError
 from ..leases.executor import (
     DatumLost,
@@ -128,6 +129,12 @@ class Controller:
         self._no_data: dict[str, str] = {}
         self._last_report: dict[str, float] = {}
         self._stop = threading.Event()
+        self._egresses = Egresses(
+            store,
+            lambda name, version: self._spec(store.state, name, version),
+            lambda text: self._tell(Notice(text=text)),
+            once=kind == "run",
+        )
 
     # --- the two ways of working -------------------------------------------------------------------------------------
 
@@ -149,13 +156,15 @@ class Controller:
             while True:
                 self._settle()
                 if self._jobs:
+                    self._egresses.tend(self.store.state)
                     self._work_once()
-                elif not self._tick(now):
+                elif not self._egresses.tend(self.store.refresh(), wait_s=_POLL_S) and not self._tick(now):
                     break
             return RunSummary(
                 runs=tuple(self._runs),
                 jobs=tuple(self._ended),
                 waiting=dict(self._no_data),
+                egress_failures=dict(self._egresses.failures),
                 seconds=time.monotonic() - began,
             )
         except KeyboardInterrupt:
@@ -177,8 +186,11 @@ class Controller:
             while not self._stop.is_set():
                 try:
                     self._settle()
+                    sending = self._egresses.tend(self.store.state)
                     if self._jobs:
                         self._work_once()
+                    elif sending:
+                        self._stop.wait(_POLL_S)
                     elif not self._tick(self.store.now()):
                         self.store.ledger.wait(self.store.state.n, _IDLE_WAIT_S)
                 except ClusterError as error:
@@ -684,6 +696,7 @@ class Controller:
             self._executor = None
 
     def _close(self) -> None:
+        self._egresses.close()
         self._drop_executor()
         epoch = self._epoch
         self._let_go()

@@ -30,7 +30,7 @@ from .environment import command_environment, declared_env
 from .fresh import FreshModules
 from .signature import FileMapping as Files
 from .signature import read_signature
-from .spec import PipelineSpec
+from .spec import Egress, PipelineSpec
 from .topology import topological_order
 
 __all__ = ["DAG", "Declared", "Files", "SubmitsDags"]
@@ -102,6 +102,7 @@ class DAG:
         include: str | Sequence[str] = (),
         keep: str | None = None,
         by_content: bool = False,
+        egress: str | None = None,
         version: str | None = None,
     ) -> Callable[[Transform], Transform]:
         """Declare a function or class as a pipeline; it is returned unchanged.
@@ -142,6 +143,8 @@ class DAG:
         by_content
             The code does not look at the names of files: then equal content is computed once, whatever it is called
             and wherever it stands. Outputs are named by content, too; equal datums share them.
+        egress
+            A folder or bucket (any fsspec URL) that each commit's new and changed files are sent to.
         version
             Stands for the code instead of its analysis: raise it when outputs may differ.
 
@@ -190,6 +193,7 @@ class DAG:
                     version=version,
                     writes=writes,
                     by_content=by_content,
+                    egress=egress,
                     line=line,
                 )
             )
@@ -230,6 +234,7 @@ class DAG:
         secrets: Sequence[str] = (),
         keep: str | None = None,
         by_content: bool = False,
+        egress: str | None = None,
         salt: str = "",
     ) -> None:
         """Declare a command, in any language, as a pipeline.
@@ -251,6 +256,8 @@ class DAG:
             Files, folders or globs relative to this file: they stand in `/code` under the same relative paths.
         by_content
             As of `pipeline`: the command does not look at the names of files.
+        egress
+            As of `pipeline`.
         working_dir, accept, err_cmd, err_stdin, user
             Where it starts; exit codes that are success beside 0; what runs when it failed, and recovers the datum
             if that ends well; who runs it, where the worker may choose.
@@ -317,6 +324,7 @@ class DAG:
                 code=code,
                 include=_listed(include),
                 by_content=by_content,
+                egress=egress,
                 salt=salt,
                 line=sys._getframe(1).f_lineno,
             )
@@ -391,7 +399,16 @@ class DAG:
                 spec, found = python_spec(declared, self.home, project, parameters, put_bundle=put_bundle)
                 notices.update(dict.fromkeys(found))
                 env = declared_env(env_name, folders) if env_name else ""
-            specs.append(msgspec.structs.replace(spec, dag=self.name, env=env, env_name=env_name, git=git))
+            specs.append(
+                msgspec.structs.replace(
+                    spec,
+                    egress=Egress(url=declared.egress) if declared.egress else None,
+                    dag=self.name,
+                    env=env,
+                    env_name=env_name,
+                    git=git,
+                )
+            )
         self.notices = list(notices)
         return specs
 

@@ -63,6 +63,7 @@ class Declared:
     version: str | None = None
     writes: Like | None = None
     by_content: bool = False
+    egress: str | None = None
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Of a command."""
     code: str | None = None

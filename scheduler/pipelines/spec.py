@@ -44,6 +44,19 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keep: str = ""
 
 
+class Egress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where what a pipeline publishes is sent."""
+
+    url: str
+    """Folder of files (any fsspec URL), or a database (any SQLAlchemy URL)."""
+    rows: str = ""
+    """`csv` or `json`: rows of the files in each top-level folder replace those of the table of that name; empty:
+    files are sent as they are."""
+    columns: tuple[str, ...] = ()
+    secret: str = ""
+    """`name/key`: the database's password."""
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """That changed code makes what the code before it made."""
 
@@ -83,6 +96,7 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     claim: Claim | None = None
     by_content: bool = False
     """Where a file stands does not count: equal content is computed once, whatever it is called."""
+    egress: Egress | None = None
     options: Options = Options()
     definitions: tuple[Definition, ...] = ()
     whole_modules: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ import msgspec
 from ...worker.child.secrets import parse_secret
 from ...worker.job import CommandTransform, PythonTransform
 from ..inputs.expression import Array, Cross, Files, Group, Input, Join, Union, Values
-from ..pipelines.spec import Options, PipelineSpec
+from ..pipelines.spec import Egress, Options, PipelineSpec
 
 
 def effective(spec: PipelineSpec) -> dict[str, Any]:
@@ -31,6 +31,7 @@ def effective(spec: PipelineSpec) -> dict[str, Any]:
     found["max_failures"] = options.max_failures
     found["params"] = dict(spec.parameters)
     found["by_content"] = spec.by_content
+    found["egress"] = _egress(spec.egress)
     found["env"] = spec.env_name
     found["salt"] = spec.salt
     return {name: value for name, value in found.items() if value not in ("", {}, False)}
@@ -61,6 +62,17 @@ def _secret(text: str) -> dict[str, str]:
     place = "mount_path" if secret.is_folder else "env_var"
     found = {"name": secret.name or secret.target, "key": secret.key or ("" if secret.is_folder else secret.target)}
     return {name: value for name, value in {**found, place: secret.target}.items() if value}
+
+
+def _egress(egress: Egress | None) -> dict[str, Any]:
+    if egress is None:
+        return {}
+    if not egress.rows:
+        return {"url": egress.url}
+    form = {"type": egress.rows.upper(), **({"columns": list(egress.columns)} if egress.columns else {})}
+    name, _, key = egress.secret.partition("/")
+    secret = {"secret": {"name": name, "key": key}} if name else {}
+    return {"sql_database": {"url": egress.url, "file_format": form, **secret}}
 
 
 def _resources(options: Options) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from ..pipelines.quantities import check_share, parse_duration_s, parse_size_byt
 from ..pipelines.spec import Definition, Options, PipelineSpec
 from ..pipelines.topology import topological_order
 from .documents import documents
+from .egress import read_egress
 from .fields import Fields, shown
 from .input import read_input
 from .transform import Around, read_transform
@@ -157,6 +158,7 @@ class _Reader:
             env_name=env_name,
             salt=fields.text("salt"),
             by_content=fields.flag("by_content"),
+            egress=read_egress(fields.value("egress") or {}, self.where),
             options=self._options(secrets),
             definitions=_definitions(transform, self.filename, self.line, code, files),
             source=f"{self.filename}:{self.line}",

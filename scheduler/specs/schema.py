@@ -25,6 +25,8 @@ _FORMS: dict[str, dict[str, Any]] = {
     "scalars": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}},
     "any": {},
 }
+_ALSO = {"url": ("URL",)}
+"""Spellings that Pachyderm's own specifications have."""
 _REQUIRED = {
     "spec": ["pipeline", "transform", "input"],
     "pipeline": ["name"],
@@ -54,7 +56,7 @@ def schema_text() -> str:
 def _object(kind: str) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     for field in OBJECTS[kind]:
-        for name in dict.fromkeys((field.name, camel_case(field.name))):
+        for name in dict.fromkeys((field.name, camel_case(field.name), *_ALSO.get(field.name, ()))):
             properties[name] = _property(field)
     found: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": properties}
     if kind in _REQUIRED:

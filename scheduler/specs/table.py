@@ -36,7 +36,7 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
         Field("transform", "transform", "the command"),
         Field("tf_job", "any", "TensorFlow jobs never ran in Pachyderm either: train in a command", REFUSED),
         Field("parallelism_spec", "any", "how many datums run at once is said when they run: `run -j N`", IGNORED),
-        Field("egress", "egress", "read the output: dmlpipe get PIPELINE DEST", REFUSED),
+        Field("egress", "egress", "where each commit is sent once it is published"),
         Field("update", "any", "`submit` makes and updates", IGNORED),
         Field("reprocess", "flag", "computing all anew is asked for once: dmlpipe pipeline reprocess NAME", REFUSED),
         Field("dry_run", "any", "`submit -n`", IGNORED),
@@ -103,6 +103,25 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
         Field("key", "text", "which of its values"),
         Field("env_var", "text", "the variable that holds it"),
         Field("mount_path", "text", "the folder in which it is a file of mode 0600"),
+    ),
+    "egress": (
+        Field("url", "text", "a folder or bucket: any fsspec URL"),
+        Field("object_storage", "object_storage", "the same"),
+        Field("sql_database", "sql_database", "a database whose tables take the rows"),
+    ),
+    "object_storage": (Field("url", "text", "a folder or bucket: any fsspec URL"),),
+    "sql_database": (
+        Field("url", "text", "any SQLAlchemy URL (extra `sql`)"),
+        Field("file_format", "file_format", "how rows are written"),
+        Field("secret", "sql_secret", "the password"),
+    ),
+    "file_format": (
+        Field("type", "text", "`CSV` or `JSON`"),
+        Field("columns", "texts", "the columns, in order; of CSV, a first line that names them is a header"),
+    ),
+    "sql_secret": (
+        Field("name", "text", "name of the secret"),
+        Field("key", "text", "which of its values; `PACHYDERM_SQL_PASSWORD` if not given"),
     ),
     "input": (
         Field("pfs", "pfs", "files of a repo: `files`"),

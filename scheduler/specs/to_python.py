@@ -43,6 +43,7 @@ def to_python(specs: Sequence[PipelineSpec], *, name: str, code: str = "") -> st
 
 
 def _pipeline(spec: PipelineSpec, code: str) -> list[str]:
+    _check(spec)
     transform = spec.transform
     assert isinstance(transform, CommandTransform)
     options = spec.options
@@ -72,6 +73,7 @@ def _pipeline(spec: PipelineSpec, code: str) -> list[str]:
         "job_timeout": options.job_timeout_s,
         "max_failures": options.max_failures if options.max_failures != "0" else "",
         "by_content": spec.by_content,
+        "egress": spec.egress.url if spec.egress and not spec.egress.rows else "",
         "salt": spec.salt,
     }
     said = [f"{key}={_literal(value)}" for key, value in given.items() if value not in ("", 0, 0.0, [], {}, False)]
@@ -83,6 +85,11 @@ def _pipeline(spec: PipelineSpec, code: str) -> list[str]:
     if len(one) <= _LINE_MAX and "\n" not in one:
         return [*notes, one]
     return [*notes, "dag.command(", *(f"    {line}," for line in arguments), ")"]
+
+
+def _check(spec: PipelineSpec) -> None:
+    if spec.egress is not None and spec.egress.rows:
+        raise _unsayable(spec.name, "its egress goes to a database")
 
 
 def _input(node: Input, pipeline: str) -> str:

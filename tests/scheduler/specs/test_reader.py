@@ -187,7 +187,6 @@ def test_a_field_that_is_off_says_nothing(field: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("egress", {"URL": "s3://a"}),
         ("spout", {"service": {}}),
         ("service", {"internal_port": 1}),
         ("tf_job", {"x": 1}),
