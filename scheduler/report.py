@@ -203,7 +203,8 @@ class PipelineStatus:
     name: str
     version: int
     state: str
-    """`idle`, `running`, `due`, `failed`, `held`, `stopped`, `waits for data`, `behind`."""
+    """`idle`, `running`, `due`, `failed`, `held`, `stopped`, `waits for data`, `behind`;
+    of spouts and services `stands` or `waits for up`."""
     head: str
     """Commit id, empty if none."""
     files: int

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ..storage import records as r
 from ..storage.state import State
 from ..storage.store import Store
 from .jobs.runs import OUTPUT_BRANCH, source_view, topological, why_due
 from .report import PipelineStatus, StoreStatus
+
+if TYPE_CHECKING:
+    from .cluster.standing import Stood
 
 SHOWN_DIGITS = 6
 
@@ -18,8 +22,9 @@ def store_status(store: Store) -> StoreStatus:
     state = store.refresh()
     pipelines = dict(state.pipelines())
     found: dict[str, PipelineStatus] = {}
+    standing = _standing(store) if any(pipeline.standing for pipeline in pipelines.values()) else {}
     for name in topological(pipelines):
-        found[name] = _pipeline_status(state, name, pipelines, found)
+        found[name] = _pipeline_status(state, name, pipelines, found, standing)
     run = state.open_run()
     return StoreStatus(
         url=store.url,
@@ -32,11 +37,24 @@ def store_status(store: Store) -> StoreStatus:
 
 
 def _pipeline_status(
-    state: State, name: str, pipelines: Mapping[str, r.PipelineState], above: Mapping[str, PipelineStatus]
+    state: State,
+    name: str,
+    pipelines: Mapping[str, r.PipelineState],
+    above: Mapping[str, PipelineStatus],
+    standing: Mapping[str, Stood],
 ) -> PipelineStatus:
     pipeline = pipelines[name]
     head = state.head(name) or ""
     known = state.commit(name, head) if head else None
+    if pipeline.standing:
+        return PipelineStatus(
+            name=name,
+            version=pipeline.version,
+            state="stopped" if pipeline.stopped else "stands" if name in standing else "waits for up",
+            head=head,
+            files=known.files if known else 0,
+            detail=_stands(pipeline, standing.get(name)),
+        )
     job = state.job(pipeline.last_job) if pipeline.last_job else None
     running = next((job_id for job_id, found in state.jobs(name) if found.state == "running"), "")
     view = source_view(state, pipelines)
@@ -82,6 +100,19 @@ def _pipeline_status(
         detail=detail,
         ended=job.ended if job else "",
     )
+
+
+def _standing(store: Store) -> Mapping[str, Stood]:
+    from .cluster.standing import read_standing
+
+    return read_standing(store.cache_dir, store.repo_id)
+
+
+def _stands(pipeline: r.PipelineState, process: Stood | None) -> str:
+    if process is None:
+        return pipeline.standing if pipeline.stopped else f"a {pipeline.standing}: dmlpipe up keeps it running"
+    again = f", started again {process.restarts} times" if process.restarts else ""
+    return f"{pipeline.standing}, pid {process.pid}{again}; log: {process.log}"
 
 
 def _held(state: State, name: str, pipeline: r.PipelineState, due: tuple[str, ...]) -> str:

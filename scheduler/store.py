@@ -28,7 +28,7 @@ from ..storage.store import Store as VersionedStore
 from .errors import JobFailed
 from .jobs.preview import Plans, preview
 from .pipelines.spec import Claim, PipelineSpec, decode_pipeline
-from .report import Observer, RunSummary, StoreStatus, Submitted, ignore
+from .report import Notice, Observer, RunSummary, StoreStatus, Submitted, ignore
 from .submission import Built, CodeWriter, Given, Params, What, build, record
 from .succession import succeed
 
@@ -180,8 +180,18 @@ class Store(VersionedStore):
         for name in targets:
             if name not in known:
                 raise _no_pipeline(name, known)
+            found = state.pipeline(name)
+            if found is not None and found.standing:
+                raise InvalidInputError(
+                    f"{name} is a {found.standing}: it runs for as long as a cluster is up, not in a run",
+                    code=ErrorCode.UNSUPPORTED,
+                    hint="start one: dmlpipe up",
+                )
         summary = self._hand_over(state, observer) if executor is None else None
         if summary is None:
+            for name, each in state.pipelines():
+                if each.standing and not each.stopped and not targets:
+                    observer(Notice(text=f"{name} is a {each.standing}: dmlpipe up keeps it running"))
             from .jobs.controller import Controller
 
             given = executor

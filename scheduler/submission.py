@@ -251,6 +251,7 @@ def record(
                         inputs=_branches(spec),
                         quiet=_quiet(spec),
                         crons=cron_inputs(spec.input),
+                        standing=spec.standing.kind if spec.standing else "",
                         dag=spec.dag,
                         packs=() if published else written.packs,
                         index="" if published else written.index,

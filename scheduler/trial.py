@@ -160,6 +160,12 @@ class Trial:
             A shell is asked for where the pipeline is no command.
         """
         spec = self._spec(pipeline)
+        if spec.standing is not None:
+            raise InvalidInputError(
+                f"{pipeline} is a {spec.standing.kind}: it has no datums to try",
+                code=ErrorCode.UNSUPPORTED,
+                hint="start it: dmlpipe up",
+            )
         if shell:
             spec = _with_shell(spec)
         folder = _folder(keep)

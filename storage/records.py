@@ -144,6 +144,8 @@ class PipelineSet(_Record, frozen=True, tag="pipeline.set"):
     quiet: tuple[tuple[str, str], ...] = ()
     """Of `inputs`, those whose new commits start no job."""
     crons: tuple[CronInput, ...] = ()
+    standing: str = ""
+    """`spout` or `service`: a process that stands, in place of jobs; empty: jobs."""
 
 
 class PipelineDelete(_Record, frozen=True, tag="pipeline.delete"):
@@ -635,6 +637,7 @@ class PipelineState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     last_job: str = ""
     last_state: str = ""
     quiet: tuple[tuple[str, str], ...] = ()
+    standing: str = ""
 
 
 class CronState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -570,7 +570,7 @@ def _add_ref_cause(s: _Scratch, entry: r.Entry, entry_hash: str, kind: str, repo
     """A branch moved; where only pipelines read it that this starts nothing for, that is no cause."""
     for name in s.readers(repo, branch):
         pipeline = s.pipeline(name)
-        if pipeline is not None and (repo, branch) not in pipeline.quiet:
+        if pipeline is not None and (repo, branch) not in pipeline.quiet and not pipeline.standing:
             _add_cause(s, entry, entry_hash, kind, f"{repo}@{branch}")
             return
 
@@ -648,6 +648,9 @@ def _fold_tick(s: _Scratch, record: r.Tick) -> None:
 
 
 def _add_cause(s: _Scratch, entry: r.Entry, entry_hash: str, kind: str, subject: str) -> None:
+    pipeline = s.pipeline(subject) if "@" not in subject else None
+    if pipeline is not None and pipeline.standing:
+        return
     cause = r.Cause(n=entry.n, hash=entry_hash, kind=kind, subject=subject)
     s.put(f"cause/{_up(entry.n)}/{kind}/{subject}", cause)
 
@@ -736,6 +739,7 @@ def _fold_pipeline_set(s: _Scratch, record: r.PipelineSet, entry: r.Entry, entry
         dag=record.dag,
         n=entry.n,
         quiet=record.quiet,
+        standing=record.standing,
     )
     _set_crons(s, record.name, record.crons, entry)
     if before is not None:

@@ -31,11 +31,13 @@ from ...storage.actor import host_name
 from ...storage.clock import utc_now
 from ...storage.digest import from_hex
 from ...storage.errors import HeldError
+from ...storage.state import State
 from ..errors import ClusterError
 from ..jobs.epoch import boot_id
 from ..leases.control import ControlReply
 from ..leases.dask_executor import DaskExecutor, scheduler_status
 from .local import LOOPBACK, child_environment, child_specs, reserve_port, shared_url
+from .standing import Keeper
 from .supervise import ChildSpec, ProcessId, Supervisor, kill_session, log_tail
 
 __all__ = ["ClusterState", "ProcessState", "down", "live_status", "status", "up"]
@@ -312,6 +314,13 @@ def _control(options: argparse.Namespace) -> int:
         executors.append(DaskExecutor(options.address, read_block, backend=store.backend))
         return executors[-1]
 
+    def holds(state: State) -> bool:
+        holder = state.controller()
+        return holder is not None and not holder.ended and (holder.host, holder.pid) == (host_name(), os.getpid())
+
+    keeper = Keeper(Store.open(options.store), _folder(store.cache_dir, store.repo_id) / "standing", holds=holds)
+    # It starts its children, which end with it: it lives until they do.
+    keeping = threading.Thread(target=keeper.run, name="dmlpipe-standing")
     waiting: list[DaskExecutor] = []
     controller = Controller(
         store, lambda: waiting.pop() if waiting else make_executor(), kind="up", observer=_log_report
@@ -331,11 +340,15 @@ def _control(options: argparse.Namespace) -> int:
     waiting.append(make_executor())
     try:
         waiting[0].wait_ready(READY_S)
+        keeping.start()
         controller.serve()
     except HeldError as err:
         logger.warning("%s", err)
         return HELD_EXIT
     finally:
+        if keeping.is_alive():
+            keeper.stop()
+            keeping.join()
         for executor in waiting:
             executor.close()
     return 0

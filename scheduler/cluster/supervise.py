@@ -191,8 +191,16 @@ class Supervisor:
         self.failure = ""
         """Why it gave up; empty while all is well."""
 
-    def run(self, started: Callable[[], None] = lambda: None) -> None:
-        """Start the children, keep them running until `stop`, end them. `started` is called once all were started."""
+    def run(self, started: Callable[[], None] = lambda: None, each: Callable[[], None] = lambda: None) -> None:
+        """Start the children, keep them running until `stop`, end them.
+
+        Parameters
+        ----------
+        started
+            Called once all were started.
+        each
+            Called every time it has looked after them; may call `adapt`.
+        """
         try:
             for child in self._children:
                 child.start(self._env, self._cwd)
@@ -200,6 +208,7 @@ class Supervisor:
             started()
             while not self._stopping:
                 self._look()
+                each()
                 time.sleep(LOOK_EVERY_S)
         finally:
             self._end()
@@ -207,6 +216,20 @@ class Supervisor:
     def stop(self) -> None:
         """Make `run` end the children and return. From any thread or signal handler."""
         self._stopping = True
+
+    def adapt(self, specs: Sequence[ChildSpec]) -> None:
+        """Keep these children from here on: end those that are not among them, or have changed; start what is new."""
+        known = {child.spec: child for child in self._children}
+        gone = [child for child in self._children if child.spec not in specs]
+        if not gone and len(known) == len(specs):
+            return
+        for child in gone:
+            self._end_one(child)
+        self._children = [known.get(spec) or _Child(spec) for spec in specs]
+        for child in self._children:
+            if child.spec not in known:
+                child.start(self._env, self._cwd)
+        self._on_change()
 
     def processes(self) -> dict[str, ProcessId]:
         """The children that run now, by name."""
@@ -244,18 +267,21 @@ class Supervisor:
 
     def _end(self) -> None:
         for child in reversed(self._children):
-            process = child.process
-            if process is None:
-                continue
-            child.signal(signal.SIGTERM)
-            try:
-                process.wait(child.spec.grace_s)
-            except subprocess.TimeoutExpired:
-                logger.warning(
-                    "%s (pid %d) did not end in %.0f s: killed", child.spec.name, process.pid, child.spec.grace_s
-                )
-                process.kill()
-                process.wait()
-            kill_session(process.pid)
-            child.process = None
+            self._end_one(child)
         self._on_change()
+
+    def _end_one(self, child: _Child) -> None:
+        process = child.process
+        if process is None:
+            return
+        child.signal(signal.SIGTERM)
+        try:
+            process.wait(child.spec.grace_s)
+        except subprocess.TimeoutExpired:
+            logger.warning(
+                "%s (pid %d) did not end in %.0f s: killed", child.spec.name, process.pid, child.spec.grace_s
+            )
+            process.kill()
+            process.wait()
+        kill_session(process.pid)
+        child.process = None

@@ -53,7 +53,17 @@ from ..report import (
 )
 from .epoch import Heartbeat, is_alive, take
 from .jobrun import Ending, JobRun, bind_inputs, is_single
-from .runs import RunStep, StartJob, describe_cause, next_step, plan_run, topological, wants_retry, without_data
+from .runs import (
+    RunStep,
+    StartJob,
+    describe_cause,
+    next_step,
+    plan_run,
+    topological,
+    wants_retry,
+    without_data,
+    working,
+)
 from .ticks import due_ticks, make_tick, make_trigger_ticks, trigger_ticks
 
 logger = logging.getLogger(__name__)
@@ -283,7 +293,7 @@ class Controller:
         ended: set[str] = set()
         taken_epoch = False
         while True:
-            pipelines = dict(draft.state.pipelines())
+            pipelines = working(draft.state)
             current = draft.state.open_run()
             if current is None:
                 begun = plan_run(draft.state, pipelines, targets=self._targets)

@@ -13,14 +13,14 @@ from ...storage.records import JobState, RunState
 from ...storage.state import State
 from ...storage.store import Store
 from ..report import FailureGroup, JobEnded, JobPlanned, Observer, RunBegan, RunSummary
-from .runs import plan_run
+from .runs import plan_run, working
 
 _LOOK_S = 0.2
 
 
 def is_busy(state: State) -> bool:
     """Whether a run is under way or due."""
-    return state.open_run() is not None or plan_run(state, dict(state.pipelines())) is not None
+    return state.open_run() is not None or plan_run(state, working(state)) is not None
 
 
 def follow(

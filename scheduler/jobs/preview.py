@@ -141,7 +141,11 @@ def preview(
     single = {name: is_single(spec) for name, spec in specs.items()}
     plans: dict[str, PipelinePlan] = {}
     for name in topological_order(upstream):
-        plan = _plan_one(store, state, specs[name], recorded.get(name), plans, upstream[name], single)
+        standing = specs[name].standing
+        if standing is None:
+            plan = _plan_one(store, state, specs[name], recorded.get(name), plans, upstream[name], single)
+        else:
+            plan = PipelinePlan(name, "up to date", detail=f"a {standing.kind}: dmlpipe up keeps it running")
         if name in changes:
             plan = dataclasses.replace(plan, change=changes[name])
         told = (notices or {}).get(name, ())

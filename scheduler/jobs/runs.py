@@ -106,6 +106,11 @@ def topological(pipelines: Mapping[str, PipelineState]) -> list[str]:
     )
 
 
+def working(state: State) -> dict[str, PipelineState]:
+    """The pipelines that make jobs, by name; spouts and services stand instead."""
+    return {name: pipeline for name, pipeline in state.pipelines() if not pipeline.standing}
+
+
 def source_view(state: State, pipelines: Mapping[str, PipelineState]) -> dict[str, str]:
     """Heads of the branches that some pipeline reads and none writes, as they are now."""
     view: dict[str, str] = {}

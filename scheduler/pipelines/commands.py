@@ -107,6 +107,7 @@ def command_spec(
         transform=transform,
         code_id=command_code_id(transform, code_hash(included), secrets=declared.options.secrets),
         parameters={**declared.parameters, **parameters},
+        standing=declared.standing,
         salt=declared.salt,
         by_content=declared.by_content,
         options=declared.options,

@@ -30,7 +30,7 @@ from .environment import command_environment, declared_env
 from .fresh import FreshModules
 from .signature import FileMapping as Files
 from .signature import read_signature
-from .spec import Egress, PipelineSpec
+from .spec import NO_INPUT, Egress, PipelineSpec, Standing, check_service
 from .topology import topological_order
 
 __all__ = ["DAG", "Declared", "Files", "SubmitsDags"]
@@ -327,6 +327,78 @@ class DAG:
                 egress=egress,
                 salt=salt,
                 line=sys._getframe(1).f_lineno,
+            )
+        )
+
+    def spout(
+        self,
+        name: str,
+        command: str | Sequence[str],
+        *,
+        variables: Mapping[str, str] | None = None,
+        include: str | Sequence[str] = (),
+        secrets: Sequence[str] = (),
+    ) -> None:
+        """Declare a process that brings data: `up` keeps it running, it commits to the repo of its own name.
+
+        It finds the store in its environment: ``dmlpipe put NAME FILE`` commits. What it printed is in its log, which
+        `dmlpipe status` names. One that ends is started again, after a while if it keeps ending.
+
+        Parameters
+        ----------
+        command, variables, include, secrets
+            As of `command`.
+        """
+        self._stand(name, command, NO_INPUT, Standing(kind="spout"), variables, include, secrets)
+
+    def service(
+        self,
+        name: str,
+        command: str | Sequence[str],
+        input: Input,
+        *,
+        port: int = 0,
+        variables: Mapping[str, str] | None = None,
+        include: str | Sequence[str] = (),
+        secrets: Sequence[str] = (),
+    ) -> None:
+        """Declare a process that serves the newest commits of its inputs: `up` keeps it running.
+
+        It sees each repo as a whole, and is started anew when one has a new commit.
+
+        Parameters
+        ----------
+        input
+            `files`, or a `cross` of them.
+        port
+            Where it listens, for people.
+        command, variables, include, secrets
+            As of `command`.
+        """
+        _check_input(input)
+        check_service(name, input)
+        self._stand(name, command, input, Standing(kind="service", port=port), variables, include, secrets)
+
+    def _stand(
+        self,
+        name: str,
+        command: str | Sequence[str],
+        input: Input,
+        standing: Standing,
+        variables: Mapping[str, str] | None,
+        include: str | Sequence[str],
+        secrets: Sequence[str],
+    ) -> None:
+        transform = make_command(name, command, variables=variables or {})
+        self._add(
+            Declared(
+                name=check_name(name, "pipeline"),
+                input=input,
+                options=make_options(secrets=secrets),
+                transform=transform,
+                include=_listed(include),
+                standing=standing,
+                line=sys._getframe(2).f_lineno,
             )
         )
 

@@ -31,7 +31,7 @@ from ..identity.source import Project
 from ..inputs.expression import Input, Like, canonical_json
 from .quantities import check_share, parse_duration_s, parse_size_bytes
 from .signature import Signature
-from .spec import Definition, Options, PipelineSpec
+from .spec import Definition, Options, PipelineSpec, Standing
 
 PutBundle = Callable[[dict[str, BundleFile]], str]
 """Stores files (path to content and mode) as a tree; returns its id in hex."""
@@ -69,6 +69,8 @@ class Declared:
     code: str | None = None
     """Of a command: folder of its scripts, relative to the DAG's file."""
     salt: str = ""
+    standing: Standing | None = None
+    """What stands in place of jobs."""
     line: int = 0
     """Of the call, in the DAG's file."""
 

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from ...storage.digest import digest
+from ...storage.errors import ErrorCode, InvalidInputError
 from ...worker.job import CommandTransform, Transform
-from ..inputs.expression import Array, Cross, Files, Group, Input, Join, Like, Union, Values
+from ..inputs.expression import Array, Cross, Files, Group, Input, Join, Like, Union, Values, factors
 
 
 class Definition(msgspec.Struct, frozen=True, array_like=True):
@@ -77,6 +78,15 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"same as v{self.version}: {how}" + (f", {self.why}" if self.why else "")
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A process that `up` keeps running, in place of jobs."""
+
+    kind: str
+    """`spout`: it has no input and commits to its own repo. `service`: it serves the newest commits of its inputs."""
+    port: int = 0
+    """Where a service listens, for people; 0: not said."""
+
+
 class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One version of a pipeline. A node of the store; `PipelineSet.spec` names it."""
 
@@ -91,6 +101,7 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Declared environment: digest of the requirements or lock file, or an image digest; empty: none declared."""
     env_name: str = ""
     """What was declared, for people: `requirements.txt`."""
+    standing: Standing | None = None
     salt: str = ""
     writes: Like | None = None
     claim: Claim | None = None
@@ -114,6 +125,25 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         if isinstance(self.transform, CommandTransform):
             return self.transform.code
         return self.transform.bundle
+
+
+NO_INPUT: Input = Cross(inputs=())
+"""Of a spout."""
+
+
+def check_service(name: str, input: Input) -> None:
+    """Refuse an input that cannot be served: only files, side by side, are folders that stand still.
+
+    Raises
+    ------
+    InvalidInputError
+        Code ``bad-input``.
+    """
+    sides = factors(input)
+    if not sides or not all(isinstance(side, Files) for side in sides):
+        raise InvalidInputError(
+            f"service {name!r} can serve files, and a cross of files, as a whole", code=ErrorCode.BAD_INPUT
+        )
 
 
 def expression(node: Input) -> Any:

@@ -17,11 +17,11 @@ from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.refs import check_name
 from ...worker.job import CommandTransform
 from ..identity.bundle import BundleFile
-from ..inputs.expression import Values, leaves
+from ..inputs.expression import Input, Values, leaves
 from ..pipelines.commands import code_hash, command_code_id, command_definitions, with_environment
 from ..pipelines.environment import DeclaredEnvironment, command_environment
 from ..pipelines.quantities import check_share, parse_duration_s, parse_size_bytes
-from ..pipelines.spec import Definition, Options, PipelineSpec
+from ..pipelines.spec import NO_INPUT, Definition, Options, PipelineSpec, Standing, check_service
 from ..pipelines.topology import topological_order
 from .documents import documents
 from .egress import read_egress
@@ -141,9 +141,14 @@ class _Reader:
             raise fields.unsupported("output_branch", "the output branch is master")
         if fields.text("reprocess_spec") not in ("", "until_success"):
             raise fields.unsupported("reprocess_spec", "what was computed once from the same inputs is not again")
-        if fields.value("input") is None:
-            raise fields.bad("required field 'input' is missing")
-        node = read_input(fields.value("input"), pipeline=self.name, where=self.where, notices=self.notices)
+        standing = self._standing()
+        node: Input = NO_INPUT
+        if standing is None or standing.kind != "spout":
+            if fields.value("input") is None:
+                raise fields.bad("required field 'input' is missing")
+            node = read_input(fields.value("input"), pipeline=self.name, where=self.where, notices=self.notices)
+            if standing is not None:
+                check_service(self.name, node)
         ignored = fields.without_meaning()
         if ignored:
             self.notices.insert(0, f"{self.name}: without meaning here: {', '.join(ignored)}")
@@ -156,6 +161,7 @@ class _Reader:
             parameters=fields.scalars("params"),
             env=environment.identity if environment else "",
             env_name=env_name,
+            standing=standing,
             salt=fields.text("salt"),
             by_content=fields.flag("by_content"),
             egress=read_egress(fields.value("egress") or {}, self.where),
@@ -174,6 +180,24 @@ class _Reader:
         if pipeline.text("project") not in ("", "default"):
             raise pipeline.unsupported("project", "a store is one project; leave it out")
         return name
+
+    def _standing(self) -> Standing | None:
+        # An empty object says nothing of a service; a spout needs no more.
+        spout = isinstance(self.fields.value("spout"), Mapping)
+        kinds = [kind for kind, given in (("spout", spout), ("service", "service" in self.fields.given())) if given]
+        if not kinds:
+            return None
+        if len(kinds) > 1:
+            raise self.fields.bad("spout and service exclude each other", hint="a spout may have a service of its own")
+        kind = kinds[0]
+        fields = Fields(self.fields.value(kind), f"{self.where}: {kind}", kind)
+        if kind == "spout":
+            if self.fields.value("input") is not None:
+                raise self.fields.bad("a spout has no input")
+            fields = Fields(fields.value("service") or {}, f"{fields.where}.service", "service")
+        for name in fields.without_meaning():
+            self.notices.append(f"{self.name}: without meaning here: {kind}.{name}")
+        return Standing(kind=kind, port=fields.integer("internal_port"))
 
     def _code(self) -> Code | None:
         name = self.fields.text("code")

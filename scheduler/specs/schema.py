@@ -28,7 +28,7 @@ _FORMS: dict[str, dict[str, Any]] = {
 _ALSO = {"url": ("URL",)}
 """Spellings that Pachyderm's own specifications have."""
 _REQUIRED = {
-    "spec": ["pipeline", "transform", "input"],
+    "spec": ["pipeline", "transform"],
     "pipeline": ["name"],
     "transform": ["cmd"],
     "secret": ["name"],

@@ -54,9 +54,10 @@ def plan_repo(state: State, target: Target) -> bool:
 
 
 def refuse_output(state: State, repo: str) -> None:
-    """Raise `ReadOnlyError` if a repo is the output of a pipeline."""
+    """Raise `ReadOnlyError` if a repo is the output of a pipeline; what a spout writes it commits itself."""
     found = state.repo(repo)
-    if found is not None and found.pipeline and state.pipeline(found.pipeline) is not None:
+    pipeline = state.pipeline(found.pipeline) if found is not None and found.pipeline else None
+    if found is not None and pipeline is not None and pipeline.standing != "spout":
         raise ReadOnlyError(
             f"repo {repo!r} is the output of pipeline {found.pipeline!r}: only its jobs write it",
             hint=f"put into one of its inputs, or go back: dmlpipe revert {found.pipeline} --to {repo}@master^ -m WHY",

@@ -178,7 +178,7 @@ def test_what_only_kubernetes_understands_is_a_notice(field: str, value: Any) ->
     assert spec.code_id == parse(SMALL)[0].code_id
 
 
-@pytest.mark.parametrize("field", ["s3_out", "autoscaling", "spout", "egress", "service", "reprocess"])
+@pytest.mark.parametrize("field", ["s3_out", "autoscaling", "egress", "service", "reprocess"])
 @pytest.mark.parametrize("value", [False, {}, []])
 def test_a_field_that_is_off_says_nothing(field: str, value: Any) -> None:
     assert parse(changed(field, value))[1] == []
@@ -187,8 +187,6 @@ def test_a_field_that_is_off_says_nothing(field: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("spout", {"service": {}}),
-        ("service", {"internal_port": 1}),
         ("tf_job", {"x": 1}),
         ("s3_out", True),
         ("reprocess_spec", "every_job"),
