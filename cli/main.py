@@ -87,6 +87,12 @@ _WHOLE = {
     ("update", "pipeline"): ("submit",),
     ("list", "datums"): ("datum", "list"),
     ("squash", "commit"): ("commit", "squash"),
+    ("inspect", "file"): ("ls",),
+    ("validate", "pipeline"): ("submit", "--check"),
+    ("rerun", "pipeline"): ("pipeline", "reprocess"),
+    ("run", "cron"): ("pipeline", "tick"),
+    ("restart", "datum"): ("datum", "restart"),
+    ("next", "datum"): ("datum", "next"),
     ("store", "gc"): ("gc",),
     ("store", "du"): ("du",),
 }

@@ -1,4 +1,4 @@
-"""`datum`: list, inspect, logs, restart."""
+"""`datum`: list, inspect, logs, restart, next."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group("datum", cls=Noun)
 def command() -> None:
-    """list, inspect, logs, restart."""
+    """list, inspect, logs, restart, next."""
 
 
 @command.command("list")
@@ -114,3 +114,17 @@ def _details(row: DatumRow) -> list[tuple[str, str]]:
         ("where", row.failure.where if row.failure else ""),
         ("line", row.failure.line if row.failure else ""),
     ]
+
+
+@command.command("next")
+@click.option("--error", default="", metavar="MESSAGE", help="The datum at hand failed, and why.")
+def next_(error: str) -> None:
+    """Ask for the next datum: inside a command with datum_batching.
+
+    Returns when its files are in /pfs and its variables in /pfs/.env; says how the one before it ended.
+    """
+    import os
+
+    from ...worker.child.batching import NEXT, ask_next
+
+    ask_next(os.environ.get(NEXT, ""), error)
