@@ -50,7 +50,8 @@ class FreshModules:
         """Let imports mean this project's modules. One at a time in a process; not to be nested."""
         with _lock:
             _drop_left()
-            own = {name: module for name, module in sys.modules.items() if self._takes_over(name, module)}
+            # Of a copy: asking a lazy module for its file may import others.
+            own = {name: module for name, module in list(sys.modules.items()) if self._takes_over(name, module)}
             for name in own:
                 del sys.modules[name]
             sys.modules.update(self._modules)
@@ -63,7 +64,7 @@ class FreshModules:
                 yield
             finally:
                 sys.meta_path.remove(finder)
-                self._modules = {name: item for name, item in sys.modules.items() if self._owns(name, item)}
+                self._modules = {name: item for name, item in list(sys.modules.items()) if self._owns(name, item)}
                 for name in self._modules:
                     if name in own:
                         del sys.modules[name]

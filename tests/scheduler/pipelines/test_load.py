@@ -57,6 +57,18 @@ def test_modules_of_the_process_are_as_before(tmp_path: Path, monkeypatch: pytes
     assert [item.name for item in spec.definitions] == ["dag.model", "of_the_process.go"]
 
 
+def test_a_module_that_imports_others_when_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lazy(types.ModuleType):
+        @property
+        def __file__(self) -> str:  # type: ignore[override]
+            monkeypatch.setitem(sys.modules, f"imported_{len(sys.modules)}", types.ModuleType("imported"))
+            return "/no/such/lazy.py"
+
+    monkeypatch.setitem(sys.modules, "lazy_module", Lazy("lazy_module"))
+    (found,) = load_dags(write(tmp_path, {"dag.py": HEAD}))
+    assert found.name
+
+
 def test_functions_can_import_when_they_are_called(tmp_path: Path) -> None:
     text = HEAD + MODEL.replace("    return", "    from features import go\n    return")
     (dag,) = load_dags(write(tmp_path, {"dag.py": text, "features.py": "def go(): return 5\n"}))
