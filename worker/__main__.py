@@ -118,6 +118,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("distributed").setLevel(logging.WARNING)
+    # Slots' threads make a system call every few microseconds: none may wait five milliseconds for its turn after it.
+    sys.setswitchinterval(0.0005)
     zygote = Zygote(clean_environment(os.environ))
     local = tempfile.mkdtemp(prefix="dmlpipe-dask-")
     if arguments.cache_size:

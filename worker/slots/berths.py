@@ -16,6 +16,7 @@ class Berth:
     def __init__(self, path: str) -> None:
         self.path = path
         self._kept: dict[str, set[str]] = {path: set()}
+        self._fresh = 0
         os.mkdir(path)
 
     def keep(self, folder: str, name: str) -> str:
@@ -25,6 +26,13 @@ class Berth:
             os.mkdir(path)
             self._kept[folder].add(name)
             self._kept[path] = set()
+        return path
+
+    def fresh(self, name: str) -> str:
+        """Make and return a folder that never was: what a late thread of an earlier datum writes is not in it."""
+        self._fresh += 1
+        path = f"{self.path}/{name}-{self._fresh}"
+        os.mkdir(path)
         return path
 
     def leave_out(self, folder: str, name: str) -> None:
@@ -58,11 +66,29 @@ def _empty(path: str, names: set[str]) -> None:
         for name, is_folder in listed:
             if is_folder:
                 if name not in names:
-                    shutil.rmtree(name, dir_fd=fd)
+                    _remove(name, fd)
             else:
                 os.unlink(name, dir_fd=fd)
     finally:
         os.close(fd)
+
+
+def _remove(name: str, parent: int) -> None:
+    """Remove a folder in the folder `parent`; mostly it holds a file or two, and no folder."""
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        with os.scandir(fd) as entries:
+            listed = list(entries)
+        flat = not any(entry.is_dir(follow_symlinks=False) for entry in listed)
+        if flat:
+            for entry in listed:
+                os.unlink(entry.name, dir_fd=fd)
+    finally:
+        os.close(fd)
+    if flat:
+        os.rmdir(name, dir_fd=parent)
+    else:
+        shutil.rmtree(name, dir_fd=parent)
 
 
 class Berths:
@@ -80,27 +106,21 @@ class Berths:
         self._made = 0
         self._owner: object = None
 
-    def take(self, owner: object, *, fresh: bool) -> Berth:
-        """Return a berth for a datum of `owner` (its job): nothing of another job's inputs is in it.
-
-        Parameters
-        ----------
-        fresh
-            It was never used before: what a late thread of an earlier datum still writes cannot get into it.
-        """
+    def take(self, owner: object) -> Berth:
+        """Return a berth for a datum of `owner` (its job): nothing of another job's inputs is in it."""
         if owner is not self._owner:
             for berth in self._free:
                 berth.remove()
             self._free.clear()
             self._owner = owner
-        if self._free and not fresh:
+        if self._free:
             return self._free.pop()
         self._made += 1
         return Berth(os.path.join(self._folder, str(self._made)))
 
-    def give_back(self, berth: Berth, owner: object, *, fresh: bool) -> None:
+    def give_back(self, berth: Berth, owner: object) -> None:
         """Take a berth back once its datum has ended."""
-        if owner is self._owner and not fresh and berth.clear():
+        if owner is self._owner and berth.clear():
             self._free.append(berth)
         else:
             berth.remove()

@@ -442,9 +442,6 @@ class _Layout:
         self._standins = StandIns(store.objects) if any(each.lazy or each.empty for each in job.varying) else None
         self._stands: dict[str, str] = {}
         self._berth: Berth | None = None
-        transform = job.spec.transform
-        # Threads of Python code may outlive their datum; what they write late must not be another's output.
-        self._fresh = isinstance(transform, PythonTransform) and transform.result == "out"
 
     def make(self) -> Prepared:
         """Lay out."""
@@ -462,13 +459,13 @@ class _Layout:
         berth = self._berth
         if berth is None:
             return Prepared(payload, self._files, "", None, self._standins)
-        job, fresh = self._job, self._fresh
-        done = lambda: self._berths.give_back(berth, job, fresh=fresh)  # noqa: E731 - it keeps what it is made of
+        job = self._job
+        done = lambda: self._berths.give_back(berth, job)  # noqa: E731 - it keeps what it is made of
         return Prepared(payload, self._files, berth.path, done, self._standins)
 
     def _root(self) -> Berth:
         if self._berth is None:
-            self._berth = self._berths.take(self._job, fresh=self._fresh)
+            self._berth = self._berths.take(self._job)
         return self._berth
 
     def _captures(self) -> dict[str, str]:
@@ -482,7 +479,8 @@ class _Layout:
             declared.name: self._given(declared, item, form)
             for declared, form, item in zip(self._job.varying, self._job.forms, self._datum.items, strict=True)
         }
-        out = self._root().keep(self._root().path, "out") if transform.result == "out" else ""
+        # Threads of Python code may outlive their datum; what they write late must not be another's output.
+        out = self._root().fresh("out") if transform.result == "out" else ""
         return Payload(
             id=self._datum.fingerprint.hex(),
             given=given,
