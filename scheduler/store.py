@@ -152,6 +152,7 @@ class Store(VersionedStore):
         check: bool = True,
         observer: Observer = ignore,
         executor: Executor | None = None,
+        client: Any = None,
     ) -> RunSummary:
         """Bring branches up to date: compute what is due, and return when nothing is left to do.
 
@@ -167,6 +168,10 @@ class Store(VersionedStore):
             Is told what happens.
         executor
             Computes the datums in place of a cluster for this run; closed at the end.
+        client
+            A `distributed.Client`, or the address of a Dask scheduler: that cluster, which stays as it was, computes
+            the datums. Its workers must have dmlpipe of this version, and reach the store under the same URL. `slots`
+            does not matter then.
 
         Raises
         ------
@@ -195,9 +200,15 @@ class Store(VersionedStore):
             from .jobs.controller import Controller
 
             given = executor
+
+            def make() -> Executor:
+                if given is not None:
+                    return given
+                return self._local_executor(slots) if client is None else self._given_executor(client)
+
             controller = Controller(
                 self,
-                (lambda: given) if given is not None else (lambda: self._local_executor(slots)),
+                make,
                 observer=observer,
                 targets=targets,
             )
@@ -224,6 +235,11 @@ class Store(VersionedStore):
             cache_dir=self.cache_dir,
             backend=self.backend,
         )
+
+    def _given_executor(self, client: Any) -> Executor:
+        from .cluster.given import given_executor
+
+        return given_executor(client, self.url, lambda name: self.nodes.get(from_hex(name)), backend=self.backend)
 
     def _hand_over(self, state: State, observer: Observer) -> RunSummary | None:
         """Let a living `up` do the work; None: there is none."""

@@ -1,4 +1,4 @@
-"""Everything on this side that touches `distributed`: nothing else in `worker/` imports it.
+"""Everything on this side that touches `distributed`: nothing else in `worker/` imports it, but for `guest`.
 
 Used of it: `Worker(...)` as an async context manager, its `scheduler` RPC, `handlers`, `stream_handlers`, `finished()`,
 `close()`, `Security`, comms between workers, and the configuration keys below. Dask runs no task here: it is

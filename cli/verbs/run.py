@@ -30,12 +30,16 @@ _PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".gif")
 )
 @spec_options
 @click.option("--prune", is_flag=True, help="Remove pipelines that are no longer in FILE.")
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="Compute on the Dask cluster at tcp://HOST:PORT, which stays as it was."
+)
 @parameter_options
 @click.pass_obj
 def command(
     app: App,
     words: tuple[str, ...],
     slots: int | None,
+    scheduler: str | None,
     code: Path | None,
     container: str | None,
     arguments: tuple[str, ...],
@@ -47,6 +51,8 @@ def command(
 
     Submits each FILE (*.py, *.json, *.yaml) first. TARGET limits the run to these pipelines and what they need.
     """
+    if scheduler and slots:
+        raise click.UsageError("-j says how many slots a cluster for this run has; that of --scheduler has its own")
     files, targets = split_words(words)
     params = parse_parameters(settings, params_file)
     given = spec_settings(code, container, arguments)
@@ -64,17 +70,17 @@ def command(
                 app.emit({"type": "submitted", **to_dict(each)})
         elif app.verbosity >= 0:
             click.echo(header(store.state, submitted, path.stem), err=True)
-    return drive(app, store, slots=slots, targets=targets)
+    return drive(app, store, slots=slots, targets=targets, scheduler=scheduler)
 
 
-def drive(app: App, store: Store, *, slots: int | None, targets: list[str]) -> int:
+def drive(app: App, store: Store, *, slots: int | None, targets: list[str], scheduler: str | None = None) -> int:
     """Run and show it; return the exit code."""
     from ...scheduler.errors import JobFailed
 
     observer = _Watch(app, store)
     try:
         with observer:
-            summary = store.run(slots=slots, targets=targets, observer=observer)
+            summary = store.run(slots=slots, targets=targets, observer=observer, client=scheduler)
     except JobFailed as error:
         if not error.summary.jobs:
             raise

@@ -17,7 +17,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,7 @@ class DaskExecutor:
         on_close: Callable[[], None] | None = None,
         connect_s: float = 30.0,
         drain_s: float = 10.0,
+        connection_args: Mapping[str, Any] | None = None,
     ) -> None:
         self.address = address
         self.session = secrets.token_hex(8)
@@ -102,6 +103,7 @@ class DaskExecutor:
         self._backend = backend
         self._failure = failure
         self._on_close = on_close
+        self._connection_args = connection_args
         self.stop_workers = on_close is not None
         """Whether `close` also lets the workers end, which then need no signal."""
         self._connect_s = connect_s
@@ -346,7 +348,7 @@ class DaskExecutor:
         # Imported by this thread: half a second that the scheduler's own start hides.
         from .dask_seam import Connection
 
-        self._connection = connection = Connection(self.address)
+        self._connection = connection = Connection(self.address, self._connection_args)
         hello = Hello(
             session=self.session, protocol=CONTROL_PROTOCOL, version=version("dmlpipe"), drain_s=self._drain_s
         )

@@ -79,10 +79,16 @@ class Service(Protocol):
         ...
 
 
-def install(scheduler: Any, service: Service) -> None:
-    """Serve `service` from a Dask scheduler: handlers `dml_lease`, `dml_control`, `dml_peers`, and the worker hooks.
+def install(scheduler: Any, service: Service, *, guests: bool = False) -> None:
+    """Serve `service` from a Dask scheduler: handlers `dml_lease`, `dml_control`, `dml_peers`, and worker hooks.
 
     Dask's own adaptive scaling sees tasks only, of which there are none: it is given the lease pool's backlog instead.
+
+    Parameters
+    ----------
+    guests
+        The cluster is somebody else's: only workers that said so by `dml_join` have slots for datums, and adaptive
+        scaling is left as it is.
     """
     from dask.utils import parse_timedelta
     from distributed.diagnostics.plugin import SchedulerPlugin
@@ -91,9 +97,12 @@ def install(scheduler: Any, service: Service) -> None:
     addresses: dict[str, str] = {}
 
     def joined(worker: str, state: Any) -> None:
-        names[worker] = str(state.name)
-        addresses[names[worker]] = worker
-        service.add_worker(names[worker], int(state.nthreads), dict(state.resources or {}))
+        know(worker, str(state.name), int(state.nthreads), dict(state.resources or {}))
+
+    def know(worker: str, name: str, slots: int, resources: dict[str, float]) -> None:
+        names[worker] = name
+        addresses[name] = worker
+        service.add_worker(name, slots, resources)
 
     def tell_worker(name: str, message: dict[str, Any]) -> None:
         address = addresses.get(name)
@@ -104,7 +113,8 @@ def install(scheduler: Any, service: Service) -> None:
 
     class LeasePlugin(SchedulerPlugin):  # type: ignore[misc, unused-ignore]  # distributed has no stubs
         def add_worker(self, scheduler: Any, worker: str) -> None:
-            joined(worker, scheduler.workers[worker])
+            if not guests:
+                joined(worker, scheduler.workers[worker])
 
         def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
             name = names.pop(worker, None)
@@ -114,7 +124,12 @@ def install(scheduler: Any, service: Service) -> None:
 
         def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
             idle = set(service.idle_workers())
-            return [state for state in workers if names.get(state.address) in idle]
+            # Of a cluster of somebody else, workers without slots for datums are none of this pool's business.
+            return [
+                state
+                for state in workers
+                if (names.get(state.address) in idle) or (guests and state.address not in names)
+            ]
 
     def adaptive_target(target_duration: Any = None) -> int:
         """Workers that the backlog is worth, by the slots that those here have on average."""
@@ -122,6 +137,14 @@ def install(scheduler: Any, service: Service) -> None:
         here = [int(state.nthreads) for state in scheduler.workers.values()]
         needed = math.ceil(wanted * len(here) / sum(here)) if here else wanted
         return max(needed, len(here) - len(service.idle_workers()))
+
+    async def dml_join(address: str, name: str, slots: int) -> None:
+        """A guest began in the worker at `address`; it takes the place of one that was there before."""
+        if address in scheduler.workers:
+            before = names.get(address)
+            if before is not None:
+                service.remove_worker(before)
+            know(address, name, slots, dict(scheduler.workers[address].resources or {}))
 
     async def dml_lease(request: bytes) -> bytes:
         return await service.lease(request)
@@ -135,8 +158,11 @@ def install(scheduler: Any, service: Service) -> None:
     scheduler.handlers["dml_lease"] = dml_lease
     scheduler.handlers["dml_peers"] = dml_peers
     scheduler.handlers["dml_control"] = dml_control
-    scheduler.handlers["adaptive_target"] = adaptive_target
     scheduler.add_plugin(LeasePlugin(), name="dmlpipe-leases")
+    if guests:
+        scheduler.handlers["dml_join"] = dml_join
+        return
+    scheduler.handlers["adaptive_target"] = adaptive_target
     for address, state in scheduler.workers.items():
         joined(address, state)
 
@@ -193,10 +219,13 @@ class Connection:
     ----------
     address
         `tcp://127.0.0.1:8786`.
+    connection_args
+        What Dask's comms want beside it (TLS).
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, connection_args: Mapping[str, Any] | None = None) -> None:
         self.address = address
+        self._connection_args = dict(connection_args or {})
         self._idle: list[Any] = []
         self._busy: set[Any] = set()
 
@@ -227,7 +256,9 @@ class Connection:
     async def _connect(self, timeout_s: float) -> Any:
         from distributed.comm.core import connect
 
-        return await connect(self.address, timeout=timeout_s, deserialize=False)  # type: ignore[no-untyped-call]
+        return await connect(  # type: ignore[no-untyped-call]
+            self.address, timeout=timeout_s, deserialize=False, **self._connection_args
+        )
 
     def abort(self) -> None:
         """Drop every comm at once."""

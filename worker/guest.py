@@ -1,0 +1,103 @@
+"""A worker as a guest in a Dask worker that somebody else started: the pull loop runs on that worker's event loop.
+
+The second place on this side that touches `distributed`. Dask's worker stays what it was and may run tasks of its own;
+user code of datums runs in slot children all the same. Comms, and with them TLS, are those of the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from ..storage.store import Store
+from ..storage.version import __version__
+from .child.environment import clean_environment
+from .child.zygote import Zygote
+from .dask_seam import DaskLeases
+from .folders import release, worker_folder
+from .pull import PullLoop, PullSettings, new_worker_name
+from .segments import FlushLimits
+
+__all__ = ["PLUGIN", "Guest"]
+
+logger = logging.getLogger(__name__)
+
+PLUGIN = "dmlpipe-guest"
+DRAIN_S = 10.0
+
+
+class Guest(WorkerPlugin):  # type: ignore[misc, unused-ignore]  # distributed has no stubs
+    """Serves datums of one store from the Dask worker that this plugin is registered at.
+
+    Parameters
+    ----------
+    store
+        URL of the store, as the workers find it.
+    cache_dir
+        Folder of the file cache at the workers; empty: the default one.
+    version
+        dmlpipe's version where the plugin was made; a worker of another one refuses.
+    """
+
+    name = PLUGIN
+
+    def __init__(self, store: str, cache_dir: str = "", version: str = __version__) -> None:
+        self._store = store
+        self._cache_dir = cache_dir
+        self._version = version
+        self._task: asyncio.Task[str] | None = None
+        self._loop: PullLoop | None = None
+
+    def __getstate__(self) -> tuple[str, str, str]:
+        return self._store, self._cache_dir, self._version
+
+    def __setstate__(self, state: tuple[str, str, str]) -> None:
+        self.__init__(*state)  # type: ignore[misc]  # a plugin travels before it is set up: its settings are all of it
+
+    async def setup(self, worker: Any) -> None:
+        """Open the store, say at the scheduler that slots are here, begin to pull."""
+        if self._version != __version__:
+            raise RuntimeError(f"worker {worker.address} has dmlpipe {__version__}, the client {self._version}")
+        name = new_worker_name()
+        slots = int(worker.state.nthreads)
+        cache = Path(self._cache_dir) if self._cache_dir else None
+        store = await asyncio.to_thread(Store.open, self._store, cache_dir=cache)
+        # Children must know nothing of the cluster: the zygote is an interpreter of its own.
+        zygote = Zygote(clean_environment(os.environ))
+        folder = worker_folder(store.cache_dir, name)
+        self._loop = PullLoop(
+            store,
+            DaskLeases(worker),
+            zygote,
+            worker=name,
+            slots=slots,
+            folder=folder,
+            settings=PullSettings(limits=FlushLimits.from_environment(os.environ)),
+        )
+        await worker.scheduler.dml_join(address=worker.address, name=name, slots=slots)
+        self._task = asyncio.create_task(self._serve(self._loop, zygote, folder))
+
+    async def _serve(self, loop: PullLoop, zygote: Zygote, folder: Path) -> str:
+        try:
+            error = await loop.run()
+            if error:
+                logger.error("%s", error)
+            return error
+        finally:
+            await asyncio.to_thread(zygote.close)
+            release(folder)
+
+    async def teardown(self, worker: Any) -> None:
+        """Finish the datums that run, store, report, end."""
+        if self._task is None or self._loop is None:
+            return
+        self._loop.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await self._task
