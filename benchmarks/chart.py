@@ -58,10 +58,39 @@ def draw(result: Mapping[str, Any], target: Path) -> None:
     figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
 
 
+def draw_overhead(result: Mapping[str, Any], target: Path) -> None:
+    """Draw items a second of those that do nothing to them, on a logarithmic axis."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["svg.hashsalt"] = "dmlpipe"
+    rows = sorted(result["contenders"], key=lambda row: row["items_per_s"]["median"])
+    figure = Figure(figsize=(8, 0.4 * len(rows) + 1.3), layout="constrained")
+    axes = figure.subplots()
+    medians = [row["items_per_s"]["median"] for row in rows]
+    axes.barh(
+        range(len(rows)),
+        medians,
+        xerr=[
+            [row["items_per_s"]["median"] - row["items_per_s"]["low"] for row in rows],
+            [row["items_per_s"]["high"] - row["items_per_s"]["median"] for row in rows],
+        ],
+        color=["tab:orange" if row["keeps"] != "nothing" else "tab:blue" for row in rows],
+        error_kw={"linewidth": 0.8},
+    )
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(rows)), [row["contender"] for row in rows])
+    axes.set_xlabel(f"items a second; median and range of {result['rounds']} rounds; orange: results are kept")
+    axes.set_title(f"Doing nothing to items, 2 slots, {result['machine']['cores']} cores", fontsize="medium")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
+
+
 def main() -> None:
     """Draw a stored result."""
     source, target = map(Path, sys.argv[1:])
-    draw(json.loads(source.read_text()), target)
+    result = json.loads(source.read_text())
+    (draw_overhead if result["benchmark"] == "overhead" else draw)(result, target)
 
 
 if __name__ == "__main__":

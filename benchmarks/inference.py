@@ -243,11 +243,14 @@ def show(rows: Sequence[dict[str, Any]], workload: InferenceWorkload, rounds: in
     console.print(table)
 
 
-def result_file(out: Path | None) -> Path:
-    """Return where the figures go: `out`, or `<date>-<commit>.json` in the folder `out`, or in `benchmarks/results`."""
+def result_file(out: Path | None, benchmark: str = "") -> Path:
+    """Return where the figures go: `out`, or `<date>-<commit>.json` in the folder `out`, or in `benchmarks/results`.
+
+    The name of a benchmark other than that of inference stands at the end.
+    """
     if out is not None and not out.is_dir():
         return out
-    name = "-".join(filter(None, (datetime.now(UTC).date().isoformat(), commit().rstrip("+"))))
+    name = "-".join(filter(None, (datetime.now(UTC).date().isoformat(), commit().rstrip("+"), benchmark)))
     return (out or ROOT / "benchmarks" / "results") / f"{name}.json"
 
 
