@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from ..storage.store import Store
 from ..storage.version import __version__
 from .child.environment import clean_environment
 from .child.zygote import Zygote
-from .dask_seam import DaskLeases
+from .dask_seam import DaskLink
 from .folders import release, worker_folder
+from .messages import COMPARED_PACKAGES
 from .pull import PullLoop, PullSettings, new_worker_name
 from .segments import FlushLimits
 
@@ -41,29 +43,29 @@ class Guest(WorkerPlugin):  # type: ignore[misc, unused-ignore]  # distributed h
         URL of the store, as the workers find it.
     cache_dir
         Folder of the file cache at the workers; empty: the default one.
-    version
+    wanted
         dmlpipe's version where the plugin was made; a worker of another one refuses.
     """
 
     name = PLUGIN
 
-    def __init__(self, store: str, cache_dir: str = "", version: str = __version__) -> None:
+    def __init__(self, store: str, cache_dir: str = "", wanted: str = __version__) -> None:
         self._store = store
         self._cache_dir = cache_dir
-        self._version = version
+        self._wanted = wanted
         self._task: asyncio.Task[str] | None = None
         self._loop: PullLoop | None = None
 
     def __getstate__(self) -> tuple[str, str, str]:
-        return self._store, self._cache_dir, self._version
+        return self._store, self._cache_dir, self._wanted
 
     def __setstate__(self, state: tuple[str, str, str]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # a plugin travels before it is set up: its settings are all of it
 
     async def setup(self, worker: Any) -> None:
         """Open the store, say at the scheduler that slots are here, begin to pull."""
-        if self._version != __version__:
-            raise RuntimeError(f"worker {worker.address} has dmlpipe {__version__}, the client {self._version}")
+        if self._wanted != __version__:
+            raise RuntimeError(f"worker {worker.address} has dmlpipe {__version__}, the client {self._wanted}")
         name = new_worker_name()
         slots = int(worker.state.nthreads)
         cache = Path(self._cache_dir) if self._cache_dir else None
@@ -73,11 +75,12 @@ class Guest(WorkerPlugin):  # type: ignore[misc, unused-ignore]  # distributed h
         folder = worker_folder(store.cache_dir, name)
         self._loop = PullLoop(
             store,
-            DaskLeases(worker),
+            DaskLink(worker),
             zygote,
             worker=name,
             slots=slots,
             folder=folder,
+            packages={package: version(package) for package in COMPARED_PACKAGES},
             settings=PullSettings(limits=FlushLimits.from_environment(os.environ)),
         )
         await worker.scheduler.dml_join(address=worker.address, name=name, slots=slots)
