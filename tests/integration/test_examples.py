@@ -208,6 +208,43 @@ def test_pictures_end_in_one_sheet(here: Path) -> None:
     assert ("edges", 1, 6) in jobs(last=3)
 
 
+def test_work_begins_when_a_branch_is_moved(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    copy_example("deferred", here)
+    staged, batched, moved = blocks(here / "README.md")
+    for line in staged:
+        assert type_line(line) == 0, line
+    assert jobs(last=1) == []
+    for line in batched:
+        assert type_line(line) == 0, line
+    told = capfd.readouterr().out
+    assert "staging: 2 commits" in told
+    assert "lamp 2\nrug 1\nvase 1\n" in told
+    assert jobs(last=2) == [("stock", 1, 0)]
+    assert re.search(r"^invoices +waits for data .*\nstock +up to date", told, re.MULTILINE)
+    for line in moved:
+        assert type_line(line) == 0, line
+    assert jobs(last=2) == [("invoices", 4, 0), ("invoices", 0, 3)]
+    assert len(list(Store.open(read_only=True)["invoices"].ls("/"))) == 3
+
+
+def test_a_report_is_made_at_each_tick(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    copy_example("cron", here)
+    first, later = blocks(here / "README.md")
+    for line in first:
+        assert type_line(line) == 0, line
+    assert jobs(last=2) == [("report", 1, 0)]
+    assert "bergen\t180\nlisbon\t80\n" in capfd.readouterr().out
+    for line in later:
+        assert type_line(line) == 0, line
+    assert jobs(last=3) == [("report", 1, 0)] * 2
+    told = capfd.readouterr().out
+    assert "zurich\t300\n" in told
+    assert "report_day@" in told
+    store = Store.open(read_only=True)
+    ticks = [info.path for info in store["report_day"].ls("/")]
+    assert [store["report"].read_bytes("/as-of.txt").decode().strip()] == [path.strip("/") for path in ticks]
+
+
 def test_the_tests_of_the_digits_example_pass(here: Path) -> None:
     copy_example("digits", here)
     done = subprocess.run(
