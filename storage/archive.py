@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from .backend import Backend
 from .digest import Digest, from_hex
+from .local.stats import StatCache
 from .objects.bodies import read_commit
 from .objects.cache import FileCache
 from .objects.node import NodeStore
@@ -25,6 +26,8 @@ class Archive:
     nodes: NodeStore
     objects: Objects
     cache: FileCache
+    stats: StatCache | None = None
+    """What local files held when they were last read; None remembers nothing."""
     _bodies: dict[str, Commit] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 

@@ -199,8 +199,9 @@ class ArrayStore(Store):
 
     def _packed(self, entries: Iterable[tuple[bytes, Value]]) -> Iterator[tuple[Digest, Any]]:
         for _, value in entries:
-            if isinstance(value, Whole) and value.size < PACK_BELOW_BYTES:
-                at = self._objects.locate(Digest(value.hash))
+            if isinstance(value, Whole):
+                find = self._objects.locate if value.size < PACK_BELOW_BYTES else self._objects.known
+                at = find(Digest(value.hash))
                 if at is not None:
                     yield Digest(value.hash), at
 

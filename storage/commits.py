@@ -298,7 +298,12 @@ class CommitView:
         return found
 
     def diff(
-        self, other: CommitView | str | os.PathLike[str], path: str = "/", *, skip: Path | None = None
+        self,
+        other: CommitView | str | os.PathLike[str],
+        path: str = "/",
+        *,
+        skip: Path | None = None,
+        rehash: bool = False,
     ) -> Iterator[Change]:
         """Yield what differs from this commit to another one, or to a local folder.
 
@@ -310,11 +315,13 @@ class CommitView:
             Look only below this folder.
         skip
             A local folder to pass over.
+        rehash
+            Read also those local files whose inode, size and times are what they were when they were last read.
         """
         folder = normalize_folder(path)
         if isinstance(other, CommitView):
             return diff_trees(self.tree, other.tree, folder)
-        return diff_folder(self.tree, other, folder, skip=skip)
+        return diff_folder(self.tree, other, folder, skip=skip, stats=self._archive.stats, rehash=rehash)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 A folder's contents land at the target; a file lands there under its own name. Links are followed. A file that is no
 plain file (a FIFO, a device, a socket), a name that breaks the rules of `paths.py`, and two sources for one name are
 refused. Empty folders leave no trace.
+
+Local folders are listed a folder at a time, names in one list and no object per file: there may be millions.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any, BinaryIO
 
 from .errors import ErrorCode, InvalidInputError, NotFoundError
 from .glob import compile_glob
-from .paths import join_path, normalize_path, show_path
+from .paths import PATH_MAX_BYTES, join_path, normalize_folder, normalize_path, show_path
 
 Content = bytes | str | BinaryIO
 Source = str | os.PathLike[str] | tuple[str, Content]
@@ -41,9 +43,60 @@ class SourceFile:
     """Where it is, if not in a local file."""
 
 
+@dataclass(frozen=True, slots=True)
+class SourceFolder:
+    """The plain files right in one local folder, sorted by name."""
+
+    root: str
+    """The source that it was found in."""
+    inside: str
+    """Where in there; empty: it is the source itself."""
+    device: int
+    """Number of the file system that it is on."""
+    names: list[str]
+    keys: list[bytes]
+    """Where each goes in the commit."""
+
+    @property
+    def local(self) -> str:
+        """Path of the folder."""
+        root = self.root.rstrip("/")
+        return f"{root}/{self.inside}" if self.inside else root or "/"
+
+    def files(self) -> Iterator[SourceFile]:
+        """Yield each file by itself."""
+        local = self.local.rstrip("/")
+        for name, key in zip(self.names, self.keys, strict=True):
+            file = f"{local}/{name}"
+            yield SourceFile(key, file, file=file)
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePlan:
+    """Files to be put. Iterating yields each by itself."""
+
+    singles: list[SourceFile]
+    folders: list[SourceFolder]
+
+    def __iter__(self) -> Iterator[SourceFile]:
+        yield from self.singles
+        for folder in self.folders:
+            yield from folder.files()
+
+    def __len__(self) -> int:
+        return len(self.singles) + sum(len(folder.names) for folder in self.folders)
+
+    def paths(self) -> list[bytes]:
+        """Return where the files go in the commit, in the order of iteration."""
+        found = [item.path for item in self.singles]
+        for folder in self.folders:
+            found += folder.keys
+        return found
+
+
 def plan_sources(
     sources: Sequence[Source], folder: bytes, *, exclude: Sequence[str] = (), skip: Path | None = None
-) -> list[SourceFile]:
+) -> SourcePlan:
     """List the files of `sources`, as they will stand below `folder`.
 
     Parameters
@@ -66,22 +119,31 @@ def plan_sources(
         A source does not exist.
     """
     excluded = _Exclude(exclude)
-    found: dict[bytes, SourceFile] = {}
+    plan = SourcePlan([], [])
     for source in sources:
-        for item in _plan_source(source, folder, excluded, skip):
-            other = found.get(item.path)
-            if other is not None:
-                raise InvalidInputError(
-                    f"{other.origin} and {item.origin} would both be {show_path(item.path)}", code=ErrorCode.BAD_PATH
-                )
-            found[item.path] = item
-    return list(found.values())
+        _plan_source(source, folder, excluded, skip, plan)
+    if len(set(plan.paths())) < len(plan):
+        _refuse_doubles(plan)
+    return plan
+
+
+def _refuse_doubles(plan: SourcePlan) -> None:
+    found: dict[bytes, SourceFile] = {}
+    for item in plan:
+        other = found.setdefault(item.path, item)
+        if other is not item:
+            raise InvalidInputError(
+                f"{other.origin} and {item.origin} would both be {show_path(item.path)}", code=ErrorCode.BAD_PATH
+            )
 
 
 class _Exclude:
     def __init__(self, patterns: Sequence[str]) -> None:
         self._names = [compile_glob(pattern) for pattern in patterns if "/" not in pattern.strip("/")]
         self._paths = [compile_glob(pattern) for pattern in patterns if "/" in pattern.strip("/")]
+
+    def __bool__(self) -> bool:
+        return bool(self._names or self._paths)
 
     def __call__(self, relative: str) -> bool:
         name = relative.rpartition("/")[2]
@@ -90,22 +152,23 @@ class _Exclude:
         )
 
 
-def _plan_source(source: Source, folder: bytes, excluded: _Exclude, skip: Path | None) -> Iterator[SourceFile]:
+def _plan_source(source: Source, folder: bytes, excluded: _Exclude, skip: Path | None, plan: SourcePlan) -> None:
     if isinstance(source, tuple):
-        yield _plan_content(source[0], source[1], folder)
+        plan.singles.append(_plan_content(source[0], source[1], folder))
         return
     text = os.fspath(source)
     if text.startswith("file://"):
         text = text[len("file://") :]
     if "://" in text:
-        yield from _plan_url(text, folder, excluded)
+        plan.singles.extend(_plan_url(text, folder, excluded))
         return
     mode = _stat(text).st_mode
     if stat.S_ISDIR(mode):
-        yield from _Walk(text, folder, excluded, skip).files()
+        _Walk(folder, excluded, skip, plan.folders).walk(text)
     else:
+        _check_plain(text, mode)
         name = os.path.basename(os.path.abspath(text))
-        yield _plan_file(text, mode, join_path(folder, normalize_path(os.fsencode(name))))
+        plan.singles.append(SourceFile(join_path(folder, normalize_path(os.fsencode(name))), text, file=text))
 
 
 def _plan_content(name: str, content: Content, folder: bytes) -> SourceFile:
@@ -117,43 +180,74 @@ def _plan_content(name: str, content: Content, folder: bytes) -> SourceFile:
     return SourceFile(path, name, stream=lambda: content)
 
 
-def _plan_file(file: str, mode: int, path: bytes) -> SourceFile:
+def _check_plain(file: str, mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise InvalidInputError(f"{file} is {_kind(mode)}: only plain files can be put", code=ErrorCode.BAD_PATH)
-    return SourceFile(path, file, file=file)
 
 
 class _Walk:
-    def __init__(self, root: str, folder: bytes, excluded: _Exclude, skip: Path | None) -> None:
-        self._root = root
-        self._folder = folder
+    def __init__(self, target: bytes, excluded: _Exclude, skip: Path | None, found: list[SourceFolder]) -> None:
+        self._target = target
         self._excluded = excluded
         self._skip = _identity(os.stat(skip)) if skip is not None and skip.exists() else None
+        self._found = found
 
-    def files(self) -> Iterator[SourceFile]:
-        yield from self._walk(self._root, "", {_identity(_stat(self._root))})
+    def walk(self, root: str) -> None:
+        """List a folder and all below it."""
+        here = _identity(_stat(root))
+        self._walk(root, "", here, {here})
 
-    def _walk(self, local: str, relative: str, above: set[tuple[int, int]]) -> Iterator[SourceFile]:
+    def _walk(self, root: str, relative: str, here: tuple[int, int], above: set[tuple[int, int]]) -> None:
+        local = os.path.join(root, relative) if relative else root
+        names: list[str] = []
+        others: list[str] = []
         try:
             with os.scandir(local) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
+                for entry in listing:
+                    # What the listing itself tells: no call for each file.
+                    (names if entry.is_file(follow_symlinks=False) else others).append(entry.name)
         except OSError as error:
             raise _unreadable(local, error) from error
-        for entry in entries:
-            inside = f"{relative}/{entry.name}" if relative else entry.name
-            if self._excluded(inside):
+        inside = f"{relative}/" if relative else ""
+        if self._excluded:
+            names = [name for name in names if not self._excluded(inside + name)]
+            others = [name for name in others if not self._excluded(inside + name)]
+        folders: list[tuple[str, tuple[int, int]]] = []
+        for name in sorted(others):
+            file = os.path.join(local, name)
+            status = _stat(file)
+            if stat.S_ISDIR(status.st_mode):
+                folders.append((name, _identity(status)))
+            else:
+                _check_plain(file, status.st_mode)
+                names.append(name)
+        if names:
+            names.sort()
+            below = normalize_folder(os.fsencode(relative))
+            folder = join_path(self._target, below) if below else self._target
+            self._found.append(SourceFolder(root, relative, here[0], names, _keys_of(folder, names)))
+        for name, there in folders:
+            if there == self._skip:
                 continue
-            status = _stat(entry.path)
-            if not stat.S_ISDIR(status.st_mode):
-                tree_path = join_path(self._folder, normalize_path(os.fsencode(inside)))
-                yield _plan_file(entry.path, status.st_mode, tree_path)
-                continue
-            here = _identity(status)
-            if here == self._skip:
-                continue
-            if here in above:
-                raise InvalidInputError(f"{entry.path} links to a folder above itself", code=ErrorCode.BAD_PATH)
-            yield from self._walk(entry.path, inside, above | {here})
+            if there in above:
+                raise InvalidInputError(
+                    f"{os.path.join(local, name)} links to a folder above itself", code=ErrorCode.BAD_PATH
+                )
+            self._walk(root, inside + name, there, above | {there})
+
+
+def _keys_of(folder: bytes, names: list[str]) -> list[bytes]:
+    """Return the tree paths of files in a folder, given the names that a listing yields."""
+    prefix = folder + b"/" if folder else b""
+    joined = "\0".join(names)
+    if joined.isascii():
+        keys = [prefix + name for name in joined.encode().split(b"\0")]
+    else:
+        keys = [prefix + normalize_path(os.fsencode(name)) for name in names]
+    if max(map(len, keys)) > PATH_MAX_BYTES:
+        for key in keys:
+            normalize_path(key)
+    return keys
 
 
 def _plan_url(url: str, folder: bytes, excluded: _Exclude) -> Iterator[SourceFile]:

@@ -37,6 +37,7 @@ from .fsck import CheckedLog, Mended, Mirror, Progress, Rederive, Report, fsck, 
 from .ledger.heads import RememberedHead
 from .ledger.ledger import Build, Ledger, entry_key
 from .ledger.sweeps import SweepWatch
+from .local.stats import StatCache
 from .objects.cache import FileCache
 from .objects.locations import Locator
 from .objects.node import TREE_TARGET, NodeStore
@@ -181,10 +182,16 @@ class Store:
             folder=own / "index" if backend.properties.remote else None,
         )
         self.objects = Objects(
-            backend, self.nodes, locate=self._locator.find, known=self._locator.known, recheck=self.refresh
+            backend,
+            self.nodes,
+            locate=self._locator.find,
+            known=self._locator.known,
+            names=self._locator.names,
+            recheck=self.refresh,
         )
         self.cache = FileCache(self.cache_dir / "files")
-        self.archive = Archive(backend, self.nodes, self.objects, self.cache)
+        stats = StatCache(own / "stats") if shared else None
+        self.archive = Archive(backend, self.nodes, self.objects, self.cache, stats)
 
     # --- making and opening ----------------------------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ class SegmentWriter:
 
     def put_log(self, log: bytes) -> bytes:
         """Store what a datum printed; return the blob's hash, empty for nothing."""
-        return self._writer.add_blob(log, compressed=True) if log else b""
+        return self._writer.add_blob(log) if log else b""
 
     def add(self, fold: int, lease: int, rows: Sequence[tuple[int, Row]]) -> None:
         """Add the results of datums, each with its index in the lease's block; their content was put before."""

@@ -30,9 +30,10 @@ _SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "ye
 @click.option("-p", "--patch", "form", flag_value="patch", help="Show what differs in small text files.")
 @click.option("--stat", "form", flag_value="stat", help="Count lines and bytes of each file.")
 @click.option("--name-only", "form", flag_value="names", help="Print paths alone.")
+@click.option("--rehash", is_flag=True, help="Read also local files that seem unchanged since they were last read.")
 @click.option("--exit-code", is_flag=True, help="Exit 3 if they differ.")
 @click.pass_obj
-def command(app: App, old: str, new: str, form: str | None, exit_code: bool) -> int:
+def command(app: App, old: str, new: str, form: str | None, rehash: bool, exit_code: bool) -> int:
     """Compare two commits, or a commit and a folder.
 
     A and B are REF[:/path]; one may be a local file or folder, which begins with . or /. From A to B: + is new in B,
@@ -61,7 +62,7 @@ def command(app: App, old: str, new: str, form: str | None, exit_code: bool) -> 
         reader = _Reader(store)
     else:
         ref, folder, turned = _sides(left, right, old, new)
-        changes = store[ref].diff(folder, ref.path or "/", skip=store.backend.properties.path)
+        changes = store[ref].diff(folder, ref.path or "/", skip=store.backend.properties.path, rehash=rehash)
         reader = _Reader(store, Path(folder), f"/{ref.path}" if ref.path else "")
     return _show(app, list(changes), turned, form, reader, exit_code)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--append", is_flag=True, help="Add to the end of files that exist.")
 @click.option("--mirror", is_flag=True, help="Delete what is no longer in SRC.")
 @click.option("--link", is_flag=True, help="Leave the content where it is: record URL, size and version.")
+@click.option("--rehash", is_flag=True, help="Read also files that seem unchanged since they were last put.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these out. Repeatable.")
 @click.option(
     "--from-file", type=click.File("r"), metavar="FILE", help="Read more sources from FILE, one a line; - is stdin."
@@ -40,6 +41,7 @@ def command(
     append: bool,
     mirror: bool,
     link: bool,
+    rehash: bool,
     exclude: tuple[str, ...],
     from_file: TextIO | None,
     create: bool,
@@ -73,7 +75,7 @@ def command(
         return
     with store.commit(ref.repo, ref.ref, message, create=True if create else None) as session:
         own = store.backend.properties.path
-        session.put(planned, folder, append=append, mirror=mirror, exclude=exclude, skip=own, link=link)
+        session.put(planned, folder, append=append, mirror=mirror, exclude=exclude, skip=own, link=link, rehash=rehash)
     view = session.result
     assert view is not None
     if app.json:
@@ -118,7 +120,7 @@ def _dry_run(
     from ...storage.paths import normalize_folder, show_path
     from ...storage.sources import plan_sources
 
-    planned = plan_sources(sources, normalize_folder(folder), exclude=exclude, skip=skip)
+    planned = list(plan_sources(sources, normalize_folder(folder), exclude=exclude, skip=skip))
     for item in sorted(planned, key=lambda item: item.path):
         if app.json:
             app.emit({"path": show_path(item.path), "from": item.origin})

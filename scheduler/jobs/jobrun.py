@@ -496,7 +496,8 @@ class JobRun:
                         keys.append(object_key(Digest(name)))
                     case Pieces() as value:
                         keys.append(node_key(Digest(value.manifest)))
-                        keys += [object_key(Digest(piece.hash)) for piece in self.store.objects.manifest(value).pieces]
+                        pieces = self.store.objects.manifest(value).pieces
+                        keys += [object_key(Digest(piece.hash)) for piece in pieces if piece.size >= PACK_BELOW_BYTES]
                     case _:
                         continue
         if self.store.backend.properties.remote:

@@ -21,7 +21,7 @@ from ..ledger.ledger import Ledger
 from ..objects.condemned import SweepList, encode_list
 from ..objects.index import BlobIndex, index_key
 from ..objects.node import NodeStore
-from ..objects.pack import CODEC_ZSTD, PACK_TARGET_BYTES, Location, PackBuilder, pack_key, parse_footer, unpack
+from ..objects.pack import PACK_TARGET_BYTES, Location, PackBuilder, pack_key, parse_footer
 from ..records import GcDone, GcSweep, Record
 from ..state import State
 from .check import Checked
@@ -80,7 +80,7 @@ class Condemnation:
                 raw = blob_in(body, name, at)
                 if raw is None or sound.get(name, at).key != key:
                     continue
-                builder.add(name, unpack(raw, at.codec, name), compressed=at.codec == CODEC_ZSTD)
+                builder.add_stored(name, raw, at.size, at.codec)
                 if builder.size >= PACK_TARGET_BYTES:
                     self._store(builder)
                     builder = PackBuilder()

@@ -33,7 +33,6 @@ from ..objects.content import Content
 from ..objects.index import INDEX_PREFIX, BlobIndex, index_key
 from ..objects.node import NodeStore
 from ..objects.pack import (
-    CODEC_ZSTD,
     PACK_TARGET_BYTES,
     Location,
     PackBuilder,
@@ -286,9 +285,10 @@ class Collector:
         for key, blobs in alive.items():
             body = memoryview(self._backend.get(key))
             for name, at in sorted(blobs, key=lambda blob: blob[1].offset):
-                content = unpack(body[at.offset : at.offset + at.stored], at.codec, name)
+                stored = bytes(body[at.offset : at.offset + at.stored])
+                content = unpack(stored, at.codec, name)
                 check_blob(name, content, f"{key}, offset {at.offset}")
-                builder.add(name, content, compressed=at.codec == CODEC_ZSTD)
+                builder.add_stored(name, stored, at.size, at.codec)
             if builder.size >= PACK_TARGET_BYTES:
                 self._store_pack(prepared, builder)
                 builder = PackBuilder()

@@ -1,6 +1,8 @@
-"""zstd frames as metadata is stored in them: with their content's size and a checksum."""
+"""zstd frames as metadata and packed content are stored in them: with their content's size and a checksum."""
 
 from __future__ import annotations
+
+import threading
 
 import zstandard
 
@@ -13,13 +15,23 @@ _DESCRIPTOR = 4
 _FIXED_BITS = 0b0001_1100
 """Of the flags: unused, reserved (both 0 here), checksum."""
 _WITH_CHECKSUM = 0b0000_0100
+_WORTH = 8
+"""A frame must be smaller than its content by one part in so many: reading it costs more than reading as it is."""
+_TRIALS = 3
+_RETRY_AFTER = 64
+_SAMPLE_BYTES = 16 << 10
+_SAMPLE_FROM_BYTES = 128 << 10
+
 MAX_CONTENT_BYTES = 1 << 30
 """A frame that claims more is taken for damaged, before memory is set aside for it."""
 
 
+_of_thread = threading.local()
+
+
 def compress(raw: Data) -> bytes:
     """Return one zstd frame that holds `raw`."""
-    return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(raw)
+    return own_compressor().zstd.compress(raw)
 
 
 def decompress(frame: Data, what: str) -> bytes:
@@ -47,3 +59,55 @@ def decompress(frame: Data, what: str) -> bytes:
         return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as err:
         raise CorruptError(f"{what} is corrupt: {len(frame)} stored bytes do not decompress: {err}") from err
+
+
+def own_compressor() -> Compressor:
+    """Return the compressor of this thread."""
+    found: Compressor | None = getattr(_of_thread, "compressor", None)
+    if found is None:
+        found = _of_thread.compressor = Compressor()
+    return found
+
+
+class Compressor:
+    """Compresses content where that pays, and learns where it does not. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self.zstd = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+        self._skip: dict[str, int] = {}
+        """By kind: below 0, how many trials in a row failed; above, how many are still to be left out."""
+
+    def frame(self, data: Data, kind: str | None = None) -> bytes | None:
+        """Return a frame that holds `data`, or None if it had better be stored as it is.
+
+        Parameters
+        ----------
+        data
+            Content. Of large content samples are tried first.
+        kind
+            Files of one kind are taken to compress alike: after a few that did not, only one in many is tried. None:
+            like nothing else.
+        """
+        left = self._skip.get(kind, 0) if kind is not None else 0
+        if left > 0:
+            assert kind is not None
+            self._skip[kind] = left - 1
+            return None
+        found = self.zstd.compress(data) if self._may_pay(data) else None
+        pays = found is not None and len(found) <= len(data) - len(data) // _WORTH
+        if kind is None:
+            return found if pays else None
+        if pays:
+            self._skip[kind] = 0
+            return found
+        left -= 1
+        self._skip[kind] = _RETRY_AFTER if left <= -_TRIALS else left
+        return None
+
+    def _may_pay(self, data: Data) -> bool:
+        if len(data) < _SAMPLE_FROM_BYTES:
+            return True
+        view = memoryview(data)
+        last = len(view) - _SAMPLE_BYTES
+        size = sum(len(self.zstd.compress(view[start : start + _SAMPLE_BYTES])) for start in (0, last // 2, last))
+        return size <= 3 * (_SAMPLE_BYTES - _SAMPLE_BYTES // _WORTH)

@@ -1,8 +1,8 @@
 """File content: stored by size, read back verified.
 
-By size: up to 128 B in the tree itself, below 1 MiB packed, up to 16 MiB one loose object, above that fixed pieces of
-16 MiB that a manifest node lists. A value follows from the content alone; *where* a blob lies (which pack, or loose) is
-no part of it, and a reader looks in both places.
+By size: up to 128 B in the tree itself, below 1 MiB packed, up to 16 MiB one loose object, above that pieces that a
+manifest node lists. What compresses well is packed, too, as a zstd frame. A value follows from the content alone;
+*where* a blob lies (which pack, or loose) is no part of it, and a reader looks in both places.
 
 Everything that is read is checked against its hash: a range of up to 16 MiB is cut from the whole, verified blob.
 """
@@ -38,6 +38,7 @@ _PIECES_AHEAD = 4
 _MAX_RECENT = 64
 
 Locate = Callable[[Digest], Location | None]
+Names = Callable[[int], frozenset[bytes] | None]
 
 
 def object_key(name: Digest) -> str:
@@ -80,6 +81,8 @@ class Content:
     known
         Like `locate`, but answers from what is at hand. Writers ask it for every small blob; without it they do not
         look for blobs that other packs hold already.
+    names
+        Returns the hashes of all blobs that `known` would find, or None if they are more than the number it is given.
     recheck
         Catches up with the ledger: called where a pack is gone that was known a moment ago.
     """
@@ -91,16 +94,20 @@ class Content:
         *,
         locate: Locate | None = None,
         known: Locate | None = None,
+        names: Names | None = None,
         recheck: Callable[[], object] | None = None,
     ) -> None:
         self.backend = backend
         self.nodes = nodes
         self.locate: Locate = locate or _nowhere
         self.known: Locate = known or _nowhere
+        self.known_names: Names = names or _no_names
         self._recheck = recheck
         self._lock = threading.Lock()
         self._pending: tuple[PackBuilder, ...] = ()
         self._recent: tuple[Locate, ...] = ()
+        self._compresses = False
+        """Whether a large blob was found to be packed."""
 
     # --- reading ---
 
@@ -151,9 +158,8 @@ class Content:
         size
             Its size in bytes if known: tells where to look first.
         """
-        for attempt in (
-            (self._from_pack, self._from_loose) if _likely_packed(size) else (self._from_loose, self._from_pack)
-        ):
+        places = (self._from_pack, self._from_loose)
+        for attempt in places if self._packed_first(name, size) else reversed(places):
             data = attempt(name)
             if data is not None:
                 return data
@@ -166,7 +172,7 @@ class Content:
         loose: list[Digest] = []
         for name, size in sizes.items():
             pending = self._from_pending(name)
-            at = self._find(name) if pending is None and _likely_packed(size) else None
+            at = self._find(name) if pending is None and self._packed_first(name, size) else None
             if pending is not None:
                 found[name] = pending
             elif at is not None:
@@ -190,23 +196,30 @@ class Content:
             found[name] = data
         return found
 
+    def _packed_first(self, name: Digest, size: int | None) -> bool:
+        """Whether to look among the packs first: small blobs are there, and large ones that compress well."""
+        # The index of a remote store may have to be fetched: not for what is most likely an object.
+        look = self._compresses or not self.backend.properties.remote
+        return _likely_packed(size) or (look and self.known(name) is not None)
+
     def _get_loose(self, names: Sequence[Digest]) -> Sequence[bytes]:
         if not names:
             return []
         try:
             bodies = self.backend.get_many([(object_key(name), None, None) for name in names])
         except NotFoundError:
-            return [self.get_blob(name) for name in names]  # one is packed, or missing: says which
+            # One is packed, or missing: says which. Where one was, others may be.
+            self._compresses = True
+            return [self.get_blob(name, WHOLE_MAX_BYTES) for name in names]
         for name, body in zip(names, bodies, strict=True):
             check_blob(name, body, object_key(name))
         return bodies
 
-    def _get_pieces(self, names: Sequence[Digest]) -> Sequence[bytes]:
+    def _get_pieces(self, pieces: Sequence[Piece]) -> Sequence[bytes]:
         """Return pieces; those of zeros are at hand."""
         zeros = zero_digest()
-        wanted = [name for name in names if name != zeros]
-        fetched = iter(self._get_loose(wanted))
-        return [zero_piece() if name == zeros else next(fetched) for name in names]
+        fetched = self.get_blobs({Digest(piece.hash): piece.size for piece in pieces if piece.hash != zeros})
+        return [zero_piece() if piece.hash == zeros else fetched[Digest(piece.hash)] for piece in pieces]
 
     def open(self, value: Value) -> BinaryIO:
         """Return `value` as a seekable binary file; of a large one only the pieces that are read are fetched."""
@@ -272,7 +285,7 @@ class Content:
         ahead = _PIECES_AHEAD if self.backend.properties.remote else 1
         for first in range(0, len(needed), ahead):
             batch = needed[first : first + ahead]
-            bodies = self._get_pieces([Digest(piece.hash) for piece, _, _ in batch])
+            bodies = self._get_pieces([piece for piece, _, _ in batch])
             for (piece, low, high), body in zip(batch, bodies, strict=True):
                 yield body if high - low == piece.size else body[low:high]
 
@@ -461,6 +474,11 @@ def _unpack_checked(name: Digest, at: Location, stored: Data) -> bytes:
 
 def _likely_packed(size: int | None) -> bool:
     return size is None or size < PACK_BELOW_BYTES
+
+
+def _no_names(at_most: int) -> frozenset[bytes] | None:
+    del at_most
+    return None
 
 
 def _nowhere(name: Digest) -> Location | None:

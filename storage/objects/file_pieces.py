@@ -69,6 +69,13 @@ def read_pieces(source: int | BinaryIO) -> Iterator[bytes]:
 def _skip_hole(fd: int, size: int) -> bool:
     """Whether the next piece lies in a hole; then it is passed over."""
     here = os.lseek(fd, 0, os.SEEK_CUR)
+    hole = is_hole(fd, here, size)
+    os.lseek(fd, here + WHOLE_MAX_BYTES if hole else here, os.SEEK_SET)
+    return hole
+
+
+def is_hole(fd: int, here: int, size: int) -> bool:
+    """Whether the whole piece that begins at `here` lies in a hole of a file of `size` bytes. Moves the position."""
     if here + WHOLE_MAX_BYTES > size:
         return False
     try:
@@ -77,9 +84,7 @@ def _skip_hole(fd: int, size: int) -> bool:
         if error.errno != errno.ENXIO:  # not: no data up to the end
             raise
         data = size
-    hole = data >= here + WHOLE_MAX_BYTES
-    os.lseek(fd, here + WHOLE_MAX_BYTES if hole else here, os.SEEK_SET)
-    return hole
+    return data >= here + WHOLE_MAX_BYTES
 
 
 def write_piece(file: BinaryIO, piece: bytes) -> None:

@@ -12,7 +12,7 @@ its bytes; it is derived from the footers of the packs it covers and can be rebu
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -27,6 +27,9 @@ VERSION = 1
 _RECORD = struct.Struct("<32sIQIIB")
 _REST = struct.Struct("<IQIIB")
 _HEAD = len(MAGIC) + 4
+
+PackRow = tuple[bytes, int, int, int, int]
+"""A blob in a pack: hash, offset, stored size, size, codec."""
 
 
 class BlobIndex:
@@ -64,6 +67,26 @@ class BlobIndex:
             raise CorruptError(f"{what} is corrupt: {len(self._records)} bytes of records of {_RECORD.size} bytes each")
 
     @staticmethod
+    def build_packs(packs: Sequence[tuple[str, Sequence[PackRow]]]) -> bytes:
+        """Return the bytes of an index over packs, given their keys and their blobs, in any order.
+
+        Of two copies of a blob one counts.
+        """
+        head = msgspec.msgpack.encode([VERSION, [key for key, _ in packs]])
+        pack = _RECORD.pack
+        records = sorted(
+            pack(name, number, offset, stored, size, codec)
+            for number, (_, rows) in enumerate(packs)
+            for name, offset, stored, size, codec in rows
+        )
+        kept = [
+            record
+            for record, before in zip(records, [b"", *records], strict=False)
+            if record[:DIGEST_SIZE] != before[:DIGEST_SIZE]
+        ]
+        return b"".join([MAGIC, len(head).to_bytes(4, "little"), head, *kept])
+
+    @staticmethod
     def build(entries: Iterable[tuple[Digest, Location]]) -> bytes:
         """Return the bytes of an index over `entries`, in any order; of two for one hash the first counts."""
         found: dict[Digest, Location] = {}
@@ -91,6 +114,10 @@ class BlobIndex:
         for position in range(len(self)):
             start = position * _RECORD.size
             yield Digest(bytes(self._records[start : start + DIGEST_SIZE])), self._location(start)
+
+    def names(self) -> Iterator[bytes]:
+        """Yield the hashes, sorted."""
+        return (record[0] for record in _RECORD.iter_unpack(self._records))
 
     def find(self, name: Digest) -> Location | None:
         """Return where the blob `name` is, or None if it is not in this index."""

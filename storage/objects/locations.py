@@ -19,6 +19,8 @@ from ..state import State
 from .index import BlobIndex, index_key
 from .pack import Location
 
+NO_DIGEST = Digest(bytes(32))
+
 _MERGE_FROM = 16
 _MERGE_COUNT = 12
 _LOAD_TOGETHER = 32
@@ -59,6 +61,14 @@ class Locator:
     def known(self, name: Digest) -> Location | None:
         """Return where a blob is, as far as the state known here says."""
         return self._search(name, self._state())
+
+    def names(self, at_most: int) -> frozenset[bytes] | None:
+        """Return the hashes of all packed blobs, as far as the state known here says; None if they are more."""
+        self._search(NO_DIGEST, self._state())
+        with self._lock:
+            if sum(map(len, self._indexes)) > at_most:
+                return None
+            return frozenset(name for index in self._indexes for name in index.names())
 
     def find(self, name: Digest) -> Location | None:
         """Return where a blob is; catches up with the ledger before it answers None."""

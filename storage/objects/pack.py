@@ -34,7 +34,7 @@ CODEC_ZSTD = 1
 
 _TRAILER_BYTES = 4 + len(MAGIC)
 _FIRST_READ_BYTES = 64 << 10
-_NONCE_BYTES = 16
+NONCE_BYTES = 16
 
 
 class Location(NamedTuple):
@@ -58,6 +58,11 @@ class PackedBlob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     stored: int
     size: int
     codec: int
+
+    @property
+    def row(self) -> tuple[bytes, int, int, int, int]:
+        """The same as a plain tuple."""
+        return self.hash, self.offset, self.stored, self.size, self.codec
 
 
 NO_ROWS = msgspec.Raw(b"\xc0")
@@ -103,18 +108,28 @@ class PackBuilder:
         """Bytes collected so far."""
         return self._offset
 
-    def add(self, name: Digest, data: Data, *, compressed: bool = False) -> bool:
+    def add(self, name: Digest, data: Data, frame: bytes | None = None) -> bool:
         """Add a blob under its hash; return False if it is there already.
 
-        With `compressed` it is stored as a zstd frame if that is smaller (logs, not data that is read in ranges).
+        Parameters
+        ----------
+        name
+            Its hash.
+        data
+            Its content.
+        frame
+            What the content was compressed to, if it is stored so.
         """
-        stored, codec = bytes(data), CODEC_RAW
-        if compressed and len(frame := compress(data)) < len(stored):
-            stored, codec = frame, CODEC_ZSTD
+        if frame is None:
+            return self.add_stored(name, bytes(data), len(data), CODEC_RAW)
+        return self.add_stored(name, frame, len(data), CODEC_ZSTD)
+
+    def add_stored(self, name: Digest, stored: bytes, size: int, codec: int) -> bool:
+        """Add a blob as it is going to be stored; return False if it is there already."""
         with self._lock:
             if name in self._blobs:
                 return False
-            self._blobs[name] = PackedBlob(name, self._offset, len(stored), len(data), codec)
+            self._blobs[name] = PackedBlob(name, self._offset, len(stored), size, codec)
             self._stored[name] = stored
             self._offset += len(stored)
         return True
@@ -142,7 +157,7 @@ class PackBuilder:
         with self._lock:
             blobs = tuple(self._blobs[name] for name in sorted(self._blobs))
             parts = list(self._stored.values())
-        footer = Footer(v=VERSION, nonce=secrets.token_bytes(_NONCE_BYTES), blobs=blobs, rows=rows, meta=meta)
+        footer = Footer(v=VERSION, nonce=secrets.token_bytes(NONCE_BYTES), blobs=blobs, rows=rows, meta=meta)
         frame = compress(msgspec.msgpack.encode(footer))
         return b"".join([*parts, frame, len(frame).to_bytes(4, "little"), MAGIC])
 

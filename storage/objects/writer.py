@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ..backend import Backend
 from ..digest import Data, Digest, digest
 from ..errors import ConflictError, ErrorCode, NotFoundError
+from .compression import own_compressor
 from .content import Content, Piece, encode_manifest, object_key
 from .file_pieces import piece_digest, read_pieces, unchanged
-from .index import BlobIndex, index_key
+from .index import BlobIndex, PackRow, index_key
 from .pack import PACK_TARGET_BYTES, Location, PackBuilder, pack_key, parse_footer
 from .value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, WHOLE_MAX_BYTES, Inline, Pieces, Value, Whole
 
@@ -50,11 +52,13 @@ class ObjectWriter:
         self._owns_packs = builder is None
         self._builder = builder if builder is not None else PackBuilder()
         self._packed: dict[Digest, Location] = {}
-        self._packs: list[str] = []
+        self._packs: dict[str, Sequence[PackRow]] = {}
+        self._unread: list[str] = []
         self._keys: dict[str, None] = {}
         self._loose: set[Digest] = set()
         self._relied: dict[str, int] = {}
         self._relied_blobs: dict[Digest, int] = {}
+        self._oldest = objects.nodes.condemned.begin()
         objects.watch(self._builder)
 
     def put(self, data: Data) -> Value:
@@ -88,21 +92,21 @@ class ObjectWriter:
                 return self._put_stream(read_pieces(file.fileno()))
         return self._put_stream(read_pieces(source))
 
-    def add_blob(self, data: Data, *, compressed: bool = False) -> Digest:
-        """Store up to 16 MiB as one blob, packed or loose, and return its hash.
+    def add_blob(self, data: Data, name: Digest | None = None) -> Digest:
+        """Store up to 16 MiB as one blob and return its hash: packed if it is small or compresses well, else loose.
 
         Parameters
         ----------
         data
             Content.
-        compressed
-            A packed blob may be compressed at rest (logs).
+        name
+            Its hash, if that is known.
         """
-        name = digest(data)
+        name = name or digest(data)
         if len(data) < PACK_BELOW_BYTES:
-            self._pack(name, data, compressed)
+            self._pack(name, data)
         else:
-            self._put_loose(name, data)
+            self._put_large(name, data)
         return name
 
     @property
@@ -135,11 +139,11 @@ class ObjectWriter:
         self._objects.watch(self._builder)
         self._store_pack(full)
         with self._lock:
-            packs, packed = tuple(self._packs), self._packed
-            self._packs, self._packed = [], {}
+            packs = self._packs
+            self._packs, self._packed, self._unread = {}, {}, []
         if not packs:
             return Written()
-        body = BlobIndex.build(packed.items())
+        body = BlobIndex.build_packs(list(packs.items()))
         index = index_key(body)
         version = self._objects.nodes.condemned.begin()
         self._objects.backend.put_if_absent(index, body)
@@ -149,7 +153,7 @@ class ObjectWriter:
         self._objects.forget(self._find)
         with self._lock:
             self._keys[index] = None
-        return Written(packs, index)
+        return Written(tuple(packs), index)
 
     def take_keys(self) -> list[str]:
         """Return the keys of the objects that were put since the last call, written or found: what to sync."""
@@ -157,6 +161,13 @@ class ObjectWriter:
             keys = list(self._keys)
             self._keys.clear()
         return keys
+
+    def rely_on_blobs(self, names: Iterable[bytes], since: int) -> None:
+        """`rely` for many whole blobs of a commit that was alive at version `since`; nothing is looked up."""
+        with self._lock:
+            self._oldest = min(self._oldest, since)
+            for name in names:
+                self._relied_blobs.setdefault(Digest(name), since)
 
     def rely(self, value: Value, since: int | None = None) -> None:
         """Note that content which somebody else stored will be published with what is put here.
@@ -178,7 +189,8 @@ class ObjectWriter:
             case Whole(size, name):
                 self._rely_on(Digest(name), size, since)
             case Pieces():
-                version = self._objects.nodes.condemned.begin() if since is None else since
+                version = self.begin() if since is None else since
+                self._oldest = min(self._oldest, version)
                 name = Digest(value.manifest)
                 for piece in self._objects.manifest(value).pieces:
                     self._rely_on(Digest(piece.hash), piece.size, since)
@@ -189,10 +201,11 @@ class ObjectWriter:
 
     def _rely_on(self, name: Digest, size: int, since: int | None) -> None:
         with self._lock:
-            if name in self._packed or name in self._builder or name in self._relied_blobs:
+            if name in self.packed or name in self._builder or name in self._relied_blobs:
                 return
         condemned = self._objects.nodes.condemned
         version = condemned.begin() if since is None else since
+        self._oldest = min(self._oldest, version)
         if since is None and not self._objects.is_sound(name, size):
             raise NotFoundError(f"the store does not hold blob {name.hex()[:12]}")
         with self._lock:
@@ -208,6 +221,8 @@ class ObjectWriter:
         """
         condemned = self._objects.nodes.condemned
         with self._lock:
+            if condemned.version == self._oldest:
+                return  # no sweep since
             gone = any(condemned.voided(key, version) for key, version in self._relied.items()) or any(
                 condemned.voided_blob(name, version) or condemned.voided(object_key(name), version)
                 for name, version in self._relied_blobs.items()
@@ -229,20 +244,18 @@ class ObjectWriter:
         self._objects.unwatch(self._builder)
         self._objects.forget(self._find)
 
-    def _pack(self, name: Digest, data: Data, compressed: bool) -> None:
+    def _pack(self, name: Digest, data: Data, frame: bytes | None = None) -> None:
+        """Add a blob to the open pack, unless it is packed already; `frame` is what it was compressed to."""
         full: PackBuilder | None = None
-        condemned = self._objects.nodes.condemned
-        version = condemned.begin()
-        known = self._objects.known(name)
-        if known is not None and known.size == len(data) and not condemned.is_dead(known.key):
-            with self._lock:
-                self._keys[known.key] = None
-                self._relied_blobs.setdefault(name, version)
+        version = self.begin()
+        if self._rely_on_known(name, len(data), version):
             return
         with self._lock:
-            if name in self._packed:
+            if name in self.packed or name in self._builder:
                 return
-            self._builder.add(name, data, compressed=compressed)
+        frame = frame or own_compressor().frame(data)
+        with self._lock:
+            self._builder.add(name, data, frame)
             if self._owns_packs and self._builder.size >= PACK_TARGET_BYTES:
                 full, self._builder = self._builder, PackBuilder()
                 self._objects.watch(self._builder)
@@ -256,17 +269,118 @@ class ObjectWriter:
             version = self._objects.nodes.condemned.begin()
             self._objects.backend.put_if_absent(key, body)
             with self._lock:
-                self._relied[key] = version
-                self._packs.append(key)
-                self._keys[key] = None
-                first = not self._packed
-                self._packed.update(parse_footer(body, key).locations(key))
-            if first:
-                self._objects.remember(self._find)
+                self._add_pack(key, [blob.row for blob in parse_footer(body, key).blobs], version)
         self._objects.unwatch(builder)
 
+    def _add_pack(self, key: str, rows: Sequence[PackRow], version: int) -> None:
+        """Note a pack that was stored. Called with the lock."""
+        self._relied[key] = version
+        if not self._packs:
+            self._objects.remember(self._find)
+        self._packs[key] = rows
+        self._unread.append(key)
+        self._keys[key] = None
+
+    @property
+    def packed(self) -> Mapping[Digest, Location]:
+        """Where the blobs are that this writer packed since the last flush. Called with the lock."""
+        # A put of many files asks for it once, or never.
+        for key in self._unread:
+            for name, offset, stored, size, codec in self._packs[key]:
+                self._packed.setdefault(Digest(name), Location(key, offset, stored, size, codec))
+        self._unread = []
+        return self._packed
+
     def _find(self, name: Digest) -> Location | None:
-        return self._packed.get(name)
+        with self._lock:
+            return self.packed.get(name)
+
+    def _rely_on_known(self, name: Digest, size: int, version: int) -> bool:
+        """Note that a blob is relied on if a published pack has it; return whether one does."""
+        known = self._objects.known(name)
+        if known is None or known.size != size or self._objects.nodes.condemned.is_dead(known.key):
+            return False
+        with self._lock:
+            self._keys[known.key] = None
+            self._relied_blobs.setdefault(name, version)
+        return True
+
+    def _put_large(self, name: Digest, data: Data) -> None:
+        with self._lock:
+            if name in self._loose or name in self.packed or name in self._builder:
+                return
+        # In a segment the large ones stand apart: they are stored before it, it lists them.
+        frame = own_compressor().frame(data) if self._owns_packs else None
+        if frame is None:
+            self._put_loose(name, data)
+        else:
+            self._pack(name, data, frame)
+
+    # --- for whoever packs by itself ---
+
+    @property
+    def backend(self) -> Backend:
+        """Where objects go."""
+        return self._objects.backend
+
+    def begin(self) -> int:
+        """Return the version of the registry of sweeps to note before looking."""
+        return self._objects.nodes.condemned.begin()
+
+    def known_names(self, at_most: int) -> frozenset[bytes] | None:
+        """Return the hashes of all published packed blobs; None if they are more than `at_most`, or nobody knows."""
+        return self._objects.known_names(at_most)
+
+    def is_known(self, name: Digest) -> bool:
+        """Whether a published pack, which no sweep names, has a blob."""
+        at = self._objects.known(name)
+        return at is not None and not self._objects.nodes.condemned.is_dead(at.key)
+
+    def adopt(
+        self,
+        packs: Sequence[tuple[str, Sequence[PackRow]]],
+        known: Sequence[bytes],
+        rest: Sequence[tuple[bytes, bytes, int, int]],
+        version: int,
+    ) -> None:
+        """Take over what somebody else packed on this writer's behalf.
+
+        Parameters
+        ----------
+        packs
+            Keys and rows of packs that are stored.
+        known
+            Blobs that published packs have.
+        rest
+            (hash, stored bytes, size, codec) of blobs that go into the open pack.
+        version
+            What `begin` returned before any of it.
+        """
+        with self._lock:
+            for key, rows in packs:
+                self._add_pack(key, rows, version)
+        for name in known:
+            at = self._objects.known(Digest(name))
+            if at is not None:
+                self._rely_on_known(Digest(name), at.size, version)
+        full: list[PackBuilder] = []
+        with self._lock:
+            for name, stored, size, codec in rest:
+                self._builder.add_stored(Digest(name), stored, size, codec)
+                if self._owns_packs and self._builder.size >= PACK_TARGET_BYTES:
+                    full.append(self._builder)
+                    self._builder = PackBuilder()
+                    self._objects.watch(self._builder)
+        for builder in full:
+            self._store_pack(builder)
+
+    def join(self, pieces: Sequence[Piece]) -> Pieces:
+        """Store the list of a large file's pieces, which are stored, and return its value."""
+        version = self.begin()
+        manifest = self._objects.nodes.put(encode_manifest(pieces))
+        with self._lock:
+            self._relied.setdefault(self._objects.nodes.place_of(manifest), version)
+        return Pieces(sum(piece.size for piece in pieces), manifest)
 
     def _put_loose(self, name: Digest, data: Data) -> None:
         with self._lock:
@@ -280,16 +394,7 @@ class ObjectWriter:
             self._keys[key] = None
 
     def _put_pieces(self, parts: Iterator[bytes]) -> Value:
-        pieces: list[Piece] = []
-        for part in parts:
-            name = piece_digest(part)
-            self._put_loose(name, part)
-            pieces.append(Piece(name, len(part)))
-        version = self._objects.nodes.condemned.begin()
-        manifest = self._objects.nodes.put(encode_manifest(pieces))
-        with self._lock:
-            self._relied.setdefault(self._objects.nodes.place_of(manifest), version)
-        return Pieces(sum(piece.size for piece in pieces), manifest)
+        return self.join([Piece(self.add_blob(part, piece_digest(part)), len(part)) for part in parts])
 
     def _put_stream(self, parts: Iterator[bytes]) -> Value:
         first = next(parts, b"")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,12 +20,13 @@ from ..archive import Archive
 from ..clock import utc_now
 from ..commits import CommitView
 from ..errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError
+from ..local.intake import Intake
 from ..objects.external import describe_external, local_link
 from ..objects.value import Value, decode_value, encode_value
 from ..objects.writer import ObjectWriter
 from ..paths import join_path, normalize_folder, normalize_path, show_path
 from ..refs import DEFAULT_BRANCH, parse_ref
-from ..sources import Source, SourceFile, plan_sources
+from ..sources import Source, SourceFile, SourceFolder, plan_sources
 from ..trees.edits import Edits
 from ..trees.folders import list_folder
 from ..trees.prolly import Tree
@@ -92,6 +93,7 @@ class Editing:
         self._beat_due = time.monotonic() + BEAT_EVERY_S
         self._heartbeat = ""
         self._writer = archive.objects.writer()
+        self._intakes: list[Intake] = []
 
     # --- editing --------------------------------------------------------------------------------------------------
 
@@ -105,6 +107,7 @@ class Editing:
         exclude: Sequence[str] = (),
         skip: Path | None = None,
         link: bool = False,
+        rehash: bool = False,
     ) -> int:
         """Put files and folders below the folder `dest`; return how many files were put.
 
@@ -125,6 +128,8 @@ class Editing:
         link
             Record where each file is, its size and its version, and leave the content there: it is read when it is
             needed, and refused if the file changed since. For files and URLs.
+        rehash
+            Read every file, also those whose inode, size and times are what they were when they were last read.
 
         Raises
         ------
@@ -141,19 +146,20 @@ class Editing:
             raise InvalidInputError("a put cannot both append and link")
         own = self._archive.backend.properties.path
         planned = plan_sources(sources, folder, exclude=exclude, skip=skip or own)
-        paths = {item.path for item in planned}
+        paths = planned.paths()
         with self._lock:
             self._open()
             if mirror:
                 self._edits.mirror(folder, paths)
             self._edits.check(paths)
-        for item in planned:
-            if append:
+        if append:
+            for item in planned:
                 self._append(item)
-            else:
-                value = encode_value(_link(item) if link else self._store(item))
-                with self._lock:
-                    self._edits.put(item.path, value)
+        elif link:
+            self._put_values([(item.path, encode_value(_link(item))) for item in planned])
+        else:
+            self._put_values([(item.path, encode_value(self._store(item))) for item in planned.singles])
+            self._take(planned.folders, trust=not rehash)
         return len(planned)
 
     def write(self, path: str, data: bytes | str, *, append: bool = False) -> None:
@@ -308,6 +314,11 @@ class Editing:
 
         return ArrayStore.of_session(self._archive.objects, self, normalize_folder(path))
 
+    def _remember(self) -> None:
+        """Keep the stats of the local files that were put: now the head has their values."""
+        for intake in self._intakes:
+            intake.remember()
+
     def abort(self) -> None:
         """Drop the edits. What they stored stays until it is collected. Idempotent."""
         with self._lock:
@@ -338,6 +349,31 @@ class Editing:
         self._beat_due = time.monotonic() + BEAT_EVERY_S
         self._heartbeat = self._heartbeat or heartbeat_key(secrets.token_hex(8))
         self._archive.backend.put(self._heartbeat, msgspec.json.encode({"started": self._opened}))
+
+    def _put_values(self, found: Iterable[tuple[bytes, bytes]]) -> None:
+        pairs = sorted(found)
+        with self._lock:
+            self._edits.put_many([path for path, _ in pairs], [value for _, value in pairs])
+
+    def _take(self, folders: Sequence[SourceFolder], *, trust: bool) -> None:
+        """Put what is in local folders."""
+        if not folders:
+            return
+        intake = Intake(self._archive.stats, self._writer, trust=trust, held=self._lacking, beat=self._beat)
+        self._put_values(zip([key for folder in folders for key in folder.keys], intake.take(folders), strict=True))
+        self._intakes.append(intake)
+
+    def _lacking(self, paths: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
+        """Return the paths that have other values in the head that the edits began from."""
+        if list(paths) != sorted(paths):
+            return list(paths)
+        return [path for path, _ in self._edits.base.differing(paths, values)]
+
+    def _rely_on_values(self, values: Iterable[bytes | None]) -> None:
+        """Note that values are relied on which were put, or stood in the head that the edits began from."""
+        for value in values:
+            if value is not None:
+                self._writer.rely(decode_value(value), self._since)
 
     def _store(self, item: SourceFile) -> Value:
         self._beat()

@@ -34,7 +34,7 @@ from ..paths import folders_of, show_path
 from ..records import Record
 from ..refs import check_name
 from ..state import State
-from ..trees.edits import Edits
+from ..trees.edits import Edits, PutMany
 from ..trees.prolly import Tree
 from .editing import Editing, Target
 from .parts import (
@@ -311,6 +311,10 @@ class PartWriter(Editing):
             backend, nodes = self._archive.backend, self._archive.nodes
             backend.sync(dict.fromkeys([*self._writer.take_keys(), *nodes.take_written()]))
             self._ledger.refresh()
+            # What stood in the base already was not stored again, and the commit may be made on another head.
+            self._rely_on_values(
+                value for edit in self._edits.log if isinstance(edit, PutMany) for value in edit.values
+            )
             self._writer.check()
             keys, blobs = self._writer.relied_on()
             log = encode_edits(self._edits.log)

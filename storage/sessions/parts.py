@@ -21,7 +21,7 @@ import msgspec
 from ..backend import Backend
 from ..errors import CorruptError, FormatError, NotFoundError
 from ..objects.compression import compress, decompress
-from ..trees.edits import Append, Delete, Edit, Mirror, Put
+from ..trees.edits import Append, Delete, Edit, Mirror, Put, PutMany
 
 SESSIONS_PREFIX = "sessions/"
 VERSION = 1
@@ -84,6 +84,8 @@ def encode_edits(log: Sequence[Edit]) -> list[list[Any]]:
         match edit:
             case Put():
                 found.append([_PUT, edit.path, edit.value])
+            case PutMany():
+                found += [[_PUT, path, value] for path, value in zip(edit.paths, edit.values, strict=True)]
             case Append():
                 found.append([_APPEND, edit.path, edit.old, edit.value])
             case Delete():

@@ -124,8 +124,13 @@ class Session(Editing):
         self._writer.check()
         head = head_to_follow(state, target, creates_repo=self.creates_repo)
         if head != self._head:
-            self._edits = self._edits.rebased(self._tree_of(head))
+            before, self._edits = self._edits, self._edits.rebased(self._tree_of(head))
             self._head = head
+            # What stood in the old head already was not stored again.
+            self._rely_on_values(
+                value for path, value in self._edits.changes.items() if before.changes.get(path) != value
+            )
+            self._writer.check()
         planned = plan_commit(
             self._archive,
             state,
@@ -143,6 +148,7 @@ class Session(Editing):
         """End the session: what was planned last is published."""
         self.abort()
         self.made = made
+        self._remember()
         self.result = CommitView(self._archive, self._target.repo, self._planned)
         return self.result
 

@@ -22,7 +22,7 @@ from ..objects.condemned import displaced, place_for
 from ..objects.content import Manifest, object_key
 from ..objects.index import BlobIndex, index_key
 from ..objects.node import NodeStore, node_key
-from ..objects.value import PACK_BELOW_BYTES, External, Inline, Pieces, Value, Whole
+from ..objects.value import External, Inline, Pieces, Value, Whole
 from ..records import Commit, CommitState, Context, JobRecord, JobState, SweepState, VersionState
 from ..state import State
 from ..store import Store
@@ -262,7 +262,7 @@ class _Walk:
         for value in values:
             match value:
                 case Whole(size, name):
-                    if size >= PACK_BELOW_BYTES or not self._is_packed(Digest(name)):
+                    if not self._is_packed(Digest(name)):
                         self._loose(Digest(name), size)
                 case Pieces(_, manifest):
                     manifests.append(Digest(manifest))
@@ -270,7 +270,8 @@ class _Walk:
                     pass
         for name, raw in self._read(manifests):
             for piece in _decode(_manifest, raw, name, "list of pieces").pieces:
-                self._loose(Digest(piece.hash), piece.size)
+                if not self._is_packed(Digest(piece.hash)):
+                    self._loose(Digest(piece.hash), piece.size)
 
     def _is_packed(self, name: Digest) -> bool:
         return name in self._packed or self.source.locate(name) is not None

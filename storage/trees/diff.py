@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import ErrorCode, InvalidInputError
+from ..local.intake import Intake
+from ..local.stats import StatCache
 from ..objects.local_value import value_of_file
 from ..objects.value import Value, decode_value, encode_value
 from ..paths import show_path
-from ..sources import plan_sources
+from ..sources import SourceFile, plan_sources
 from .prolly import Tree
 
 
@@ -62,23 +65,59 @@ def diff_trees(old: Tree, new: Tree, folder: bytes = b"") -> Iterator[Change]:
 
 
 def diff_folder(
-    old: Tree, local: str | os.PathLike[str], folder: bytes = b"", *, skip: Path | None = None
+    old: Tree,
+    local: str | os.PathLike[str],
+    folder: bytes = b"",
+    *,
+    skip: Path | None = None,
+    stats: StatCache | None = None,
+    rehash: bool = False,
 ) -> Iterator[Change]:
     """Yield what differs between `folder` of a tree and a local folder or file; the local side is the new one.
 
-    Every local file is read and hashed; nothing is written.
+    Nothing is written to the store.
+
+    Parameters
+    ----------
+    old, folder
+        The old side.
+    local
+        The new side.
+    skip
+        A local folder to pass over.
+    stats
+        What is remembered of local files: those that have not changed since they were read are not read again.
+    rehash
+        Read them all the same.
     """
-    planned = plan_sources([local], b"", skip=skip)
-    alone = os.path.isfile(local)
-    there = {folder if alone else (folder + b"/" + item.path if folder else item.path): item for item in planned}
-    below = folder + b"/" if folder else b""
-    paths = dict(old.prefix(below)) if not alone else {}
+    plan = plan_sources([local], folder, skip=skip)
+    pairs = [(folder or item.path, _value_of(item)) for item in plan.singles]
+    if plan.folders:
+        intake = Intake(stats, trust=not rehash)
+        pairs += zip([key for found in plan.folders for key in found.keys], intake.take(plan.folders), strict=True)
+        intake.remember()
+    pairs.sort()
+    alone = bool(plan.singles)
+    paths, values = [path for path, _ in pairs], [value for _, value in pairs]
+    changed = dict(old.differing(paths, values))
+    there = set(paths)
+    gone = [path for path, _ in ([] if alone else old.prefix(folder + b"/" if folder else b"")) if path not in there]
     single = old.get(folder) if folder else None
-    if single is not None:
-        paths[folder] = single
-    for path in sorted(paths.keys() | there.keys()):
-        before = paths.get(path)
-        item = there.get(path)
-        after = value_of_file(Path(item.file)) if item is not None and item.file is not None else None
-        if before is None or after is None or encode_value(after) != before:
-            yield Change(show_path(path), decode_value(before) if before is not None else None, after)
+    if single is not None and folder not in there:
+        gone.append(folder)
+    differing = sorted([*changed, *gone])
+    for path, before in zip(differing, old.get_many(differing), strict=True):
+        after = changed.get(path)
+        yield Change(
+            show_path(path),
+            decode_value(before) if before is not None else None,
+            decode_value(after) if after is not None else None,
+        )
+
+
+def _value_of(item: SourceFile) -> bytes:
+    assert item.file is not None
+    try:
+        return encode_value(value_of_file(Path(item.file)))
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {item.file}: {error.strerror}", code=ErrorCode.NO_FILE) from error

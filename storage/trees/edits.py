@@ -29,6 +29,15 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
+class PutMany:
+    """Many files get values, whatever they had."""
+
+    paths: Sequence[bytes]
+    """Sorted, each once."""
+    values: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """A file that had the value `old` (None: was absent) gets `value`."""
 
@@ -52,7 +61,7 @@ class Mirror:
     keep: frozenset[bytes]
 
 
-Edit = Put | Append | Delete | Mirror
+Edit = Put | PutMany | Append | Delete | Mirror
 
 
 class Edits:
@@ -151,6 +160,11 @@ class Edits:
         """Set a file."""
         self._do(Put(path, value))
 
+    def put_many(self, paths: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Set files, given sorted paths, each once. Those that have their value already cost next to nothing."""
+        if paths:
+            self._do(PutMany(paths, values))
+
     def append(self, path: bytes, value: bytes) -> None:
         """Set a file to `value`, which was made from what it holds now."""
         self._do(Append(path, self.get(path), value))
@@ -193,6 +207,14 @@ class Edits:
         match edit:
             case Put():
                 self._changes[edit.path] = edit.value
+            case PutMany():
+                again = (
+                    [pair for pair in zip(edit.paths, edit.values, strict=True) if pair[0] in self._changes]
+                    if self._changes
+                    else []
+                )
+                self._changes.update(self.base.differing(edit.paths, edit.values))
+                self._changes.update(again)
             case Append():
                 if self.get(edit.path) != edit.old:
                     raise ConflictError(
@@ -231,16 +253,23 @@ class Edits:
 
     def _collisions(self, paths: Collection[bytes]) -> Iterator[bytes]:
         wanted = paths if isinstance(paths, set | frozenset) else set(paths)
-        for folder in {folder for path in wanted for folder in folders_of(path)}:
+        parents = {path.rpartition(b"/")[0] for path in wanted}
+        parents.discard(b"")
+        for folder in parents.union(*map(folders_of, parents)):
             if folder in wanted or self.get(folder) is not None:
                 yield folder
         # A new name can be a folder already only where its own folder exists: a new folder needs no look.
         known: dict[bytes, bool] = {}
-        for path in wanted:
+        if self.base.is_empty():
+            return
+        in_order = sorted(paths)
+        for path, value in zip(in_order, self.base.get_many(in_order), strict=True):
+            if value is not None:
+                continue
             parent = path.rpartition(b"/")[0]
             if parent not in known:
                 known[parent] = self._base_has(parent)
-            if known[parent] and self.base.get(path) is None and self._is_live_folder(path):
+            if known[parent] and self._is_live_folder(path):
                 yield path
 
     def _base_has(self, folder: bytes) -> bool:

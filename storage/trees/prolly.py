@@ -21,17 +21,18 @@ measured in `docs/format.md`.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise
+from operator import lt
 from typing import Any, NamedTuple
-from zlib import crc32
 
 import msgspec
 
 from ..digest import Digest, digest
 from ..errors import CorruptError, FormatError, InvalidInputError
 from ..objects.node import Nodes, OverlayNodes
+from .cuts import CutRule, find_cuts
 
 VERSION = 1
 MAX_KEY_BYTES = 16 << 10
@@ -39,6 +40,9 @@ MAX_VALUE_BYTES = 32 << 20
 
 _BATCH = 32
 """Nodes fetched or written together while streaming."""
+
+_BUILD_TOGETHER = 1 << 16
+"""Entries in memory beside the nodes while a tree is built."""
 
 Edit = tuple[bytes, bytes | None]
 
@@ -100,16 +104,6 @@ def _load(nodes: Nodes, name: Digest) -> _Node:
 
 # --- where nodes end ---
 
-_MASK = (1 << 64) - 1
-
-
-def _mix(key: bytes, level: int) -> int:
-    """Split "crc32-fmix64-v1": murmur3's finaliser over the key's crc32 and the level."""
-    h = crc32(key) | (level + 1) << 32
-    h = ((h ^ (h >> 33)) * 0xFF51AFD7ED558CCD) & _MASK
-    h = ((h ^ (h >> 33)) * 0xC4CEB9FE1A85EC53) & _MASK
-    return h ^ (h >> 33)
-
 
 class _Chunker:
     """Cuts one level's entries into nodes."""
@@ -119,33 +113,13 @@ class _Chunker:
         self.keys: list[bytes] = []
         self.values: list[Any] = []
         self.done: list[_Node] = []
-        self._min = max(1, target // 4)
-        self._target = target
-        self._max = target * 4
-        self._low = (1 << 64) // (4 * target)
-        self._high = (1 << 64) // max(1, target // 4)
+        self._rule = CutRule.of(target)
 
     def add(self, key: bytes, value: Any) -> None:
         self.keys.append(key)
         self.values.append(value)
-        n = len(self.keys)
-        if n < self._min:
-            return
-        if n >= self._max or _mix(key, self.level) < (self._low if n < self._target else self._high):
+        if self._rule.ends(key, self.level, len(self.keys)):
             self.cut()
-
-    def add_all(self, entries: Iterable[tuple[bytes, Any]]) -> None:
-        """Do `add` for each entry; names in this loop are local, since it sees every entry of every job."""
-        keys, values, level = self.keys, self.values, self.level
-        n, fewest, target, most, low, high = len(keys), self._min, self._target, self._max, self._low, self._high
-        for key, value in entries:
-            keys.append(key)
-            values.append(value)
-            n += 1
-            if n >= fewest and (n >= most or _mix(key, level) < (low if n < target else high)):
-                self.done.append(_Node(VERSION, level, keys, values))
-                keys, values, n = [], [], 0
-        self.keys, self.values = keys, values
 
     def cut(self) -> None:
         if self.keys:
@@ -222,13 +196,20 @@ class Tree:
         -----
         Each node is read once; a level's nodes are fetched together.
         """
-        found: dict[bytes, bytes] = {}
+        if self.root == EMPTY or not keys:
+            return [None] * len(keys)
+        found: list[bytes | None] = []
         for leaf, wanted in self._leaves_of(keys):
-            for key in wanted:
-                position = leaf.position(key)
-                if position < len(leaf.keys) and leaf.keys[position] == key:
-                    found[key] = leaf.values[position]
-        return [found.get(key) for key in keys]
+            low = leaf.position(wanted[0])
+            high = low + len(wanted)
+            if leaf.keys[low:high] == wanted:
+                found += leaf.values[low:high]
+            else:
+                here = dict(zip(leaf.keys, leaf.values, strict=True))
+                found += map(here.get, wanted)
+        # What lies past the last key leads to no leaf.
+        found += [None] * (len(keys) - len(found))
+        return found
 
     def _leaves_of(self, keys: Sequence[bytes]) -> Iterator[tuple[_Node, Sequence[bytes]]]:
         """Yield each leaf that some of the sorted `keys` lead to, with those keys."""
@@ -245,6 +226,31 @@ class Tree:
             loaded = _load_many(self.nodes, [name for name, _ in wanted])
             level = list(zip(loaded, (part for _, part in wanted), strict=True))
         yield from level
+
+    def differing(self, keys: Sequence[bytes], values: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield those of the sorted `keys`, with their `values`, that have another value here, or none.
+
+        Notes
+        -----
+        Reads the nodes that the keys lead to. Where a run of keys stands here as it is given, lists are compared, not
+        entries.
+        """
+        if self.root == EMPTY or not keys:
+            yield from zip(keys, values, strict=True)
+            return
+        done = 0
+        for leaf, wanted in self._leaves_of(keys):
+            stop = done + len(wanted)
+            low = leaf.position(wanted[0])
+            high = low + len(wanted)
+            theirs = values[done:stop]
+            if leaf.keys[low:high] != wanted or leaf.values[low:high] != theirs:
+                here = dict(zip(leaf.keys, leaf.values, strict=True))
+                for key, value in zip(wanted, theirs, strict=True):
+                    if here.get(key) != value:
+                        yield key, value
+            done = stop
+        yield from zip(keys[done:], values[done:], strict=True)
 
     def scan(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) for start <= key < stop, sorted; `stop` None means to the end.
@@ -351,11 +357,11 @@ class Tree:
         Reads and writes O(edits * height) nodes, at most all of them once.
         """
         pending: list[tuple[bytes, Any]] = list(edits)
-        _check_edits(pending)
         if not pending:
             return self
         if self.root == EMPTY:
-            return _build(self.nodes, ((key, value) for key, value in pending if value is not None))
+            return build(self.nodes, ((key, value) for key, value in pending if value is not None))
+        _check_edits(pending)
         for batch in _batches([key for key, _ in pending], _BATCH * self.nodes.tree_target):
             # Fetch what will be read in few round trips; get it from the cache below.
             for _ in self._leaves_of(batch):
@@ -422,28 +428,47 @@ def build(nodes: Nodes, items: Iterable[tuple[bytes, bytes]]) -> Tree:
     InvalidInputError
         Items are not sorted, or a key or value is too long.
     """
-    return _build(nodes, _checked(items))
-
-
-def _build(nodes: Nodes, items: Iterator[tuple[bytes, bytes]]) -> Tree:
-    """Build from checked items."""
+    above: list[tuple[bytes, _Child]] = []
+    keys: list[bytes] = []
+    values: list[Any] = []
+    source = iter(items)
+    last = b""
+    while part := list(islice(source, _BUILD_TOGETHER)):
+        new_keys, new_values = map(list, zip(*part, strict=True))
+        _check_rising(new_keys, new_values, last if above or keys else None)
+        last = new_keys[-1]
+        keys += new_keys
+        values += new_values
+        made, keys, values = _cut_nodes(0, keys, values, nodes.tree_target, is_end=False)
+        above += _store_batched(nodes, made)
+    made, _, _ = _cut_nodes(0, keys, values, nodes.tree_target, is_end=True)
+    above += _store_batched(nodes, made)
     level = 0
-    entries: Iterator[tuple[bytes, Any]] = items
-    while True:
-        chunker = _Chunker(level, nodes.tree_target)
-        above: list[tuple[bytes, _Child]] = []
-        while part := list(islice(entries, _BATCH * nodes.tree_target)):
-            chunker.add_all(part)
-            above += _store(nodes, chunker.done)
-            chunker.done = []
-        chunker.cut()
-        above += _store(nodes, chunker.done)
-        if not above:
-            return Tree(nodes, EMPTY)
-        if len(above) == 1:
-            return Tree(nodes, above[0][1].name)
-        entries = iter(above)
+    while len(above) > 1:
         level += 1
+        keys, children = map(list, zip(*above, strict=True))
+        made, _, _ = _cut_nodes(level, keys, children, nodes.tree_target, is_end=True)
+        above = _store_batched(nodes, made)
+    return Tree(nodes, above[0][1].name if above else EMPTY)
+
+
+def _cut_nodes(
+    level: int, keys: list[bytes], values: list[Any], target: int, *, is_end: bool
+) -> tuple[list[_Node], list[bytes], list[Any]]:
+    """Cut a run of entries into nodes; return them, and what is left over unless the level ends with the run."""
+    made: list[_Node] = []
+    start = 0
+    for stop in find_cuts(keys, level, target):
+        made.append(_Node(VERSION, level, keys[start:stop], values[start:stop]))
+        start = stop
+    if is_end and start < len(keys):
+        made.append(_Node(VERSION, level, keys[start:], values[start:]))
+        start = len(keys)
+    return made, keys[start:], values[start:]
+
+
+def _store_batched(nodes: Nodes, made: Sequence[_Node]) -> list[tuple[bytes, _Child]]:
+    return [entry for batch in _batches(made) for entry in _store(nodes, batch)]
 
 
 def check_proof(root: Digest, key: bytes, nodes: Sequence[bytes]) -> bytes | None:
@@ -640,10 +665,7 @@ def _distribute(node: _Node, keys: Sequence[bytes]) -> Iterator[tuple[int, Seque
         position = node.position(keys[done])
         if position == len(node.keys):
             return
-        last = node.keys[position]
-        stop = done
-        while stop < len(keys) and keys[stop] <= last:
-            stop += 1
+        stop = bisect_right(keys, node.keys[position], done)
         yield position, keys[done:stop]
         done = stop
 
@@ -710,14 +732,17 @@ def _merge(
             mine, theirs = next(one, None), next(two, None)
 
 
-def _checked(items: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    before: bytes | None = None
-    for key, value in items:
-        if before is not None and key <= before:
-            raise InvalidInputError(f"tree keys must rise: {key!r} came after {before!r}")
-        _check_sizes(key, value)
-        before = key
-        yield key, value
+def _check_rising(keys: Sequence[bytes], values: Sequence[bytes], before: bytes | None) -> None:
+    """Refuse keys that do not rise, from `before` on, and what is too long."""
+    if before is not None and keys[0] <= before:
+        raise InvalidInputError(f"tree keys must rise: {keys[0]!r} came after {before!r}")
+    if not all(map(lt, keys, islice(keys, 1, None))):
+        for one, other in pairwise(keys):
+            if other <= one:
+                raise InvalidInputError(f"tree keys must rise: {other!r} came after {one!r}")
+    if max(map(len, keys)) > MAX_KEY_BYTES or max(map(len, values)) > MAX_VALUE_BYTES:
+        for key, value in zip(keys, values, strict=True):
+            _check_sizes(key, value)
 
 
 def _check_edits(edits: Sequence[Edit]) -> None:

@@ -33,7 +33,7 @@ def test_a_rule_is_kept_by_gc_and_foreseen_by_its_dry_run(here: Path, capsys: py
     planned = told(capsys, "gc", "-n", "--grace", "0")
     done = told(capsys, "gc", "--grace", "0")
     assert (done["dropped"], done["bytes"]) == (2, planned["bytes"])
-    assert done["bytes"] > 6000
+    assert done["bytes"] > 500  # text, compressed
     assert main(["fsck"]) == 0
     capsys.readouterr()
     assert main(["cat", "notes:/a.txt"]) == 0

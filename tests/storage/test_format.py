@@ -95,7 +95,7 @@ def content(value: list[Any], places: dict[bytes, tuple[str, int, int, int, int]
         return bytes(value[1])
     assert value[0] == 0
     _, size, name = value
-    if size < 1 << 20:
+    if name in places:
         key, offset, stored, _, codec = places[name]
         data = (STORE / key).read_bytes()[offset : offset + stored]
         data = zstandard.ZstdDecompressor().decompress(data) if codec else data

@@ -29,7 +29,7 @@ ALLOWED = {
 BIG = 1 << 20
 """From here on a blob is an object of its own."""
 
-CONTENTS = [b"%d" % i * 100 for i in range(8)] + [bytes([i]) * BIG for i in range(2)]
+CONTENTS = [b"%d" % i * 100 for i in range(8)] + [random.Random(i).randbytes(BIG) for i in range(2)]
 """So few that everybody finds what others stored, and what a collector is about to take."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import time
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def prepare(cache: Path) -> Backend:
     backend = Store.init(f"memory://gc-crash-{next(_names)}", cache_dir=cache).backend
     store = open_on(backend, cache)
     store.put("images", ("dies.bin", b"d" * 500))
-    store.put("images", *CONTENTS.items(), ("big", b"b" * (1 << 20)), mirror=True)
+    store.put("images", *CONTENTS.items(), ("big", random.Random(1).randbytes(1 << 20)), mirror=True)
     with store.commit("images") as session:
         for name in (*CONTENTS, "big"):
             if name not in KEPT:
@@ -57,13 +58,13 @@ def test_a_collector_may_die_at_any_write(after: bool, tmp_path: Path) -> None:
         check(backend, tmp_path)
         # Whoever comes next puts all of it again, whatever names are still condemned, and the space comes back.
         store = open_on(backend, tmp_path)
-        store.put("again", *CONTENTS.items(), ("big", b"b" * (1 << 20)))
+        store.put("again", *CONTENTS.items(), ("big", random.Random(1).randbytes(1 << 20)))
         collector(open_on(backend, tmp_path)).collect()
         check(backend, tmp_path)
         again = open_on(backend, tmp_path)["again"]
         assert {info.path[1:]: again.read_bytes(info.path) for info in again.ls()} == {
             **CONTENTS,
-            "big": b"b" * (1 << 20),
+            "big": random.Random(1).randbytes(1 << 20),
         }
         if not stopping.dead:
             assert writes > 8

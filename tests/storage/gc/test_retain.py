@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,13 @@ def store(tmp_path: Path) -> Store:
     return Store.init(tmp_path / "store", cache_dir=tmp_path / "cache")
 
 
+def noise(seed: int, size: int = 1000) -> bytes:
+    """Content that does not compress."""
+    return random.Random(seed).randbytes(size)
+
+
 def puts(store: Store, count: int, repo: str = "images") -> list[str]:
-    return [store.put(repo, ("a", b"%d" % i * 1000), ("same", b"s" * 1000)).id for i in range(count)]
+    return [store.put(repo, ("a", noise(i)), ("same", noise(99))).id for i in range(count)]
 
 
 def planned(store: Store, now: datetime.datetime = NOW) -> set[str]:
@@ -59,7 +65,7 @@ def test_a_deleted_repo_goes_with_the_next_collection(store: Store) -> None:
     assert done.dropped == 3
     assert done.swept.freed_bytes == foreseen.freed_bytes > 3000
     assert store.fsck().ok
-    assert store[f"other@{other[0]}"].read_bytes("same") == b"s" * 1000
+    assert store[f"other@{other[0]}"].read_bytes("same") == noise(99)
 
 
 def test_a_squashed_commit_leaves_those_that_followed_as_they_were(store: Store) -> None:
@@ -67,7 +73,7 @@ def test_a_squashed_commit_leaves_those_that_followed_as_they_were(store: Store)
     parents = lambda commit: store.body(commit).parents  # noqa: E731
     store.publish(lambda state: plan_squash(state, "images", ids[1], parents))
     assert store["images@master^"].id == ids[0]
-    assert store["images"].read_bytes("a") == b"2" * 1000
+    assert store["images"].read_bytes("a") == noise(2)
     with pytest.raises(InvalidInputError, match="is the head of master"):
         store.publish(lambda state: plan_squash(state, "images", ids[2], parents))
     collect(store, grace_s=0)
@@ -99,8 +105,8 @@ def test_leftovers_of_writers_that_died_are_removed_when_they_are_old(store: Sto
 
 
 def test_usage_tells_what_a_repo_alone_holds_from_what_it_shares(store: Store) -> None:
-    store.put("one", ("shared", b"s" * 5000), ("own", b"1" * 3000))
-    store.put("two", ("shared", b"s" * 5000))
+    store.put("one", ("shared", noise(1, 5000)), ("own", noise(2, 3000)))
+    store.put("two", ("shared", noise(1, 5000)))
     store.create_branch("one", "dev")
     usage = measure(store.backend, store.nodes, store.refresh())
     repos = {held.name: held for held in usage.repos}

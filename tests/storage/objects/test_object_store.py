@@ -4,6 +4,7 @@ import io
 import itertools
 import os
 import pickle
+import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def reopened(objects: Objects, *written: Written) -> Objects:
 
 
 def body_of(size: int, seed: int = 0) -> bytes:
-    return (b"%d:" % seed + bytes(range(256)) * (size // 256 + 1))[:size]
+    return random.Random(seed).randbytes(size)
 
 
 SIZES = [0, 1, 128, 129, LOOSE - 1, LOOSE, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 5]
@@ -76,7 +77,8 @@ sizes = st.sampled_from(SIZES) | st.integers(0, 3 * PIECE)
         (LOOSE - 1, Whole, {"packs", "index"}),
         (LOOSE, Whole, {"objects"}),
         (PIECE, Whole, {"objects"}),
-        (PIECE + 1, Pieces, {"objects", "nodes"}),
+        (PIECE + 1, Pieces, {"objects", "packs", "index", "nodes"}),
+        (2 * PIECE, Pieces, {"objects", "nodes"}),
     ],
 )
 def test_size_decides_where_content_goes(size: int, kind: type, stored: set[str]) -> None:
@@ -321,7 +323,7 @@ def test_a_caller_may_own_the_pack() -> None:
     first, second = PackBuilder(), PackBuilder()
     put = objects.writer(builder=first)
     small, large = put.put(body_of(500)), put.put(body_of(2000))
-    log = put.add_blob(b"printed", compressed=True)
+    log = put.add_blob(b"printed")
     assert put.swap(second) is first
     other = put.put(body_of(600))
     assert put.flush() == Written()

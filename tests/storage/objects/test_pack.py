@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from dmlpipe.storage.backend.memory import MemoryBackend
 from dmlpipe.storage.digest import Digest, digest
 from dmlpipe.storage.errors import CorruptError, DmlpipeError, NotFoundError
+from dmlpipe.storage.objects.compression import Compressor
 from dmlpipe.storage.objects.pack import (
     MAGIC,
     PackBuilder,
@@ -30,7 +31,7 @@ blobs = st.lists(st.tuples(st.binary(max_size=300), st.booleans()), max_size=20)
 def build_pack(items: list[tuple[bytes, bool]], rows: object = None, meta: object = None) -> bytes:
     builder = PackBuilder()
     for data, compressed in items:
-        builder.add(digest(data), data, compressed=compressed)
+        builder.add(digest(data), data, Compressor().frame(data) if compressed else None)
     return builder.finish(rows=msgspec.Raw(msgspec.msgpack.encode(rows)), meta=meta)
 
 
@@ -65,12 +66,6 @@ def test_a_blob_is_packed_once() -> None:
     assert (len(builder), builder.size, digest(b"x") in builder) == (1, 1, True)
     assert builder.get(digest(b"x")) == b"x"
     assert builder.get(digest(b"y")) is None
-
-
-def test_compression_is_kept_only_where_it_helps() -> None:
-    footer = parse_footer(build_pack([(b"z" * 10_000, True), (bytes(range(200)), True)]), "pack")
-    stored = {blob.size: (blob.codec, blob.stored < blob.size) for blob in footer.blobs}
-    assert stored == {10_000: (1, True), 200: (0, False)}
 
 
 def test_equal_packs_never_have_equal_names() -> None:

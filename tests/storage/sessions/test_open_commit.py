@@ -4,6 +4,7 @@ import concurrent.futures
 import itertools
 import multiprocessing
 import pickle
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -268,14 +269,15 @@ def test_a_collection_that_took_what_a_writer_stored_is_noticed(store: Store) ->
 
 
 def test_a_collection_before_a_writer_began_is_no_matter(store: Store) -> None:
+    large = random.Random(2).randbytes(2 << 20)
     with pytest.raises(RuntimeError), store.commit("r") as session:
-        session.write("large", "2" * (2 << 20))
+        session.write("large", large)
         raise RuntimeError
     opened = store.open_commit("r")
     assert _collect(store, grace_s=0) > 0
     with opened.writer() as writer:
-        writer.write("large", "2" * (2 << 20))
-    assert len(opened.commit().read_bytes("large")) == 2 << 20
+        writer.write("large", large)
+    assert opened.commit().read_bytes("large") == large
     assert Store.open(store.url).fsck().ok
 
 

@@ -1,0 +1,117 @@
+"""Large local files: read in pieces by several threads, each with a buffer of its own.
+
+Reading, hashing and writing let other threads run, so a file is as fast as the cores, and memory stays at a piece a
+thread whatever the file's size.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from ..digest import Data, Digest, digest
+from ..errors import ErrorCode, InvalidInputError
+from ..objects.content import Piece, encode_manifest
+from ..objects.file_pieces import is_hole, zero_digest, zero_piece
+from ..objects.value import WHOLE_MAX_BYTES, Pieces, Value, Whole, encode_value
+from ..objects.writer import ObjectWriter
+from .reading import changing, is_same, unreadable
+
+_THREADS_MAX = 4
+
+
+class LargeReader:
+    """Reads files that are too large to stand with others in a pack.
+
+    Parameters
+    ----------
+    writer
+        Stores what is read; None: it is hashed and nothing else.
+    beat
+        Called now and then.
+    """
+
+    def __init__(self, writer: ObjectWriter | None, beat: Callable[[], None]) -> None:
+        self._writer = writer
+        self._beat = beat
+        self._local = threading.local()
+
+    def read(self, files: Sequence[str]) -> list[tuple[bytes, os.stat_result]]:
+        """Return the encoded value of each file, and the stat that it had.
+
+        Raises
+        ------
+        InvalidInputError
+            One cannot be read.
+        ConflictError
+            One changes meanwhile.
+        """
+        if not files:
+            return []
+        before = [_look(file) for file in files]
+        units = [
+            (file, start, status)
+            for file, status in zip(files, before, strict=True)
+            for start in range(0, max(status.st_size, 1), WHOLE_MAX_BYTES)
+        ]
+        threads = min(_THREADS_MAX, len(units), (os.cpu_count() or 1) + 1)
+        with ThreadPoolExecutor(threads, thread_name_prefix="dmlpipe-read") as pool:
+            try:
+                pieces = iter(list(pool.map(self._read_piece, units)))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        found: list[tuple[bytes, os.stat_result]] = []
+        for file, status in zip(files, before, strict=True):
+            if not is_same(status, _look(file)):
+                raise changing(file)
+            mine = [next(pieces) for _ in range(0, max(status.st_size, 1), WHOLE_MAX_BYTES)]
+            found.append((encode_value(self._join(mine)), status))
+        return found
+
+    def _read_piece(self, unit: tuple[str, int, os.stat_result]) -> Piece:
+        file, start, status = unit
+        length = min(WHOLE_MAX_BYTES, status.st_size - start)
+        self._beat()
+        buffer: bytearray | None = getattr(self._local, "buffer", None)
+        if buffer is None:
+            buffer = self._local.buffer = bytearray(WHOLE_MAX_BYTES)
+        view = memoryview(buffer)[:length]
+        try:
+            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if status.st_blocks * 512 < status.st_size and is_hole(fd, start, status.st_size):
+                    return Piece(self._store(zero_piece(), zero_digest()), length)
+                done = 0
+                while done < length and (got := os.preadv(fd, [view[done:]], start + done)):
+                    done += got
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise unreadable(file, error) from error
+        if done < length:
+            raise changing(file)
+        return Piece(self._store(view), length)
+
+    def _store(self, data: Data, name: Digest | None = None) -> Digest:
+        return self._writer.add_blob(data, name) if self._writer is not None else name or digest(data)
+
+    def _join(self, pieces: Sequence[Piece]) -> Value:
+        if len(pieces) == 1:
+            return Whole(pieces[0].size, pieces[0].hash)
+        if self._writer is not None:
+            return self._writer.join(pieces)
+        return Pieces(sum(piece.size for piece in pieces), digest(encode_manifest(pieces)))
+
+
+def _look(file: str) -> os.stat_result:
+    try:
+        status = os.stat(file)
+    except OSError as error:
+        raise unreadable(file, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidInputError(f"{file} is no plain file any more", code=ErrorCode.BAD_PATH)
+    return status

@@ -1,0 +1,191 @@
+"""Reading local files, a folder's at a time: their values, and the stats that they had.
+
+Each file is looked at after it was read. What had not changed for a tick of the clock before the reading began and has
+the size that was read is whole; anything else is read again, between two looks that must agree. A file that keeps
+changing is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+from blake3 import blake3
+
+from ..digest import DIGEST_SIZE
+from ..errors import ConflictError, ErrorCode, InvalidInputError
+from ..objects.value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, Inline, Whole, encode_value
+from .packer import Packer
+from .stats import STAT_BYTES, pack_stats
+
+# A FIFO that took a file's place since it was listed must not hold up the opening.
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
+_TRIES = 3
+_TICK_NS = 2_000_000_000
+_KIND_LETTERS = 4
+
+LARGE = b""
+"""Stands for the value of a file that is too large for a pack."""
+
+
+class Part(NamedTuple):
+    """Files of one folder."""
+
+    local: str
+    names: Sequence[str]
+    stats: bytes
+    """What they had when they were last read, `STAT_BYTES` each; empty: nothing is known."""
+    values: Sequence[bytes]
+
+
+class ReadPart(msgspec.Struct, array_like=True):
+    """What files hold, in the order of their names."""
+
+    values: list[bytes]
+    """Encoded; `LARGE` where they are yet to be read."""
+    stats: bytes
+    size: int
+    """Bytes that were read."""
+
+
+class PartReader:
+    """Reads small files. For one thread.
+
+    Parameters
+    ----------
+    packer
+        Where their content goes; None: it is hashed and nothing else.
+    began_ns
+        When reading began, by the clock of file systems.
+    """
+
+    def __init__(self, packer: Packer | None, began_ns: int) -> None:
+        self._packer = packer
+        self._view = packer.view if packer is not None else memoryview(bytearray(PACK_BELOW_BYTES))
+        self._fresh_ns = began_ns - _TICK_NS
+        self._heads: dict[int, bytes] = {}
+
+    def read(self, part: Part) -> ReadPart:
+        """Read the files that are not as they were.
+
+        Raises
+        ------
+        InvalidInputError
+            One cannot be read, or is no plain file any more.
+        ConflictError
+            One changes all the time.
+        """
+        if not part.stats:
+            return self._read(part, range(len(part.names)))
+        present = self._look(part)
+        if present == part.stats:
+            return ReadPart(list(part.values), present, 0)
+        other = [
+            number
+            for number in range(len(part.names))
+            if present[number * STAT_BYTES : (number + 1) * STAT_BYTES]
+            != part.stats[number * STAT_BYTES : (number + 1) * STAT_BYTES]
+        ]
+        again = self._read(part, other)
+        values, stats = list(part.values), bytearray(present)
+        for place, number in enumerate(other):
+            values[number] = again.values[place]
+            stats[number * STAT_BYTES : (number + 1) * STAT_BYTES] = again.stats[
+                place * STAT_BYTES : (place + 1) * STAT_BYTES
+            ]
+        return ReadPart(values, bytes(stats), again.size)
+
+    def _look(self, part: Part) -> bytes:
+        folder = part.local.rstrip("/")
+        try:
+            return pack_stats(os.stat(f"{folder}/{name}") for name in part.names)
+        except OSError as error:
+            raise unreadable(error.filename, error) from error
+
+    def _read(self, part: Part, numbers: Iterable[int]) -> ReadPart:
+        folder, names = part.local.rstrip("/"), part.names
+        view, fresh = self._view, self._fresh_ns
+        packer, heads = self._packer, self._heads
+        values: list[bytes] = []
+        found: list[os.stat_result] = []
+        total = at = 0
+        open_, readv, fstat, close = os.open, os.readv, os.fstat, os.close
+        for number in numbers:
+            name = names[number]
+            file = f"{folder}/{name}"
+            try:
+                fd = open_(file, _FLAGS)
+                try:
+                    if packer is not None:
+                        at = packer.position
+                    size = readv(fd, [view[at : at + PACK_BELOW_BYTES]])
+                    status = fstat(fd)
+                    if size != status.st_size or status.st_ctime_ns >= fresh or not stat.S_ISREG(status.st_mode):
+                        size, status = _read_again(fd, view[at : at + PACK_BELOW_BYTES], file)
+                finally:
+                    close(fd)
+            except OSError as error:
+                raise unreadable(file, error) from error
+            found.append(status)
+            if size <= INLINE_MAX_BYTES:
+                values.append(encode_value(Inline(bytes(view[at : at + size]))))
+            elif size >= PACK_BELOW_BYTES:
+                values.append(LARGE)
+                continue
+            else:
+                head = heads.get(size)
+                if head is None:
+                    head = heads[size] = encode_value(Whole(size, bytes(DIGEST_SIZE)))[:-DIGEST_SIZE]
+                if packer is not None:
+                    values.append(head + packer.take(size, name[-_KIND_LETTERS:]))
+                else:
+                    values.append(head + blake3(view[:size]).digest())
+            total += size
+        return ReadPart(values, pack_stats(found), total)
+
+
+def _read_again(fd: int, view: memoryview, file: str) -> tuple[int, os.stat_result]:
+    """Read a file between two looks that agree; of a large one nothing is read."""
+    for _ in range(_TRIES):
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
+            raise InvalidInputError(f"{file} is no plain file any more", code=ErrorCode.BAD_PATH)
+        if before.st_size >= PACK_BELOW_BYTES:
+            return PACK_BELOW_BYTES, before
+        size = 0
+        while got := os.preadv(fd, [view[size:]], size):
+            size += got
+        after = os.fstat(fd)
+        if size == after.st_size and is_same(before, after):
+            return size, after
+    raise changing(file)
+
+
+def is_same(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether a file seems not to have changed between two looks."""
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
+
+
+def changing(file: str) -> ConflictError:
+    """Return the error that says that a file changed."""
+    return ConflictError(
+        f"{file} changed while it was read: what was read may be neither its old nor its new content",
+        hint="put it when nobody writes to it, or put a copy",
+    )
+
+
+def unreadable(file: str, error: OSError) -> InvalidInputError:
+    """Return the error that says that a file cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return InvalidInputError(f"{file} is gone: it was there a moment ago", code=ErrorCode.NO_FILE)
+    denied = isinstance(error, PermissionError)
+    return InvalidInputError(
+        f"cannot read {file}: {error.strerror or error}", code=ErrorCode.PERMISSION if denied else ErrorCode.INVALID
+    )

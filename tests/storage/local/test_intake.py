@@ -1,0 +1,262 @@
+"""Folders taken in at once: the same as file by file, read once, by one process or several."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dmlpipe.storage import forked
+from dmlpipe.storage.commits import CommitView
+from dmlpipe.storage.errors import BackendError, ConflictError, InvalidInputError
+from dmlpipe.storage.forked import share_work
+from dmlpipe.storage.local import intake, reading, stats
+from dmlpipe.storage.local.intake import Intake
+from dmlpipe.storage.objects.local_value import value_of_file
+from dmlpipe.storage.objects.value import encode_value
+from dmlpipe.storage.sources import plan_sources
+from dmlpipe.storage.store import Store
+
+SIZES = [0, 1, 128, 129, 3000, 70_000, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (16 << 20) + 7]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.init(tmp_path / "store", cache_dir=tmp_path / "cache")
+
+
+def fill(folder: Path, count: int = 40) -> dict[str, bytes]:
+    """Make files of all sizes in nested folders, some of them alike, with names that are no ASCII."""
+    made: dict[str, bytes] = {}
+    rng = random.Random(5)
+    for number in range(count):
+        size = SIZES[number] if number < len(SIZES) else rng.randrange(1, 5000)
+        body = (
+            made.get("f7/é7.bin", b"")
+            if number == 20
+            else rng.randbytes(size)
+            if number % 3
+            else b"text " * (size // 5)
+        )
+        name = f"f{number % 7}/é{number}.bin" if number % 2 else f"f{number % 7}/deep/er/{number}.txt"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(body)
+        made[name] = body
+    return made
+
+
+def age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files count as old however short ago they were written."""
+    monkeypatch.setattr(stats, "_TICK_NS", -(1 << 60))
+    monkeypatch.setattr(stats, "_COARSE_TICK_NS", -(1 << 60))
+
+
+def contents(view: CommitView) -> dict[str, bytes]:
+    return {info.path[1:]: view.read_bytes(info.path) for info in view.ls(recursive=True)}
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which the files are added that are opened to be read."""
+    opened: list[str] = []
+    real = os.open
+
+    def open_(path: str, *args: int, **more: int) -> int:
+        if "/src/" in str(path):
+            opened.append(str(path))
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", open_)
+    return opened
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_folder_holds_in_the_store_what_it_holds_outside(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.setattr(intake, "process_count", lambda most: processes)
+    monkeypatch.setattr(intake, "_FILES_PER_UNIT", 3)
+    made = fill(tmp_path / "src")
+    view = store.put("r", tmp_path / "src")
+    assert contents(view) == made
+    for name in made:
+        assert view.value(name) == value_of_file(tmp_path / "src" / name)
+    again = Store.open(store.url, cache_dir=tmp_path / "other")
+    assert contents(again["r"]) == made
+    assert again.fsck().ok
+    assert again.put("r", tmp_path / "src").id == view.id
+    assert list(view.diff(tmp_path / "src")) == []
+
+
+def test_what_is_unchanged_is_not_read_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    age(monkeypatch)
+    made = fill(tmp_path / "src")
+    first = store.put("r", tmp_path / "src")
+    opened = count_reads(monkeypatch)
+    assert store.put("r", tmp_path / "src").id == first.id
+    assert list(first.diff(tmp_path / "src")) == []
+    assert opened == []
+    (tmp_path / "src/f1/é1.bin").write_bytes(b"!")
+    (tmp_path / "src/f1/new").write_bytes(b"new")
+    (tmp_path / "src/f6/deep/er/6.txt").unlink()
+    second = store.put("r", tmp_path / "src", mirror=True)
+    assert sorted(path.rpartition("/src/")[2] for path in opened) == ["f1/new", "f1/é1.bin"]
+    made |= {"f1/é1.bin": b"!", "f1/new": b"new"}
+    del made["f6/deep/er/6.txt"]
+    assert contents(second) == made
+    opened.clear()
+    with store.commit("r") as session:
+        session.put(str(tmp_path / "src"), rehash=True)
+    assert {path.rpartition("/src/")[2] for path in opened} == set(made)
+
+
+def test_what_the_head_does_not_hold_is_read_though_it_is_remembered(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    age(monkeypatch)
+    made = fill(tmp_path / "src", 12)
+    store.put("r", tmp_path / "src")
+    opened = count_reads(monkeypatch)
+    assert contents(store.put("other", tmp_path / "src")) == made
+    assert len(set(opened)) == len(made)
+    opened.clear()
+    with store.commit("r") as session:
+        session.delete("/f1")
+    store.put("r", tmp_path / "src")
+    assert {path.rpartition("/src/")[2].partition("/")[0] for path in opened} == {"f1"}
+    assert store.fsck().ok
+
+
+def test_edits_move_to_another_head_with_what_was_not_read(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    age(monkeypatch)
+    made = fill(tmp_path / "src", 12)
+    store.put("r", tmp_path / "src")
+    with store.commit("r") as session:
+        session.put(str(tmp_path / "src"))
+        store.put("r", ("f1/é1.bin", b"somebody else's"))
+    assert contents(store["r"]) == made
+    opened = store.open_commit("r")
+    with opened.writer() as writer:
+        writer.put(str(tmp_path / "src"))
+    store.put("r", ("f1/é1.bin", b"somebody else's again"))
+    assert contents(opened.commit()) == made
+
+
+def test_a_file_written_twice_within_a_tick_is_read_again(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "src/a"
+    file.parent.mkdir()
+    for number in range(50):
+        file.write_bytes(b"%04d" % number)
+        times = (1_000_000_000_000_000_000, 1_000_000_000_000_000_000)
+        os.utime(file, ns=times)
+        assert store.put("r", tmp_path / "src").read_bytes("a") == b"%04d" % number
+
+
+def test_a_damaged_memory_is_forgotten(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    age(monkeypatch)
+    made = fill(tmp_path / "src", 12)
+    store.put("r", tmp_path / "src")
+    (file,) = (tmp_path / "cache").glob("stores/*/stats/*.mp")
+    assert file.stat().st_mode & 0o777 == 0o600
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+    opened = count_reads(monkeypatch)
+    store.put("r", tmp_path / "src")
+    assert len(set(opened)) == len(made)
+    file.write_bytes(b"")
+    store.put("r", tmp_path / "src")
+    assert len(set(opened)) == len(made)
+
+
+def test_hashing_alone_gives_the_same_values(tmp_path: Path) -> None:
+    made = fill(tmp_path / "src")
+    plan = plan_sources([str(tmp_path / "src")], b"")
+    values = dict(zip(plan.paths(), Intake(None).take(plan.folders), strict=True))
+    assert values == {name.encode(): encode_value(value_of_file(tmp_path / "src" / name)) for name in made}
+
+
+def test_a_file_that_keeps_changing_is_refused(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "src", 12)
+    busy = tmp_path / "src/f1/é1.bin"
+    real = os.preadv
+
+    def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
+        got = real(fd, buffers, offset)
+        if os.fstat(fd).st_ino == busy.stat().st_ino and not offset:
+            with busy.open("ab") as file:
+                file.write(b"more")
+        return got
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    with pytest.raises(ConflictError, match="changed while it was read"):
+        store.put("r", tmp_path / "src")
+    assert store.refresh().n == -1
+
+
+def test_a_file_that_became_a_fifo_is_refused_and_does_not_hang(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "src", 3)
+    real = reading.PartReader.read
+
+    def read(self: reading.PartReader, part: reading.Part) -> reading.ReadPart:
+        file = Path(part.local) / part.names[0]
+        file.unlink()
+        os.mkfifo(file)
+        return real(self, part)
+
+    monkeypatch.setattr(reading.PartReader, "read", read)
+    with pytest.raises(InvalidInputError, match="no plain file any more"):
+        store.put("r", tmp_path / "src")
+
+
+def test_work_is_shared_and_each_unit_done_once() -> None:
+    def work(numbers: Iterator[int]) -> list[tuple[int, int]]:
+        return [(os.getpid(), number) for number in numbers]
+
+    found = share_work(work, 300, 3)
+    assert len(found) == 3
+    assert sorted(number for done in found for _, number in done) == list(range(300))
+    assert {pid for done in found for pid, _ in done} >= {os.getpid()} or not found[0]
+
+
+@pytest.mark.parametrize("how", ["raise", "die"])
+def test_a_process_that_fails_fails_the_work(how: str) -> None:
+    parent = os.getpid()
+
+    def work(numbers: Iterator[int]) -> int:
+        if os.getpid() == parent:
+            return sum(numbers) * 0
+        if how == "die":
+            os.kill(os.getpid(), 9)
+        raise InvalidInputError("no good")
+
+    with pytest.raises(BackendError if how == "die" else InvalidInputError, match=r"signal 9|no good"):
+        share_work(work, 4, 2)
+
+
+def test_nothing_is_forked_beside_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait, args=(60,))
+    thread.start()
+    try:
+        assert forked.process_count(8) == 1
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_stats_of_fresh_files_are_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"a")
+    found = stats.pack_stats([os.stat(file)])
+    assert stats.forget_fresh(found, time.time_ns()) != found
+    assert stats.forget_fresh(found, time.time_ns() + 3_000_000_000) == found
