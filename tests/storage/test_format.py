@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 import struct
 from collections.abc import Iterator
@@ -232,7 +233,7 @@ def test_the_description_of_a_store_hashes_to_its_check(tmp_path: Path) -> None:
 def test_a_repaired_store_is_read_as_the_page_says(tmp_path: Path) -> None:
     """Damage in every folder, mended with nothing to mend from: what is left is found by the page's own rules."""
     store = Store.init(tmp_path / "store", cache_dir=tmp_path / "cache")
-    files = {f"{number}": bytes([number]) * 500 for number in range(5)}
+    files = {f"{number}": random.Random(number).randbytes(500) for number in range(5)}
     store.put("r", *files.items())
     (pack,) = (tmp_path / "store" / "packs").rglob("*.pack")
     body = bytearray(pack.read_bytes())
