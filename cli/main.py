@@ -57,9 +57,9 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "branch": "list, create, set, delete.",
         "tag": "list, create, delete.",
         "commit": "list, inspect, squash, delete, keep.",
-        "pipeline": "list, inspect, stop, start, reprocess, delete.",
-        "job": "list, inspect, wait, stop.",
-        "datum": "list, inspect, logs.",
+        "pipeline": "list, inspect, versions, diff, stop, start, tick, reprocess, delete.",
+        "job": "list, inspect, logs, wait, stop.",
+        "datum": "list, inspect, logs, restart.",
     },
     "store": {
         "init": "Make a store here, and a first DAG with --dag.",

@@ -130,7 +130,7 @@ def test_repos_are_made_and_deleted(cli: Cli, store: Path) -> None:
         (("ls", "images"), "repo commit path type size"),
         (("log", "images"), "repo commit time author message files size parents job"),
         (("diff", "images^", "images"), "path change old_size new_size"),
-        (("branch", "list", "images"), "repo branch head files size time"),
+        (("branch", "list", "images"), "repo branch head files size time trigger"),
         (("put", "images", "week"), "repo branch commit changed files size created"),
         (("put", "images", "week", "-n"), "path from"),
         (("get", "images", "out"), "repo commit dest files"),

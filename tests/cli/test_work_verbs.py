@@ -241,7 +241,7 @@ def test_revert_holds_and_release_ends_it(cli: Cli, work: Path) -> None:
         ("why counts:/a.json", "repo commit path size content put job computed_by datum code inputs"),
         ("wait", "job run pipeline version state commit started ended reason because inputs counters"),
         ("pipeline stop counts", "pipeline stopped"),
-        ("pipeline reprocess counts", "pipeline reprocess version"),
+        ("pipeline reprocess counts", "pipeline reprocess datums"),
         ("release counts", "error code hint exit"),
     ],
 )
