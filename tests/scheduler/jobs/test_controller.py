@@ -10,11 +10,13 @@ import pytest
 
 from dmlpipe.scheduler.errors import JobFailed
 from dmlpipe.scheduler.inputs.expression import array, cross, files
+from dmlpipe.scheduler.inputs.standing import cron
 from dmlpipe.scheduler.jobs import controller as controller_module
 from dmlpipe.scheduler.jobs.controller import Controller
 from dmlpipe.scheduler.jobs.epoch import _driving
 from dmlpipe.scheduler.leases.executor import Executor
 from dmlpipe.scheduler.pipelines.spec import Options, PipelineSpec
+from dmlpipe.scheduler.report import JobEnded
 from dmlpipe.scheduler.store import Store
 from dmlpipe.storage.errors import HeldError, InvalidInputError, NotFoundError
 from dmlpipe.storage.objects.value import decode_value
@@ -137,6 +139,28 @@ def test_removed_inputs_take_their_outputs_away(store: Store) -> None:
     assert executor.calls == []
     assert summary.jobs[0].counters.removed == 1
     assert [info.path for info in store["predictions"].ls("/")] == ["/a.out", "/c.out"]
+
+
+def test_a_controller_that_serves_ticks_as_time_comes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = ["2030-01-01T05:00:00Z"]
+    monkeypatch.setattr(store, "_clock", lambda: now[0])
+    monkeypatch.setattr(controller_module, "_IDLE_WAIT_S", 0.01)
+    store.submit([make_spec("report", cron("0 6 * * *", name="tick", repo="ticks", start="2030-01-01T00:00:00Z"))])
+    ended: list[JobEnded] = []
+
+    def watch(report: object) -> None:
+        if isinstance(report, JobEnded):
+            ended.append(report)
+            # A day later there is another tick; after the second one it is over.
+            now[0] = "2030-01-02T06:00:01Z"
+            if len(ended) == 2:
+                controller.stop()
+
+    controller = Controller(store, lambda: FakeExecutor(store, copy_inputs(store)), kind="up", observer=watch)
+    now[0] = "2030-01-01T06:00:01Z"
+    controller.serve()
+    assert [(job.counters.run, job.counters.skipped) for job in ended] == [(1, 0), (1, 1)]
+    assert [info.path for info in store["ticks"].ls("/")] == ["/2030-01-01T06:00:00Z", "/2030-01-02T06:00:00Z"]
 
 
 def test_a_diamond_runs_its_bottom_once(store: Store) -> None:
