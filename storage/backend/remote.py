@@ -293,6 +293,10 @@ class RemoteBackend(Backend):
                     fs, root = url_to_fs(self._url, use_listings_cache=False, skip_instance_cache=True, **options)
                 except (ValueError, TypeError) as err:
                     raise InvalidInputError(f"store URL {self._url!r}: {err}") from err
+                if self._protocol in _S3:
+                    # Its own rounds of retries, two of them nested around botocore's, make 150 requests of one that
+                    # is refused, and a minute of waiting. botocore's and `be_patient` do.
+                    fs.retries = 1
                 self._fs, self._root, self._pid = fs, str(root).rstrip("/"), os.getpid()
             return self._fs
 
