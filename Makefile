@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo pictures test test-slow check lint typecheck imports bench docs clean
+.PHONY: help demo pictures test test-slow test-oldest check lint typecheck imports bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,6 +33,16 @@ test: $(STAMP) ## the default test suite (under 10 minutes)
 
 test-slow: $(STAMP) ## the tests that take over 30 s each
 	@$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+# The oldest distributed that pyproject.toml allows, in an environment of its own; everything else as pinned.
+OLDEST := .venv-oldest
+test-oldest: ## the seams to Dask with the oldest release that is supported
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@grep -v -E '^(dask|distributed)==' constraints.txt > $(OLDEST)/constraints.txt
+	@$(OLDEST)/bin/python -m pip install -qq --disable-pip-version-check -c $(OLDEST)/constraints.txt 'setuptools>=77' pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis
+	@$(OLDEST)/bin/python -m pip install -qq --disable-pip-version-check -c $(OLDEST)/constraints.txt -e . "distributed==$$(sed -n 's/.*"distributed>=\([0-9.]*\),.*/\1/p' pyproject.toml).*"
+	@$(OLDEST)/bin/python -c 'import distributed; print("distributed", distributed.__version__)'
+	@$(OLDEST)/bin/python -m pytest -q tests/scheduler/leases/test_contract.py tests/scheduler/leases/test_dask_seam.py tests/worker/test_dask_seam.py $(ARGS)
 
 check: lint typecheck imports ## everything CI checks besides the tests
 

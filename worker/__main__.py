@@ -22,15 +22,12 @@ from .cluster_key import read_cluster_key
 from .folders import release, worker_folder
 from .messages import COMPARED_PACKAGES
 from .peers.exchange import PeerExchange
-from .pull import PullLoop, PullSettings, new_worker_name
+from .pull import PATIENCE_S, PullLoop, PullSettings, new_worker_name
 from .resources import RESOURCES_VARIABLE, found_resources
 from .segments import FlushLimits
 from .slots.devices import Devices, find_devices
 
 logger = logging.getLogger("dmlpipe.worker")
-
-PATIENCE_S = 300.0
-"""How long a store may be away before a worker gives up."""
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -23,8 +23,10 @@ from .child.zygote import Zygote
 from .dask_seam import DaskLink
 from .folders import release, worker_folder
 from .messages import COMPARED_PACKAGES
-from .pull import PullLoop, PullSettings, new_worker_name
+from .pull import PATIENCE_S, PullLoop, PullSettings, new_worker_name
+from .resources import RESOURCES_VARIABLE, found_resources
 from .segments import FlushLimits
+from .slots.devices import Devices, find_devices
 
 __all__ = ["PLUGIN", "Guest"]
 
@@ -69,7 +71,9 @@ class Guest(WorkerPlugin):  # type: ignore[misc, unused-ignore]  # distributed h
         name = new_worker_name()
         slots = int(worker.state.nthreads)
         cache = Path(self._cache_dir) if self._cache_dir else None
-        store = await asyncio.to_thread(Store.open, self._store, cache_dir=cache)
+        store = await asyncio.to_thread(Store.open, self._store, cache_dir=cache, patience_s=PATIENCE_S)
+        devices = find_devices(os.environ)
+        resources = found_resources(devices, os.environ.get(RESOURCES_VARIABLE, "").split(","))
         # Children must know nothing of the cluster: the zygote is an interpreter of its own.
         zygote = Zygote(clean_environment(os.environ))
         folder = worker_folder(store.cache_dir, name)
@@ -80,10 +84,11 @@ class Guest(WorkerPlugin):  # type: ignore[misc, unused-ignore]  # distributed h
             worker=name,
             slots=slots,
             folder=folder,
+            devices=Devices(devices[: int(resources.get("gpu", 0))]),
             packages={package: version(package) for package in COMPARED_PACKAGES},
             settings=PullSettings(limits=FlushLimits.from_environment(os.environ)),
         )
-        await worker.scheduler.dml_join(address=worker.address, name=name, slots=slots)
+        await worker.scheduler.dml_join(address=worker.address, name=name, slots=slots, resources=resources)
         self._task = asyncio.create_task(self._serve(self._loop, zygote, folder))
 
     async def _serve(self, loop: PullLoop, zygote: Zygote, folder: Path) -> str:

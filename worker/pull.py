@@ -49,6 +49,8 @@ from .slots.lease_run import LeaseReport, SlotWorker
 
 logger = logging.getLogger(__name__)
 
+PATIENCE_S = 300.0
+"""How long a store may be away before a worker gives up."""
 _BLOCKS_KEPT = 32
 
 

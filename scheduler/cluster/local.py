@@ -211,4 +211,11 @@ def start_executor(
     `DaskExecutor`.
     """
     cluster = start_local(store_url, slots, folder=folder, cache_dir=cache_dir)
-    return DaskExecutor(cluster.address, read_block, backend=backend, failure=cluster.failure, on_close=cluster.close)
+    return DaskExecutor(
+        cluster.address,
+        read_block,
+        backend=backend,
+        failure=cluster.failure,
+        on_close=cluster.close,
+        grows=False,
+    )

@@ -79,6 +79,8 @@ class DaskExecutor:
         Says why the cluster cannot go on, or "" while it can. Called about every second from any thread.
     on_close
         Ends the cluster, if that belongs to this executor.
+    grows
+        Workers of other kinds may join later; else a job that none can take fails at once.
     connect_s
         How long the scheduler may take to start.
     drain_s
@@ -93,6 +95,7 @@ class DaskExecutor:
         backend: Backend | None = None,
         failure: Callable[[], str] = lambda: "",
         on_close: Callable[[], None] | None = None,
+        grows: bool = True,
         connect_s: float = 30.0,
         drain_s: float = 10.0,
         connection_args: Mapping[str, Any] | None = None,
@@ -103,6 +106,7 @@ class DaskExecutor:
         self._backend = backend
         self._failure = failure
         self._on_close = on_close
+        self._grows = grows
         self._connection_args = connection_args
         self.stop_workers = on_close is not None
         """Whether `close` also lets the workers end, which then need no signal."""
@@ -256,8 +260,8 @@ class DaskExecutor:
         return [WorkerRefused(message=text) for text in news]
 
     def _event(self, event: PoolEvent) -> Event | None:
-        if isinstance(event, JobStuck) and self._on_close is not None:
-            # The cluster is ours and stays as it is: waiting would be for ever.
+        if isinstance(event, JobStuck) and not self._grows:
+            # Waiting would be for ever.
             self._fail(
                 f"{self._pipelines.get(event.job, event.job)} needs {event.missing}",
                 "ask for less, or bring workers that have it: dmlpipe run --scheduler ADDRESS",

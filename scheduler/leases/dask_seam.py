@@ -138,13 +138,13 @@ def install(scheduler: Any, service: Service, *, guests: bool = False) -> None:
         needed = math.ceil(wanted * len(here) / sum(here)) if here else wanted
         return max(needed, len(here) - len(service.idle_workers()))
 
-    async def dml_join(address: str, name: str, slots: int) -> None:
+    async def dml_join(address: str, name: str, slots: int, resources: dict[str, float]) -> None:
         """A guest began in the worker at `address`; it takes the place of one that was there before."""
         if address in scheduler.workers:
             before = names.get(address)
             if before is not None:
                 service.remove_worker(before)
-            know(address, name, slots, dict(scheduler.workers[address].resources or {}))
+            know(address, name, slots, resources | dict(scheduler.workers[address].resources or {}))
 
     async def dml_lease(request: bytes) -> bytes:
         return await service.lease(request)
