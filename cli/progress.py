@@ -262,6 +262,12 @@ def _known(report: r.JobAdvanced) -> int:
     return min(known, report.total) if report.total > 0 else known
 
 
+def advanced_text(report: r.JobAdvanced) -> str:
+    """Numbers of a running job on one line."""
+    left, right = _advanced_cells(report, bar=None)
+    return f"{left.plain}   {right.plain}"
+
+
 def _advanced_cells(report: r.JobAdvanced, *, bar: Text | None) -> tuple[Text, Text]:
     total = f"{_known(report):,}/{report.total:,}"
     left = Text(total) if bar is None else bar.append(f"  {total}", style="default")

@@ -213,6 +213,8 @@ class PipelineStatus:
     detail: str = ""
     """`held at 7d02b1 by ada: accuracy fell (1 commit behind)`, `model failed in job 20ce`."""
     ended: str = ""
+    progress: JobAdvanced | None = None
+    """Of a running job: as of its controller's last heartbeat, a second or three ago."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

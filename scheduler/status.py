@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ def store_status(store: Store) -> StoreStatus:
     for name in topological(pipelines):
         found[name] = _pipeline_status(state, name, pipelines, found, standing)
     run = state.open_run()
+    if any(each.state == "running" for each in found.values()):
+        found = _with_progress(store, state, found)
     return StoreStatus(
         url=store.url,
         entries=state.n + 1,
@@ -100,6 +103,14 @@ def _pipeline_status(
         detail=detail,
         ended=job.ended if job else "",
     )
+
+
+def _with_progress(store: Store, state: State, found: Mapping[str, PipelineStatus]) -> dict[str, PipelineStatus]:
+    from .jobs.epoch import progress_of
+
+    holder = state.controller()
+    told = progress_of(store.backend, holder.epoch) if holder is not None and not holder.ended else {}
+    return {name: dataclasses.replace(each, progress=told.get(each.job)) for name, each in found.items()}
 
 
 def _standing(store: Store) -> Mapping[str, Stood]:

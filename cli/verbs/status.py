@@ -73,6 +73,15 @@ def _cluster(cluster: Mapping[str, Any]) -> str:
     )
 
 
+def _progress(each: PipelineStatus) -> str:
+    """Numbers of a running job, as the live table of its `run` has them."""
+    if each.progress is None:
+        return ""
+    from ..progress import advanced_text
+
+    return advanced_text(each.progress)
+
+
 def _row(each: PipelineStatus) -> tuple[str, ...]:
     numbers = ""
     if each.counters is not None:
@@ -86,5 +95,5 @@ def _row(each: PipelineStatus) -> tuple[str, ...]:
         f"{each.files:,}",
         f"{short(each.job)}  {numbers}" if each.job else "",
         when(each.ended),
-        printable(each.detail),
+        printable(each.detail) or _progress(each),
     )

@@ -41,6 +41,7 @@ from ..planning.plan import job_context
 from ..planning.reasons import explain
 from ..report import (
     ClusterChanged,
+    JobAdvanced,
     JobEnded,
     Notice,
     Observer,
@@ -138,6 +139,7 @@ class Controller:
         self._held_told: set[tuple[str, int]] = set()
         self._no_data: dict[str, str] = {}
         self._last_report: dict[str, float] = {}
+        self._advanced: dict[str, JobAdvanced] = {}
         self._stop = threading.Event()
         self._egresses = Egresses(
             store,
@@ -663,7 +665,10 @@ class Controller:
         for name, job in self._jobs.items():
             if now - self._last_report.get(name, 0.0) >= _REPORT_EVERY_S:
                 self._last_report[name] = now
-                self._tell(job.advanced())
+                self._advanced[name] = advanced = job.advanced()
+                self._tell(advanced)
+        if self._heartbeat is not None:
+            self._heartbeat.tell([report for name, report in self._advanced.items() if name in self._jobs])
 
     def _tell(self, report: Report) -> None:
         self._observer(report)

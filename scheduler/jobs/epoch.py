@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,9 +20,11 @@ from ...storage.actor import host_name
 from ...storage.backend import Backend
 from ...storage.errors import BackendError, NotFoundError
 from ...storage.records import ControllerState, ControllerTake
+from ..report import JobAdvanced
 
 HEARTBEAT_KEY = "controller/heartbeat.json"
 BEAT_EVERY_S = 3.0
+LOCAL_BEAT_S = 1.0
 SILENCE_S = 15.0
 
 _driving: set[tuple[str, int]] = set()
@@ -34,6 +36,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
 
     epoch: int
     beat: int
+    jobs: tuple[JobAdvanced, ...] = ()
+    """Where the jobs under way stand, for `status` in another terminal; nobody decides anything by it."""
 
 
 def boot_id() -> str:
@@ -108,6 +112,12 @@ def is_alive(
     return False
 
 
+def progress_of(backend: Backend, epoch: int) -> dict[str, JobAdvanced]:
+    """Where the jobs of the controller of `epoch` stood at its last beat, by id; empty if that is not known."""
+    beat = _read_beat(backend)
+    return {} if beat is None or beat.epoch != epoch else {job.job: job for job in beat.jobs}
+
+
 def _read_beat(backend: Backend) -> Beat | None:
     try:
         return msgspec.json.decode(backend.get(HEARTBEAT_KEY), type=Beat)
@@ -121,6 +131,7 @@ class Heartbeat:
     def __init__(self, backend: Backend, epoch: int) -> None:
         self._backend = backend
         self._epoch = epoch
+        self._jobs: dict[str, JobAdvanced] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="dmlpipe-heartbeat", daemon=True)
         _driving.add((backend.url, epoch))
@@ -128,13 +139,19 @@ class Heartbeat:
 
     def _beat(self) -> None:
         beat = 0
-        while not self._stop.wait(BEAT_EVERY_S):
+        # A file costs nothing: somebody may watch.
+        while not self._stop.wait(BEAT_EVERY_S if self._backend.properties.remote else min(BEAT_EVERY_S, LOCAL_BEAT_S)):
             beat += 1
+            said = Beat(epoch=self._epoch, beat=beat, jobs=tuple(self._jobs.values()))
             try:
-                self._backend.put(HEARTBEAT_KEY, msgspec.json.encode(Beat(epoch=self._epoch, beat=beat)))
+                self._backend.put(HEARTBEAT_KEY, msgspec.json.encode(said))
             except BackendError:
                 # A store that is away for a while must not end the controller; if it stays away, another takes over.
                 continue
+
+    def tell(self, jobs: Sequence[JobAdvanced]) -> None:
+        """Let the next beat say where the jobs under way stand."""
+        self._jobs = {job.job: job for job in jobs}
 
     def close(self) -> None:
         """Stop. Idempotent."""

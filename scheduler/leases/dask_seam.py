@@ -8,7 +8,9 @@ each of them does, with the oldest and the newest release that is supported.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -26,7 +28,7 @@ CONFIG: dict[str, Any] = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.scheduler.idle-timeout": None,
     "distributed.scheduler.no-workers-timeout": None,
-    "distributed.scheduler.http.routes": ["distributed.http.health"],
+    "distributed.scheduler.http.routes": ["distributed.http.health", "dmlpipe.scheduler.leases.metrics"],
     "distributed.scheduler.dashboard.status.task-stream-length": 1,
     "distributed.comm.timeouts.connect": "15s",
     "distributed.comm.timeouts.tcp": "30s",
@@ -42,6 +44,10 @@ CONFIG: dict[str, Any] = {
 """Settings of the scheduler process; EXECUTION §8 has the reasons of each."""
 
 
+logger = logging.getLogger(__name__)
+
+HTTP_PORT_VARIABLE = "DMLPIPE_HTTP_PORT"
+"""Port of the scheduler's HTTP server (health, metrics); by default any that is free."""
 ADAPT_TARGET_S = 5.0
 """Adaptive scaling aims at working off the backlog in this time, unless it says another."""
 
@@ -187,17 +193,20 @@ async def run_scheduler(
     with dask.config.set(CONFIG):
         from distributed.scheduler import Scheduler
 
-        scheduler = Scheduler(
+        scheduler: Any = Scheduler(
             host=host,
             port=port,
             protocol=protocol(key),
             security=_security(key),
             dashboard=False,
-            dashboard_address=f"{host}:0",
+            dashboard_address=f"{host}:{os.environ.get(HTTP_PORT_VARIABLE, '0')}",
         )
         # Before it listens: the first worker may ask at once.
         install(scheduler, service)
+        # What the routes of its HTTP server tell of (`metrics`).
+        scheduler.dmlpipe = service
         async with scheduler:
+            logger.info("metrics: http://%s:%d/metrics", host, scheduler.http_server.port)
             await stop.wait()
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -40,6 +41,7 @@ __all__ = [
     "LeasePool",
     "LostDatum",
     "PoolEvent",
+    "Totals",
     "WorkerLost",
 ]
 
@@ -87,6 +89,20 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: bool
 
 
+class Totals(NamedTuple):
+    """What became of a pipeline's datums since the pool began, whatever job they were of."""
+
+    computed: int = 0
+    """Ended in any way."""
+    failed: int = 0
+    seconds: float = 0.0
+    """Sum of the datums' own."""
+
+    def plus(self, job: PoolJob) -> Totals:
+        """Add a job."""
+        return Totals(self.computed + job.computed, self.failed + job.failed, self.seconds + job.seconds)
+
+
 class LeasePool:
     """Jobs, blocks and leases of one scheduler.
 
@@ -109,6 +125,8 @@ class LeasePool:
         """Leases of workers that are gone, until they are settled."""
         self._events: list[PoolEvent] = []
         self._next_lease = 1
+        self._totals: dict[str, Totals] = {}
+        """Of jobs that have finished, by pipeline."""
         self._turn = 0
         self._slots = 0
         """Of the workers that can take leases."""
@@ -264,6 +282,18 @@ class LeasePool:
             )
             for name, job in self._jobs.items()
         ]
+
+    def totals(self) -> dict[str, Totals]:
+        """Datums so far by pipeline, those of open jobs included."""
+        found = dict(self._totals)
+        for job in self._jobs.values():
+            found[job.offer.pipeline] = found.get(job.offer.pipeline, Totals()).plus(job)
+        return found
+
+    @property
+    def leases_given(self) -> int:
+        """Leases since the pool began."""
+        return self._next_lease - 1
 
     # -- leases
 
@@ -439,6 +469,7 @@ class LeasePool:
             return
         self._emit_progress(name, job, job.reported_at)
         self._events.append(JobFinished(job=name))
+        self._totals[job.offer.pipeline] = self._totals.get(job.offer.pipeline, Totals()).plus(job)
         del self._jobs[name]
         self._finished.add(name)
         for worker in self._workers.values():
