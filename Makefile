@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo pictures test test-slow test-oldest check lint typecheck imports bench docs clean
+.PHONY: help demo pictures test test-slow test-oldest test-cloud check lint typecheck imports bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -43,6 +43,10 @@ test-oldest: ## the seams to Dask with the oldest release that is supported
 	@$(OLDEST)/bin/python -m pip install -qq --disable-pip-version-check -c $(OLDEST)/constraints.txt -e . "distributed==$$(sed -n 's/.*"distributed>=\([0-9.]*\),.*/\1/p' pyproject.toml).*"
 	@$(OLDEST)/bin/python -c 'import distributed; print("distributed", distributed.__version__)'
 	@$(OLDEST)/bin/python -m pytest -q tests/scheduler/leases/test_contract.py tests/scheduler/leases/test_dask_seam.py tests/worker/test_dask_seam.py $(ARGS)
+
+test-cloud: $(STAMP) ## Google's and Azure's storage on emulators (the latter: npm install -g azurite)
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[cloud-tests]'
+	@$(BIN)/python -m pytest -q tests/storage/backend/test_cloud.py $(ARGS)
 
 check: lint typecheck imports ## everything CI checks besides the tests
 

@@ -1,4 +1,4 @@
-"""Objects on anything that fsspec reaches; written for S3, where it is tested.
+"""Objects on anything that fsspec reaches: S3, Google's and Azure's storage.
 
 What fsspec does not give by itself, and is seen to here:
 
@@ -10,6 +10,7 @@ What fsspec does not give by itself, and is seen to here:
   read back and compared.
 - Listings are never cached: a cached one hides what other processes wrote, even from `get`.
 - A whole-object `cat_file` of s3fs asks for the size first, unless told to read in one stream.
+- A busy server, a timeout, an answer that breaks off: asked again, a bounded number of times, with growing pauses.
 - Neither the event loop nor its connections survive a fork: a child connects anew.
 """
 
@@ -43,8 +44,15 @@ _EXCLUSIVE_PROTOCOLS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss
 """Where `_pipe_file(mode="create")` maps to a conditional request of the server."""
 
 _S3 = frozenset({"s3", "s3a"})
+_GOOGLE = frozenset({"gs", "gcs"})
+_EXTRAS = {**dict.fromkeys(_GOOGLE, "gcs"), **dict.fromkeys(_EXCLUSIVE_PROTOCOLS - _S3 - _GOOGLE, "azure")}
 _CONCURRENCY = 32
 _CONFLICT_TRIES = 8
+_TRIES = 5
+_BACKOFF_S = 0.1
+"""Before the second try; twice as long before each one after it, a random part of it."""
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses that may be gone the next time."""
 _BULK_DELETE = 1000
 _PAUSE_FIRST_S = 0.1
 _PAUSE_MAX_S = 5.0
@@ -91,7 +99,11 @@ class RemoteBackend(Backend):
         except ValueError as err:
             raise InvalidInputError(f"store URL {url!r}: unknown protocol {self._protocol!r}") from err
         except ImportError as err:
-            raise InvalidInputError(f"store URL {url!r} needs a library that is not installed: {err}") from err
+            extra = _EXTRAS.get(self._protocol)
+            raise InvalidInputError(
+                f"store URL {url!r} needs a library that is not installed: {err}",
+                hint=f"pip install 'dmlpipe[{extra}]'" if extra else None,
+            ) from err
         if not issubclass(kind, AsyncFileSystem):
             raise InvalidInputError(
                 f"store URL {url!r}: a store cannot be on {self._protocol}, which has no exclusive create",
@@ -206,6 +218,12 @@ class RemoteBackend(Backend):
 
     async def _read(self, fs: Any, request: Request) -> bytes:
         key, start, end = request
+        if start is not None and start < 0 and self._protocol not in _S3:
+            # Azure knows no ranges that count from the end, and of Google's emulators not all do.
+            size = await self._stat(fs, key)
+            if size is None:
+                raise NotFoundError(f"no object {key} in {self._url}")
+            start, end = max(0, size + start), size
         if end is not None and end <= (start or 0):
             # A range header cannot say "nothing".
             if await self._stat(fs, key) is None:
@@ -312,7 +330,15 @@ class RemoteBackend(Backend):
 
             async def one(item: T) -> U:
                 async with free:
-                    return await call(fs, item)
+                    for attempt in range(_TRIES):
+                        try:
+                            return await call(fs, item)
+                        except self._errors as err:
+                            if attempt == _TRIES - 1 or not _is_passing(err):
+                                raise
+                        # Every request may be sent twice: a create that landed is found by reading back.
+                        await asyncio.sleep(_BACKOFF_S * 2**attempt * secrets.randbelow(1000) / 1000)
+                    raise AssertionError("unreachable")
 
             return await asyncio.gather(*(one(item) for item in some), return_exceptions=True)
 
@@ -352,18 +378,25 @@ class RemoteBackend(Backend):
             return BackendError(
                 f"cannot {what} in {self._url}: {err}",
                 code=ErrorCode.PERMISSION,
-                hint="check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and what they allow",
+                hint=f"check the credentials ({_CREDENTIALS[_EXTRAS.get(self._protocol, '')]}) and what they allow",
             )
         if isinstance(err, FileNotFoundError):
             return BackendError(f"cannot {what} in {self._url}: {err}", hint="does the bucket exist?")
         if isinstance(err, OSError) and not isinstance(err, (TimeoutError, ConnectionError)):
             translated = backend_error(err, what, self._url)
-            translated.retryable |= status in (408, 409, 429, 500, 502, 503, 504)
+            translated.retryable |= status in _PASSING or status == 409
             return translated
         return BackendError(
             f"cannot {what} in {self._url}: {str(err) or name}", retryable=True, hint="is the server reachable?"
         )
 
+
+_CREDENTIALS = {
+    "": "AWS_ACCESS_KEY_ID, AWS_PROFILE, ...",
+    "gcs": "GOOGLE_APPLICATION_CREDENTIALS, gcloud auth application-default login, ...",
+    "azure": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_CONNECTION_STRING, ...",
+}
+"""Where the client libraries look for them, by extra."""
 
 _inherited: list[Any] = []
 _live: weakref.WeakSet[RemoteBackend] = weakref.WeakSet()
@@ -396,6 +429,22 @@ def _library_errors(protocol: str) -> tuple[type[BaseException], ...]:
 
         errors += [AzureError]
     return tuple(errors)
+
+
+def _is_passing(err: BaseException) -> bool:
+    """Whether the same request may succeed in a moment: the server was busy, or an answer broke off."""
+    status = _status(err)
+    if status:
+        return status in _PASSING
+    if isinstance(err, (TimeoutError, asyncio.TimeoutError, ConnectionResetError, BrokenPipeError)):
+        return True
+    return type(err).__name__ in _BROKEN_OFF
+
+
+_BROKEN_OFF = frozenset(
+    {"ClientPayloadError", "ServerDisconnectedError", "IncompleteReadError", "ServiceResponseError"}
+)
+"""Errors of the client libraries that mean so: named, since not all of the libraries are installed."""
 
 
 def _status(err: BaseException) -> int:

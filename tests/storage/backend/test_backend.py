@@ -37,9 +37,9 @@ class TestMemory(BackendTests):
         return MemoryBackend(f"contract-{next(_numbers)}")
 
 
-def cases_of(name: str) -> Iterator[dict[str, Any]]:
-    """The parameter sets of a test of the suite."""
-    marks = getattr(getattr(BackendTests, name), "pytestmark", [])
+def cases(suite: type, name: str) -> Iterator[dict[str, Any]]:
+    """The parameter sets of a test of a suite."""
+    marks = getattr(getattr(suite, name), "pytestmark", [])
     found = [mark for mark in marks if mark.name == "parametrize"]
     if not found:
         yield {}
@@ -52,7 +52,7 @@ def cases_of(name: str) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize(("kind", "test"), BROKEN, ids=lambda value: getattr(value, "__name__", value))
 def test_the_suite_notices_a_broken_backend(kind: type[LocalBackend], test: str, tmp_path: Path) -> None:
     def run_all() -> None:
-        for number, case in enumerate(cases_of(test)):
+        for number, case in enumerate(cases(BackendTests, test)):
             getattr(BackendTests(), test)(kind(tmp_path / str(number)), **case)
 
     with pytest.raises((AssertionError, BackendError, FileNotFoundError, pytest.fail.Exception)):
@@ -240,6 +240,19 @@ def test_urls_open_what_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_wrong_url_is_refused(url: str, options: dict[str, object], message: str | None) -> None:
     with pytest.raises((InvalidInputError, BackendError), match=message):
         open_backend(url, options).put_if_absent("a", b"")
+
+
+@pytest.mark.parametrize(("url", "extra"), [("gs://b/x", "gcs"), ("gcs://b/x", "gcs"), ("az://b/x", "azure")])
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    url: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(protocol: str) -> None:
+        raise ImportError(f"install something for {protocol}")
+
+    monkeypatch.setattr("fsspec.get_filesystem_class", missing)
+    with pytest.raises(InvalidInputError, match="not installed") as caught:
+        open_backend(url)
+    assert caught.value.hint == f"pip install 'dmlpipe[{extra}]'"
 
 
 def test_copies_reach_the_same_objects(tmp_path: Path) -> None:
