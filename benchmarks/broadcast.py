@@ -233,7 +233,7 @@ def verdicts(rows: Sequence[dict[str, Any]], ideal_s: float) -> dict[str, float]
 
 
 def ideal_s(given: argparse.Namespace) -> float:
-    """No schedule is faster: the store or a link carries the model once, and the last part crosses log2(hosts) links."""
+    """No schedule is faster: the store or a link carries the model once, the last part crosses log2(hosts) links."""
     link_bytes_s = given.link_mbit * 1e6 / 8 if given.link_mbit else float("inf")
     parts = 16 * 2**20 / link_bytes_s * max(0, given.hosts - 1).bit_length()
     return float(given.mib * 2**20 / min(given.origin_mib * 2**20, link_bytes_s) + parts)

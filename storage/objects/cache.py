@@ -101,6 +101,8 @@ class FileCache:
         self._added = 0
         self._each = 0
         self._looked = False
+        self._filling: dict[Path, threading.Lock] = {}
+        """Held by this process's thread that fills an entry: its others need not poll for the file's lock."""
 
     def path_of(self, value: Value) -> Path:
         """Return where the entry of `value` is or would be."""
@@ -263,6 +265,19 @@ class FileCache:
 
     def _make(self, path: Path, value: Value, fill: Callable[[OpenPart], None]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            inside = self._filling.setdefault(path, threading.Lock())
+        alone = inside.acquire(timeout=self._stuck_s)
+        try:
+            if not self._is_fresh(path, value):
+                self._make_alone(path, value, fill)
+        finally:
+            if alone:
+                with self._lock:
+                    self._filling.pop(path, None)
+                inside.release()
+
+    def _make_alone(self, path: Path, value: Value, fill: Callable[[OpenPart], None]) -> None:
         with hold_part(path, stuck_s=self._stuck_s) as part:
             try:
                 if self._is_good(path, value):

@@ -30,6 +30,7 @@ from ..child.failure import UserFrames, exit_failure, failure_of, located, said,
 from ..child.wire import Ended, Loading, OutFile, Produced, Ready, SetupFailed, Unit
 from ..child.zygote import Zygote
 from ..job import CommandTransform, Datum, PythonTransform
+from .ahead import Ahead
 from .attempts import Attempts, Call, resident_key
 from .devices import Devices
 from .job_work import JobWork, WorkerStore, scratch_folder
@@ -233,6 +234,10 @@ class SlotWorker:
         """Lay out datums."""
         return self._materializer.prepare(job.inputs, datums)
 
+    def ahead_of(self, datums: Sequence[Datum]) -> Ahead:
+        """Begin to fetch what a lease's datums will need."""
+        return Ahead(self._store, datums)
+
     def now(self) -> float:
         """Monotonic seconds."""
         return self._clock()
@@ -278,6 +283,7 @@ class _LeaseRun:
         self._setup_deaths = 0
         positions = self._resident_positions()
         spec = job.spec
+        self._ahead = slot.ahead_of(datums)
         self._attempts = Attempts(
             len(datums),
             batch=spec.batch,
@@ -319,6 +325,7 @@ class _LeaseRun:
             if left:
                 self._report.given_back([self._start + index for index in left])
         finally:
+            self._ahead.close()
             for sent in self._sent:
                 self._remove(sent)
             self._sent.clear()
@@ -441,6 +448,7 @@ class _LeaseRun:
     def _prepare(self, calls: Sequence[Call]) -> list[list[Prepared] | None]:
         """Lay out calls together; one by one if that fails, to find the datum whose input is not to be had."""
         wanted = [(self._datums[index], call.attempt) for call in calls for index in call.indexes]
+        self._ahead.reached(max((index for call in calls for index in call.indexes), default=0))
         try:
             prepared = iter(self._retrying(wanted))
             return [[next(prepared) for _ in call.indexes] for call in calls]

@@ -142,7 +142,7 @@ class Files:
                 self.place(value, target, content)
 
 
-def _below(tree: Tree, path: str) -> Iterator[tuple[str, Value]]:
+def files_below(tree: Tree, path: str) -> Iterator[tuple[str, Value]]:
     """Files of a commit at or below `path`, relative to the commit's root."""
     path = path.strip("/")
     if path:
@@ -210,7 +210,7 @@ class JobInputs:
         root.mkdir(parents=True)
         path = item.path.strip("/")
         if item.tree:
-            files = _below(self._store.tree(from_hex(item.tree)), path)
+            files = files_below(self._store.tree(from_hex(item.tree)), path)
             self._files.place_all((os.path.join(root, name), value) for name, value in files)
         where = os.path.join(root, path) if path else str(root)
         if not os.path.exists(where):
@@ -541,7 +541,7 @@ class _Layout:
     def _tree(self, declared: JobInput, item: Item, root: str) -> str:
         folder = self._root().keep(root, declared.name)
         path = item.path.strip("/")
-        files = _below(self._store.tree(Digest(item.value)), path)
+        files = files_below(self._store.tree(Digest(item.value)), path)
         self._place_all(declared, folder, files)
         target = f"{folder}/{path}" if path else folder
         os.makedirs(target, exist_ok=True)
@@ -558,7 +558,7 @@ class _Layout:
             found[target] = None
             if member.kind == "d":
                 os.makedirs(target, exist_ok=True)
-                files = _below(self._store.tree(Digest(member.value)), path)
+                files = files_below(self._store.tree(Digest(member.value)), path)
             else:
                 files = iter([(path, decode_value(member.value))])
             for inside, value in files:
