@@ -11,7 +11,7 @@ import click
 from ..app import App
 from ..command import Verb
 from ..failure import FAILED, INTERRUPTED
-from ..settings import parameter_options, parse_parameters, spec_options, spec_settings
+from ..settings import cache_option, parameter_options, parse_parameters, spec_options, spec_settings
 from ..submitted import header, to_dict
 from .files import split_words
 from .submit import submit_file
@@ -28,6 +28,7 @@ _PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".gif")
 @click.option(
     "-j", "--slots", type=click.IntRange(min=1), metavar="N", help="Places that run user code. Default: cores."
 )
+@cache_option
 @spec_options
 @click.option("--prune", is_flag=True, help="Remove pipelines that are no longer in FILE.")
 @click.option(

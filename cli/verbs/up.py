@@ -8,6 +8,7 @@ import click
 
 from ..app import App
 from ..command import Verb
+from ..settings import cache_option
 from ..text import count
 
 
@@ -15,6 +16,7 @@ from ..text import count
 @click.option(
     "-j", "--slots", type=click.IntRange(min=1), metavar="N", help="Places that run user code. Default: cores."
 )
+@cache_option
 @click.pass_obj
 def command(app: App, slots: int | None) -> None:
     """Keep pipelines up to date in the background.

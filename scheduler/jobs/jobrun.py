@@ -44,6 +44,7 @@ from ..planning.summary import describe_key
 from ..report import FailureGroup, JobAdvanced, JobEnded, JobPlanned
 from .collected import FAILURE, find_collected
 from .fold import Conflict, Folded, fold_results
+from .near import near_files
 from .results import Finished, Results
 
 MAX_BACKLOG = 16
@@ -202,7 +203,8 @@ class JobRun:
             return
         self._offered = True
         self._offered_at = time.monotonic()
-        raw = encode_spec(self.job_spec())
+        spec = self.job_spec()
+        raw = encode_spec(spec)
         executor.offer(
             JobOffer(
                 job=self.job,
@@ -215,6 +217,7 @@ class JobRun:
                 resources=self.spec.options.resources,
                 priority=self.spec.options.priority,
                 fold=self._results.fold,
+                near=near_files(self.store, spec.inputs),
             )
         )
         self.feed(executor)

@@ -139,6 +139,10 @@ class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """A controller's session is open."""
     refused: tuple[str, ...] = ()
     """Why workers were turned away."""
+    from_store: int = 0
+    """Bytes of files from 1 MiB on that hosts took from the store since the scheduler began."""
+    from_peers: int = 0
+    """The same, from each other."""
 
 
 _request_decoder: msgspec.msgpack.Decoder[ControlRequest] = msgspec.msgpack.Decoder(ControlRequest)

@@ -193,7 +193,9 @@ class LeaseService:
         while True:
             if self._stopping or not self.pool.has_worker(name):
                 return LeaseReply(stop=True, cancelled=self.pool.cancelled_for(name))
-            lease = self.pool.take(name, request.slot, self._clock()) if request.want and not request.draining else None
+            lease = None
+            if request.want and not request.draining:
+                lease = self.pool.take(name, request.slot, self._clock(), self._near(name))
             flush = lease is None and request.want > 0 and self.pool.flush_wanted(name)
             news = self.pool.cancel_news(name, request.slot)
             if lease is not None:
@@ -234,6 +236,11 @@ class LeaseService:
             self.tell_worker(out.worker, {"op": "dml-recall", "lease": out.lease.id})
         if self.pool.jobs():
             self._look_again()
+
+    def _near(self, worker: str) -> list[str]:
+        """Open jobs whose large inputs the worker's host holds."""
+        holds = self.sharing.tracker.holds
+        return [job for job, files in self.pool.wanted_files().items() if all(holds(worker, file) for file in files)]
 
     def _wake_controller(self, job: str) -> None:
         if job not in self._low and self.pool.backlog(job) < BACKLOG_LOW:
@@ -347,6 +354,8 @@ class LeaseService:
             slots=self.pool.slots(),
             driven=bool(self._session),
             refused=tuple(self._refused.values()),
+            from_store=self.sharing.traffic.from_store,
+            from_peers=self.sharing.traffic.from_peers,
         )
 
 

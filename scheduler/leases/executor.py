@@ -31,6 +31,8 @@ class JobOffer(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     """Datums of a job are leased before those of jobs with a smaller number."""
     fold: int = 0
+    near: tuple[bytes, ...] = ()
+    """Names in the file cache of large files that every datum reads: hosts that have them are preferred."""
 
 
 class Progressed(msgspec.Struct, frozen=True, kw_only=True, tag="progressed"):

@@ -10,12 +10,13 @@ Rules:
   one cause. A datum that was alone in a lost lease is from then on leased to a worker that holds no other such datum;
   after `LOSSES_MAX` losses it is lost.
 * Reports about leases that the pool no longer knows are ignored: each datum is counted once.
-* A job of a higher priority goes first. Jobs of one priority share by slots in use; among equals the one served
-  longest ago is next. A lease is sized to `TARGET_S` of work, and to half of an even share of what is left, so that no
-  slot has a long tail alone. What a straggler has not begun is recalled (`recall`) when slots have nothing to do.
+* A job of a higher priority goes first. Jobs of one priority share by slots in use, a little less strictly on a host
+  that holds their large inputs; among equals the one served longest ago is next. A lease is sized to `TARGET_S` of
+  work, and to half of an even share of what is left, so that no slot has a long tail alone. What a straggler has not
+  begun is recalled (`recall`) when slots have nothing to do.
 * A lease goes only to a worker that has what its job needs (`fitting`); a job that no worker can take is told of.
 
-Left out on purpose: waiting (`dask_plugin`), who is near which data.
+Left out on purpose: waiting (`dask_plugin`), who holds what (`peers`).
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ LOSSES_MAX = 5
 FAILURES_MAX = 100
 """`DatumFailed` events of one job."""
 PROGRESS_INTERVAL_S = 0.2
+NEAR_SLOTS_MIN = 2
+NEAR_SHARE = 8
+"""A job whose inputs a host holds is served there as if it used an eighth of all slots (at least 2) less."""
 _SMOOTHING = 0.5
 
 
@@ -321,8 +325,14 @@ class LeasePool:
         for name in touched:
             self._finish_if_done(name)
 
-    def take(self, worker: str, slot: int, now: float) -> Lease | None:
-        """Give `slot` of `worker` a lease, or None if there is nothing for it."""
+    def take(self, worker: str, slot: int, now: float, near: Collection[str] = ()) -> Lease | None:
+        """Give `slot` of `worker` a lease, or None if there is nothing for it.
+
+        Parameters
+        ----------
+        near
+            Jobs whose large inputs the worker's host holds already.
+        """
         taker = self._workers.get(worker)
         if taker is None or taker.draining:
             return None
@@ -330,7 +340,7 @@ class LeasePool:
             out.exclusive and not out.computed for out in taker.out.values()
         )
         first = True
-        for name, job in self._in_order():
+        for name, job in self._in_order(near):
             if not job.queue and not (job.suspects and (not exclusive or any(s.losses == 0 for s in job.suspects))):
                 continue
             if missing(job.needs, taker):
@@ -341,11 +351,24 @@ class LeasePool:
             return self._give(name, job, worker, taker, slot, now, exclusive=exclusive)
         return None
 
-    def _in_order(self) -> list[tuple[str, PoolJob]]:
+    def _in_order(self, near: Collection[str]) -> list[tuple[str, PoolJob]]:
         """Jobs, the one that is to be served next first."""
         if len(self._jobs) == 1:
             return list(self._jobs.items())
-        return sorted(self._jobs.items(), key=lambda item: (-item[1].offer.priority, item[1].in_use, item[1].turn))
+        # A job may be so many slots ahead of its share where its inputs are; never more, so that no other starves.
+        ahead = max(NEAR_SLOTS_MIN, self._slots // NEAR_SHARE)
+
+        def rank(item: tuple[str, PoolJob]) -> tuple[int, int, int]:
+            name, job = item
+            return (-job.offer.priority, job.in_use - (ahead if name in near else 0), job.turn)
+
+        return sorted(self._jobs.items(), key=rank)
+
+    def wanted_files(self) -> dict[str, tuple[bytes, ...]]:
+        """The large inputs of the open jobs, where there are several jobs to choose from."""
+        if len(self._jobs) < 2:
+            return {}
+        return {name: job.offer.near for name, job in self._jobs.items() if job.offer.near}
 
     def recallable(self, idle: Collection[str]) -> Iterator[Out]:
         """Leases that workers are at, of jobs that a worker of `idle` (which has a free slot) could take datums of."""

@@ -48,7 +48,7 @@ def parse_share(text: str) -> float:
         share = -1.0
     if not 0 <= share <= 1:
         raise InvalidInputError(
-            f"${CACHE_SIZE_VARIABLE}: expected a size such as 20GiB or a share of the disk such as 30%, got {text!r}",
+            f"cache size: expected a size such as 20GiB or a share of the disk such as 30%, got {text!r}",
             code=ErrorCode.BAD_SPEC,
         )
     return share

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from dmlpipe.cli.settings import parse_parameters
+from dmlpipe.cli.settings import cache_option, parse_parameters
 from dmlpipe.storage.errors import InvalidInputError
 
 
@@ -30,3 +33,18 @@ def test_a_parameter_file_is_a_mapping_of_mappings(text: str, tmp_path: Path) ->
     file.write_text(text)
     with pytest.raises(InvalidInputError, match="--params"):
         parse_parameters([], file)
+
+
+def test_the_cache_size_is_told_to_workers_by_their_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMLPIPE_CACHE_SIZE", "1GiB")
+
+    @click.command()
+    @cache_option
+    def verb() -> None:
+        click.echo(os.environ["DMLPIPE_CACHE_SIZE"])
+
+    runner = CliRunner()
+    assert runner.invoke(verb, ["--cache-size", "30%"]).output == "30%\n"
+    wrong = runner.invoke(verb, ["--cache-size", "much"])
+    assert wrong.exit_code == 2
+    assert 'expected a size such as "512MiB" or "8GiB", got \'much\'' in wrong.output.replace("\n", " ")

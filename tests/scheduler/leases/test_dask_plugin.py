@@ -268,3 +268,33 @@ async def test_a_draining_worker_is_not_kept_waiting(service: LeaseService) -> N
     await asyncio.sleep(0)
     assert await lease(service, slot=-1, want=0, draining=True, wait_s=60) == LeaseReply()
     assert await waiting == LeaseReply()
+
+
+async def test_a_worker_is_near_the_jobs_whose_inputs_its_cache_holds(service: LeaseService) -> None:
+    for job in ("a", "b"):
+        offered = JobOffer(job=job, spec="", pipeline=job, near=(job.encode() * 32,))
+        await tell(service, Offer(session="s", offer=offered))
+        await tell(service, AddBlock(session="s", job=job, block="b", count=10))
+    service.sharing.tracker.join("w", "tcp://w", "host", [b"b" * 32])
+    assert [held(await lease(service, slot=slot)).job for slot in (0, 1)] == ["b", "b"]
+
+
+async def test_the_status_says_where_bytes_came_from(service: LeaseService) -> None:
+    from dmlpipe.worker.peers.messages import PEER_PROTOCOL, Fill, encode_peer_request
+
+    for store, peers in ((100, 0), (7, 300)):
+        said = Fill(
+            protocol=PEER_PROTOCOL,
+            worker="w",
+            address="tcp://w",
+            cache="host",
+            file=b"f" * 32,
+            parts=3,
+            part_bytes=200,
+            have=b"",
+            from_store=store,
+            from_peers=peers,
+        )
+        await service.peers(encode_peer_request(said))
+    reply = await tell(service, Status())
+    assert (reply.from_store, reply.from_peers) == (107, 300)

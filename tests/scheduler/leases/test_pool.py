@@ -113,6 +113,42 @@ def test_a_job_finishes_when_its_last_datum_is_stored_not_when_it_is_computed() 
     assert pool.jobs() == []
 
 
+def two_jobs(*, slots: int) -> LeasePool:
+    pool = LeasePool()
+    pool.add_worker("w", slots)
+    pool.add_worker("far", slots)
+    for job in ("a", "b"):
+        pool.offer(JobOffer(job=job, spec="", pipeline=job, near=(b"model of " + job.encode(),)))
+        pool.add_block(job, "block", 1000)
+    return pool
+
+
+def test_a_host_that_holds_a_jobs_inputs_works_at_that_job() -> None:
+    pool = two_jobs(slots=8)
+    assert pool.wanted_files() == {"a": (b"model of a",), "b": (b"model of b",)}
+    leases = [pool.take(worker, slot, 0.0, [near]) for slot in range(8) for worker, near in (("w", "a"), ("far", "b"))]
+    jobs = [lease.job for lease in leases if lease is not None]
+    assert jobs == ["a", "b"] * 8
+
+
+def test_no_job_starves_because_another_ones_inputs_are_everywhere() -> None:
+    pool = two_jobs(slots=8)
+    leases = [pool.take(worker, slot, 0.0, ["a"]) for slot in range(8) for worker in ("w", "far")]
+    jobs = [lease.job for lease in leases if lease is not None]
+    # Two slots more than its share of eight, never more.
+    assert 6 <= jobs.count("b") <= 8
+    assert all(jobs[:number].count("a") - jobs[:number].count("b") <= 3 for number in range(17))
+
+
+def test_priority_counts_for_more_than_where_inputs_are() -> None:
+    pool = two_jobs(slots=8)
+    pool.offer(JobOffer(job="urgent", spec="", pipeline="u", priority=1))
+    pool.add_block("urgent", "block", 1)
+    lease = pool.take("w", 0, 0.0, ["a"])
+    assert lease is not None
+    assert lease.job == "urgent"
+
+
 def test_a_job_of_no_blocks_finishes_at_its_end() -> None:
     pool = LeasePool()
     pool.offer(JobOffer(job="j", spec="", pipeline="p"))
