@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 BUCKET = "bench"
 START_S = 60.0
@@ -81,7 +81,7 @@ def _make_bucket(endpoint: str, secret: str) -> None:
             time.sleep(0.1)
             continue
         break
-    options = {"endpoint_url": endpoint, "key": "bench", "secret": secret}
+    options: dict[str, Any] = {"endpoint_url": endpoint, "key": "bench", "secret": secret}
     fs = s3fs.S3FileSystem(**options, use_listings_cache=False, skip_instance_cache=True)
     while True:
         try:
