@@ -216,6 +216,11 @@ def files(
     if lazy and empty:
         raise _bad(f"files({repo!r}) is lazy and empty; choose one")
     if trigger is not None:
+        if branch == trigger.on:
+            raise _bad(
+                f"files({repo!r}): its branch {branch!r} cannot follow itself",
+                hint=f'give the input a branch of its own, that follows {branch}: branch="batch"',
+            )
         check_trigger(repo, branch, trigger)
     return Files(
         repo=repo,

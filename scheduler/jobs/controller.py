@@ -91,6 +91,11 @@ class _Draft:
         self.reports: list[Report] = []
         self._n = state.n + 1
 
+    @property
+    def unnamed_causes(self) -> bool:
+        """Whether what was added is a cause, which has no hash before its entry stands."""
+        return any(cause.n == self._n for cause in self.state.causes())
+
     def add(self, *records: r.Record) -> None:
         """Apply records as if they stood in the entry that is being made."""
         self.state.check_more(records, n=self._n)
@@ -287,7 +292,8 @@ class Controller:
             for report in draft.reports:
                 self._tell(report)
             self._begin_jobs()
-            return
+            if not draft.unnamed_causes:
+                return
         raise ConflictError("the ledger changes faster than this controller can decide")
 
     def _decide(self, draft: _Draft, prepared: dict[str, JobRun]) -> list[Ending]:
@@ -298,6 +304,9 @@ class Controller:
             pipelines = working(draft.state)
             current = draft.state.open_run()
             if current is None:
+                if draft.unnamed_causes:
+                    # A branch followed what a job publishes here: the run that this causes is named after the entry.
+                    break
                 begun = plan_run(draft.state, pipelines, targets=self._targets)
                 if begun is None:
                     self._no_data = {**without_data(draft.state, pipelines, targets=self._targets)}
@@ -369,7 +378,7 @@ class Controller:
                 continue
             if len(draft.records) == before:
                 break
-        if self._kind == "run" and draft.records and draft.state.open_run() is None:
+        if self._kind == "run" and draft.records and draft.state.open_run() is None and not draft.unnamed_causes:
             draft.add(r.ControllerEnd(epoch=self._epoch_of(draft)))
         return endings
 

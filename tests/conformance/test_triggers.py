@@ -212,6 +212,11 @@ def test_outputs_of_a_job_fire_triggers(lab: Lab) -> None:
     assert lab.run().counts == {"first": (1, 0)}
     lab.put("r", {"a": "2"})
     assert lab.run().counts == {"first": (1, 0), "then": (1, 0)}
+    state = lab.store.refresh()
+    runs = [name for name, _ in state.runs()]
+    assert len(runs) == 3
+    assert "0" * 16 not in runs
+    assert state.causes() == []
 
 
 def test_deferred_processing_runs_when_a_branch_is_moved(lab: Lab) -> None:
