@@ -29,31 +29,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, TypeVar
 
-from .errors import ErrorCode, InvalidInputError
+from .glob_syntax import (
+    Emitter,
+    Node,
+    Parser,
+    bad_glob,
+    beginning,
+    filled,
+    group_names,
+    has_slash,
+    is_deep,
+    literal_prefix,
+    literal_text,
+    split_parts,
+)
 
 __all__ = ["Glob", "Match", "TreeView", "compile_glob", "glob_tree", "with_folders"]
 
 _V = TypeVar("_V")
-
-_IN_PART = "[^/]*"
-_CLASSES = {
-    "alpha": "a-zA-Z",
-    "digit": "0-9",
-    "alnum": "a-zA-Z0-9",
-    "upper": "A-Z",
-    "lower": "a-z",
-    "space": r" \t-\r",
-    "blank": r" \t",
-    "word": "0-9A-Za-z_",
-    "xdigit": "0-9A-Fa-f",
-    "punct": r"!-.:-@\[-`{-~",
-    "graph": "!-~",
-    "print": " -~",
-    "cntrl": r"\x00-\x1f\x7f",
-    "ascii": r"\x00-\x7f",
-}
-_CLASS = re.compile(r"\[:(\^?)(\w+):\]")
-_REPEATS = {"": "", "@": "", "*": "*", "+": "+", "?": "?", "!": ""}
 
 
 class TreeView(Protocol):
@@ -113,7 +106,7 @@ class Glob:
     folders: bool
     """Whether a folder can match."""
     regex: re.Pattern[str] = field(repr=False)
-    nodes: tuple[_Node, ...] = field(default=(), repr=False)
+    nodes: tuple[Node, ...] = field(default=(), repr=False)
     """The pattern, parsed."""
 
     @property
@@ -141,7 +134,7 @@ class Glob:
             return None
         if not self.captures:
             return {}
-        names = _groups(self.captures)
+        names = group_names(self.captures)
         if len(names) == 1:
             return {self.captures[0]: found[names[0]] or ""}
         return {name: text or "" for name, text in zip(self.captures, found.group(*names), strict=True)}
@@ -152,19 +145,20 @@ class Glob:
         It matches what this one matches; only what is known of the beginnings of its parts is narrower, so that
         whoever uses it still compares the captures. Equal to this one where nothing is gained.
         """
-        nodes = _filled(self.nodes, captures)
+        nodes = filled(self.nodes, captures)
         if nodes == self.nodes:
             return self
         parts = self.parts
         if parts is not None:
-            split = _split(nodes)
+            split = split_parts(nodes)
             if len(split) != len(parts) or not all(split):
                 # A slash or nothing, where no path has that: nothing matches.
                 return self
             parts = tuple(
-                Part(_literal(filled), part.regex, _begins(filled)) for part, filled in zip(parts, split, strict=True)
+                Part(literal_text(filled), part.regex, beginning(filled))
+                for part, filled in zip(parts, split, strict=True)
             )
-        return replace(self, prefix=_prefix(nodes), parts=parts)
+        return replace(self, prefix=literal_prefix(nodes), parts=parts)
 
 
 @functools.lru_cache(maxsize=256)
@@ -183,28 +177,28 @@ def compile_glob(pattern: str, *, folders: bool = False) -> Glob:
     """
     text = unicodedata.normalize("NFC", pattern).strip("/") if pattern else pattern
     if not pattern:
-        raise _bad(pattern, "it is empty", hint='the whole repo is "/"')
-    nodes, _ = _Parser(pattern, text).sequence(0, "")
-    parts = _split(nodes)
+        raise bad_glob(pattern, "it is empty", hint='the whole repo is "/"')
+    nodes, _ = Parser(pattern, text).sequence(0, "")
+    parts = split_parts(nodes)
     if not text:
         return Glob("/", b"", (), (), True, re.compile(""))
     for part in parts:
-        literal = _literal(part)
+        literal = literal_text(part)
         if literal in ("", ".", ".."):
-            raise _bad(pattern, f"a part of a path cannot be {literal!r}")
-    emitter = _Emitter()
+            raise bad_glob(pattern, f"a part of a path cannot be {literal!r}")
+    emitter = Emitter()
     full = emitter.whole(parts)
-    deep = any(_is_deep(node) for node in nodes)
-    open_ = deep or any(_has_slash(node) for node in nodes)
-    plain = _Emitter(capture=False)
+    deep = any(is_deep(node) for node in nodes)
+    open_ = deep or any(has_slash(node) for node in nodes)
+    plain = Emitter(capture=False)
     compiled = (
         None
         if open_
-        else tuple(Part(_literal(part), re.compile(plain.part(part), re.DOTALL), _begins(part)) for part in parts)
+        else tuple(Part(literal_text(part), re.compile(plain.part(part), re.DOTALL), beginning(part)) for part in parts)
     )
     captures = tuple(emitter.names)
     regex = re.compile(full, re.DOTALL)
-    return Glob("/" + text, _prefix(nodes), compiled, captures, folders or not deep, regex, nodes)
+    return Glob("/" + text, literal_prefix(nodes), compiled, captures, folders or not deep, regex, nodes)
 
 
 def glob_tree(tree: TreeView, glob: Glob) -> Iterator[Match]:
@@ -269,301 +263,3 @@ def _descend(tree: TreeView, parts: tuple[Part, ...], base: bytes) -> Iterator[t
                 yield from _descend(tree, below, base + name + b"/")
             else:
                 yield base + name, folder, value
-
-
-# --- parsing ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Lit:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Slash:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class _Wild:
-    regex: str
-    deep: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Name:
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    kind: str
-    """Character before the parenthesis, ``""`` for none, ``{`` for braces."""
-    number: int
-    choices: tuple[tuple[_Node, ...], ...]
-
-
-_Node = _Lit | _Slash | _Wild | _Name | _Group
-
-
-class _Parser:
-    def __init__(self, pattern: str, text: str) -> None:
-        self.pattern = pattern
-        self.text = text
-        self.groups = 0
-
-    def sequence(self, at: int, stop: str) -> tuple[tuple[_Node, ...], int]:
-        """Parse up to one of the characters in `stop` (outside nested groups), or the end."""
-        nodes: list[_Node] = []
-        while at < len(self.text) and self.text[at] not in stop:
-            node, at = self.one(at)
-            if isinstance(node, _Lit) and nodes and isinstance(nodes[-1], _Lit):
-                nodes[-1] = _Lit(nodes[-1].text + node.text)
-            else:
-                nodes.append(node)
-        return tuple(nodes), at
-
-    def one(self, at: int) -> tuple[_Node, int]:
-        char = self.text[at]
-        following = self.text[at + 1 : at + 2]
-        if char == "/":
-            return _Slash(), at + 1
-        if char in "@*+?!" and following == "(":
-            return self.group(at + 2, char)
-        if char == "(":
-            return self.group(at + 1, "")
-        if char == "*":
-            end = at
-            while self.text[end : end + 1] == "*" and self.text[end + 1 : end + 2] != "(":
-                end += 1
-            return (_Wild(".*", deep=True), end) if end - at > 1 else (_Wild(_IN_PART), end)
-        if char == "?":
-            return _Wild("[^/]"), at + 1
-        if char == "[":
-            return self.char_class(at)
-        if char == "{":
-            return self.braces(at)
-        if char in ")}":
-            raise _bad(self.pattern, f"{char!r} closes nothing", at=at)
-        if char == "\\":
-            if not following or following == "/":
-                raise _bad(self.pattern, "'\\' needs a character other than '/' after it", at=at)
-            return _Lit(following), at + 2
-        if char == "\0":
-            raise _bad(self.pattern, "a path has no NUL", at=at)
-        return _Lit(char), at + 1
-
-    def group(self, at: int, kind: str) -> tuple[_Node, int]:
-        self.groups += 1
-        number = self.groups
-        choices, end = self.choices(at, "|", ")")
-        return _Group(kind, number, choices), end
-
-    def braces(self, at: int) -> tuple[_Node, int]:
-        found = re.compile(r"\{([^{},()\\/]*)\}").match(self.text, at)
-        if found:
-            name = found[1]
-            if not name.isidentifier():
-                raise _bad(
-                    self.pattern, f"{{{name}}} is no capture", at=at, hint="a capture is {name}, alternatives are {a,b}"
-                )
-            if re.fullmatch(r"_\d+", name):
-                raise _bad(self.pattern, f"the capture name {name!r} is reserved", at=at)
-            return _Name(name), found.end()
-        choices, end = self.choices(at + 1, ",", "}")
-        return _Group("{", 0, choices), end
-
-    def choices(self, at: int, separator: str, close: str) -> tuple[tuple[tuple[_Node, ...], ...], int]:
-        start = at - 1
-        found: list[tuple[_Node, ...]] = []
-        while True:
-            nodes, at = self.sequence(at, separator + close)
-            found.append(nodes)
-            if at >= len(self.text):
-                raise _bad(self.pattern, f"{self.text[start]!r} is not closed", at=start)
-            at += 1
-            if self.text[at - 1] == close:
-                return tuple(found), at
-
-    def char_class(self, at: int) -> tuple[_Node, int]:
-        start = at
-        at += 1
-        negated = self.text[at : at + 1] in ("!", "^") and at < len(self.text)
-        at += negated
-        body: list[str] = []
-        others: list[str] = []
-        while at < len(self.text) and (self.text[at] != "]" or not (body or others)):
-            named = _CLASS.match(self.text, at)
-            if named:
-                if named[2] not in _CLASSES:
-                    raise _bad(self.pattern, f"no class [:{named[2]}:]", at=at, hint=f"there are {', '.join(_CLASSES)}")
-                (others if named[1] else body).append(_CLASSES[named[2]])
-                at = named.end()
-                continue
-            low, at = self.class_char(at)
-            if self.text[at : at + 1] == "-" and self.text[at + 1 : at + 2] not in ("]", ""):
-                high, at = self.class_char(at + 1)
-                if low > high:
-                    raise _bad(self.pattern, f"the range {low}-{high} is empty", at=start)
-                body.append(f"{re.escape(low)}-{re.escape(high)}")
-            else:
-                body.append(re.escape(low))
-        if at >= len(self.text):
-            raise _bad(self.pattern, "'[' is not closed", at=start)
-        # A range may span the slash ('+-9'), hence the look-ahead.
-        kinds = [f"[{''.join(body)}]"] * bool(body) + [f"[^{one}]" for one in others]
-        if not negated:
-            return _Wild(f"(?!/)(?:{'|'.join(kinds)})" if others else f"(?!/){kinds[0]}"), at + 1
-        return _Wild(f"(?!{'|'.join(kinds)})[^/]"), at + 1
-
-    def class_char(self, at: int) -> tuple[str, int]:
-        if self.text[at] == "\\":
-            at += 1
-        char = self.text[at : at + 1]
-        if char in ("", "/"):
-            raise _bad(self.pattern, "'/' cannot stand in brackets" if char else "'[' is not closed", at=at)
-        return char, at + 1
-
-
-# --- emitting regular expressions -------------------------------------------------------------------------------
-
-
-class _Emitter:
-    def __init__(self, *, capture: bool = True) -> None:
-        self.capture = capture
-        self.names: list[str] = []
-
-    def whole(self, parts: list[tuple[_Node, ...]]) -> str:
-        out: list[str] = []
-        for index, part in enumerate(parts):
-            last = index == len(parts) - 1
-            if not last and part == (_Wild(".*", deep=True),):
-                out.append("(?:.*/)?")
-            else:
-                out.append(self.part(part) + ("" if last else "/"))
-        return "".join(out)
-
-    def part(self, nodes: tuple[_Node, ...]) -> str:
-        return "".join(self.node(node, nodes[index + 1 :]) for index, node in enumerate(nodes))
-
-    def node(self, node: _Node, after: tuple[_Node, ...]) -> str:
-        match node:
-            case _Lit():
-                return re.escape(node.text)
-            case _Wild():
-                return node.regex
-            case _Slash():
-                return "/"
-            case _Name():
-                return self.named(node.name)
-            case _Group():
-                return self.group(node, after)
-
-    def named(self, name: str) -> str:
-        if not self.capture:
-            return _IN_PART
-        if name in self.names:
-            return f"(?P={name})"
-        self.names.append(name)
-        return f"(?P<{name}>{_IN_PART})"
-
-    def group(self, node: _Group, after: tuple[_Node, ...]) -> str:
-        opening = "(?:"
-        if self.capture and node.kind != "{":
-            self.names.append(str(node.number))
-            opening = f"(?P<{_group(str(node.number))}>"
-        if node.kind == "!":
-            plain = _Emitter(capture=False)
-            choices = "|".join(plain.part(choice) for choice in node.choices)
-            return f"{opening}(?!(?:{choices}){plain.part(after)}(?:/|\\Z)){_IN_PART})"
-        choices = "|".join(self.part(choice) for choice in node.choices)
-        repeat = _REPEATS.get(node.kind, "")
-        return f"{opening}(?:{choices}){repeat})"
-
-
-@functools.lru_cache(maxsize=256)
-def _groups(captures: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_group(name) for name in captures)
-
-
-def _group(capture: str) -> str:
-    return f"_{capture}" if capture.isdigit() else capture
-
-
-def _split(nodes: tuple[_Node, ...]) -> list[tuple[_Node, ...]]:
-    parts: list[list[_Node]] = [[]]
-    for node in nodes:
-        if isinstance(node, _Slash):
-            parts.append([])
-        else:
-            parts[-1].append(node)
-    return [tuple(part) for part in parts]
-
-
-def _literal(part: tuple[_Node, ...]) -> str | None:
-    if not part:
-        return ""
-    return part[0].text if len(part) == 1 and isinstance(part[0], _Lit) else None
-
-
-def _begins(part: tuple[_Node, ...]) -> str:
-    return part[0].text if part and isinstance(part[0], _Lit) else ""
-
-
-def _filled(nodes: tuple[_Node, ...], captures: Mapping[str, str]) -> tuple[_Node, ...]:
-    """The nodes with captured text in the place of what captured it, but for what is inside groups."""
-    found: list[_Node] = []
-    for node in nodes:
-        text: str | None = None
-        match node:
-            case _Name():
-                text = captures.get(node.name)
-            case _Group() if node.kind != "{":
-                text = captures.get(str(node.number))
-            case _:
-                pass
-        new: list[_Node] = [node]
-        if text is not None:
-            new = []
-            for at, piece in enumerate(text.split("/")):
-                new += [_Slash()] if at else []
-                new += [_Lit(piece)] if piece else []
-        for one in new:
-            if isinstance(one, _Lit) and found and isinstance(found[-1], _Lit):
-                found[-1] = _Lit(found[-1].text + one.text)
-            else:
-                found.append(one)
-    return tuple(found)
-
-
-def _is_deep(node: _Node) -> bool:
-    if isinstance(node, _Group):
-        # What `!(..)` excludes does not match, so it cannot reach over a slash.
-        return node.kind != "!" and any(_is_deep(inner) for choice in node.choices for inner in choice)
-    return isinstance(node, _Wild) and node.deep
-
-
-def _has_slash(node: _Node) -> bool:
-    """Whether a group can reach over a slash."""
-    if not isinstance(node, _Group) or node.kind == "!":
-        return False
-    return any(isinstance(inner, _Slash) or _has_slash(inner) for choice in node.choices for inner in choice)
-
-
-def _prefix(nodes: tuple[_Node, ...]) -> bytes:
-    text = ""
-    for node in nodes:
-        if isinstance(node, _Lit):
-            text += node.text
-        elif isinstance(node, _Slash):
-            text += "/"
-        else:
-            break
-    return text.encode()
-
-
-def _bad(pattern: str, why: str, *, at: int | None = None, hint: str | None = None) -> InvalidInputError:
-    # Positions count in the pattern without its leading slashes; say it as people count.
-    skipped = len(pattern) - len(pattern.lstrip("/"))
-    where = "" if at is None else f" at character {at + skipped + 1}"
-    return InvalidInputError(f"bad glob {pattern!r}: {why}{where}", code=ErrorCode.BAD_GLOB, hint=hint)
