@@ -107,7 +107,8 @@ class Metrics(RequestHandler):  # type: ignore[misc, unused-ignore]  # distribut
             self.set_status(403)
             self.write("metrics are told to this machine only\n")
             return
-        service = self.server.dmlpipe
+        server: Any = self.server
+        service = server.dmlpipe
         self.set_header("Content-Type", TEXT)
         self.write(render(families(service.pool, service.sharing.traffic)))
 

@@ -228,7 +228,8 @@ def test_revert_holds_and_release_ends_it(cli: Cli, work: Path) -> None:
     [
         (
             "status",
-            "type url entries controller run cluster|type name version state head files job counters detail ended",
+            "type url entries controller run cluster"
+            "|type name version state head files job counters detail ended progress",
         ),
         ("plan", "name status change total run skipped removed reasons if_upstream detail notices seconds"),
         ("submit dag.py", "pipeline version status why inputs notices"),
