@@ -59,7 +59,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "commit": "list, inspect, squash, delete, keep.",
         "pipeline": "list, inspect, versions, diff, stop, start, tick, reprocess, delete.",
         "job": "list, inspect, logs, wait, stop.",
-        "datum": "list, inspect, logs, restart.",
+        "datum": "list, inspect, logs, restart, next.",
     },
     "store": {
         "init": "Make a store here, and a first DAG with --dag.",

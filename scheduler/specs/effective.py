@@ -109,9 +109,10 @@ def _input(node: Input) -> dict[str, Any]:
 
 
 def _files(node: Files) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": node.name or node.repo, "repo": node.repo}
+    found: dict[str, Any] = {"name": node.name, "repo": node.repo}
     found |= {"branch": node.branch, "glob": node.glob, "join_on": node.join_on, "group_by": node.group_by}
     found |= {"glob_dirs": node.folders, "reference": node.reference}
+    found |= {"lazy": node.lazy, "empty_files": node.empty}
     if node.quiet:
         found["propagation_spec"] = {"never": True}
     if node.trigger is not None:

@@ -122,7 +122,8 @@ def _files(node: Files, glob: str) -> str:
         words.append(f"name={_text(node.name)}")
     if node.branch != "master":
         words.append(f"branch={_text(node.branch)}")
-    words += [f"{name}=True" for name, said in (("folders", node.folders), ("reference", node.reference)) if said]
+    flags = {"folders": node.folders, "reference": node.reference, "lazy": node.lazy, "empty": node.empty}
+    words += [f"{name}=True" for name, said in flags.items() if said]
     if node.quiet:
         words.append("propagate=False")
     if node.trigger is not None:

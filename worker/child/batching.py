@@ -8,6 +8,7 @@ of both names stands first on the command's `PATH`, so it costs a millisecond an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -70,11 +71,21 @@ class Batch:
             with open(path, "w", encoding="utf-8") as file:
                 file.write(_SCRIPT)
             os.chmod(path, 0o755)
+        self._ask = self._answer = -1
+
+    def _open(self) -> None:
+        """Make the pipes anew: an old one may hold what a process that was killed wrote, or have its readers."""
+        self._close_pipes()
         self._ask, self._answer = (self._pipe(name) for name in ("ask", "answer"))
+
+    def _close_pipes(self) -> None:
+        for fd in (self._ask, self._answer):
+            if fd >= 0:
+                os.close(fd)
+        self._ask = self._answer = -1
 
     def _pipe(self, name: str) -> int:
         path = os.path.join(self.folder, name)
-        # An old one may hold what a process that was killed wrote.
         if os.path.lexists(path):
             os.unlink(path)
         os.mkfifo(path)
@@ -97,11 +108,12 @@ class Batch:
         Parameters
         ----------
         start
-            Starts the process, if none waits.
+            Starts the process, if none waits, as the leader of a group.
         at_most
             Datums of one process; 0: no bound.
         """
         if self._process is None:
+            self._open()
             self._process, self._served, self._asked = start(), 0, False
         if not self._asked:
             first = self._heard()
@@ -145,16 +157,15 @@ class Batch:
         process, self._process = self._process, None
         self._asked = False
         if process is not None:
-            process.send_signal(signal.SIGKILL)
+            # With what it started: the script that asks for it would take what the next process is told.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     def close(self) -> None:
         """End the process and close the pipes. Idempotent."""
         self.end()
-        for fd in (self._ask, self._answer):
-            if fd >= 0:
-                os.close(fd)
-        self._ask = self._answer = -1
+        self._close_pipes()
 
 
 class _Exit:

@@ -89,8 +89,13 @@ class Program:
     prefix: tuple[str, ...] = ()
     """Words before its own."""
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, *, leads: bool = False) -> subprocess.Popen[bytes]:
         """Start it; output and error are this process's.
+
+        Parameters
+        ----------
+        leads
+            A process group of its own.
 
         Raises
         ------
@@ -109,6 +114,7 @@ class Program:
                     user=self.user[0] if self.user else None,
                     group=self.user[1] if self.user else None,
                     extra_groups=[] if self.user else None,
+                    process_group=0 if leads else None,
                     # Signals that Python ignores must not be ignored in what it starts: `yes | head` would never end.
                     restore_signals=True,
                 )

@@ -265,7 +265,7 @@ class Commands:
         if self._batch is not None:
             more = self._batch.variables(variables.get("PATH", os.defpath))
             main = program(transform.argv, transform.stdin, transform.shell, more)
-            failure = self._batch.run(main.start, at_most=transform.batch)
+            failure = self._batch.run(lambda: main.start(leads=True), at_most=transform.batch)
         else:
             status = program(transform.argv, transform.stdin, transform.shell, {}).run()
             accepted = status == 0 or status in transform.accept_return_code

@@ -62,18 +62,21 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
             transform[name] = draw(values)
 
     def leaf(repo: str, **more: Any) -> dict[str, Any]:
-        return {"pfs": {"repo": repo, "name": repo.replace("-", "_").replace(".", "_"), "glob": "/(*).x", **more}}
+        name = {"name": f"{repo}_"} if draw(st.booleans()) else {}
+        return {"pfs": {"repo": repo, **name, "glob": "/(*).x", **more}}
 
     first, second = leaf("one"), leaf("two", branch="dev")
     keyed = [leaf("one", join_on="$1"), leaf("two", join_on="$1", outer_join=draw(st.booleans()))]
     grouped = [leaf("one", group_by="$1"), leaf("two", group_by="$1")]
     rule = {"commits": 2, "size": "5M", "all": True}
+    pipes = leaf("one", lazy=True) if draw(st.booleans()) else leaf("one", empty_files=True)
     ruled = leaf("one", branch="t", trigger=rule, propagation_spec={"never": True}, reference=True, glob_dirs=True)
     cron = {"cron": {"name": "tick", "spec": "@daily", "start": "2026-01-01T00:00:00Z", "overwrite": True}}
     node = draw(
         st.sampled_from(
             [
                 first,
+                pipes,
                 ruled,
                 {"cross": [second, cron]},
                 {"cross": [first, second]},
