@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .archive import Archive
-from .errors import BackendError, CorruptError, DmlpipeError, ErrorCode, InvalidInputError, NotFoundError
+from .errors import ErrorCode, InvalidInputError, NotFoundError
 from .glob import compile_glob, glob_tree
-from .objects.value import PACK_BELOW_BYTES, Value, decode_value
+from .local.outlet import write_file, write_files
+from .objects.value import Value, decode_value
 from .paths import join_path, normalize_folder, normalize_path, show_path
 from .records import Commit
 from .refs import CommitRef, show_commit
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
 
     from .array import ArrayStore
 
-_FETCH_BATCH = 256
+_FETCH_TOGETHER = 100_000
+"""Files whose names are in memory at once while a folder is copied out."""
+
 _NAMES_SEARCHED = 10_000
 
 
@@ -249,7 +250,7 @@ class CommitView:
             if target.is_dir():
                 target = target / os.fsdecode(key.rpartition(b"/")[2])
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._fetch([(decode_value(raw), target)])
+            write_file(self._archive.objects, decode_value(raw), target)
             return 1
         if key and not self._is_folder(key):
             raise self._no_file(key)
@@ -257,20 +258,11 @@ class CommitView:
             raise InvalidInputError(f"{target} is a file, and {self._show(key)} is a folder", code=ErrorCode.BAD_PATH)
         target.mkdir(parents=True, exist_ok=True)
         below = key + b"/" if key else b""
+        entries = self.tree.prefix(below)
         count = 0
-        made: set[Path] = set()
-        batch: list[tuple[Value, Path]] = []
-        for name, raw in self.tree.prefix(below):
-            file = _inside(target, name[len(below) :])
-            if file.parent not in made:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                made.add(file.parent)
-            batch.append((decode_value(raw), file))
-            count += 1
-            if len(batch) == _FETCH_BATCH:
-                self._fetch(batch)
-                batch = []
-        self._fetch(batch)
+        while part := list(islice(entries, _FETCH_TOGETHER)):
+            write_files(self._archive.objects, target, [(name[len(below) :], decode_value(raw)) for name, raw in part])
+            count += len(part)
         return count
 
     def zarr(self, path: str = "/") -> ArrayStore:
@@ -325,18 +317,6 @@ class CommitView:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _fetch(self, files: list[tuple[Value, Path]]) -> None:
-        """Write files, small ones fetched together; each appears whole, in the place of what was there."""
-        objects = self._archive.objects
-        small = [(value, file) for value, file in files if value.size < PACK_BELOW_BYTES]
-        for (_, file), data in zip(small, objects.read_many([value for value, _ in small]), strict=True):
-            with _replacing(file) as temporary:
-                temporary.write_bytes(data)
-        for value, file in files:
-            if value.size >= PACK_BELOW_BYTES:
-                with _replacing(file) as temporary:
-                    objects.copy_to(value, temporary)
-
     def _is_folder(self, path: bytes) -> bool:
         return next(self.tree.prefix(path + b"/"), None) is not None
 
@@ -359,30 +339,3 @@ class CommitView:
             hint=(f"did you mean {show_path(meant)}? " if meant is not None else "")
             + f"list: dmlpipe ls {show_commit(self.repo, self.id, shown)}",
         )
-
-
-def _inside(folder: Path, name: bytes) -> Path:
-    # A tree that dmlpipe wrote has such names only; one that somebody forged must not write elsewhere.
-    try:
-        return folder / os.fsdecode(normalize_path(name))
-    except InvalidInputError as error:
-        raise CorruptError(f"the commit holds a path that cannot be: {error}") from error
-
-
-@contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
-    """Yield a path beside `file`; what is made there takes the place of `file`, or goes if the block fails."""
-    temporary = file.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}")
-    try:
-        try:
-            yield temporary
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except DmlpipeError:
-        raise
-    except OSError as error:
-        raise BackendError(
-            f"cannot write {file}: {error.strerror or error}",
-            code=ErrorCode.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else ErrorCode.PERMISSION,
-        ) from error

@@ -187,6 +187,7 @@ class Store:
             locate=self._locator.find,
             known=self._locator.known,
             names=self._locator.names,
+            locate_many=self._locator.find_many,
             recheck=self.refresh,
         )
         self.cache = FileCache(self.cache_dir / "files")

@@ -39,6 +39,7 @@ _MAX_RECENT = 64
 
 Locate = Callable[[Digest], Location | None]
 Names = Callable[[int], frozenset[bytes] | None]
+LocateMany = Callable[[Sequence[Digest], int], Sequence[Location | None]]
 
 
 def object_key(name: Digest) -> str:
@@ -83,6 +84,8 @@ class Content:
         look for blobs that other packs hold already.
     names
         Returns the hashes of all blobs that `known` would find, or None if they are more than the number it is given.
+    locate_many
+        Like `known`, for many at once, and how many will be asked for in all.
     recheck
         Catches up with the ledger: called where a pack is gone that was known a moment ago.
     """
@@ -95,6 +98,7 @@ class Content:
         locate: Locate | None = None,
         known: Locate | None = None,
         names: Names | None = None,
+        locate_many: LocateMany | None = None,
         recheck: Callable[[], object] | None = None,
     ) -> None:
         self.backend = backend
@@ -102,6 +106,7 @@ class Content:
         self.locate: Locate = locate or _nowhere
         self.known: Locate = known or _nowhere
         self.known_names: Names = names or _no_names
+        self._locate_many = locate_many
         self._recheck = recheck
         self._lock = threading.Lock()
         self._pending: tuple[PackBuilder, ...] = ()
@@ -133,8 +138,15 @@ class Content:
             case External():
                 return read_external(value, start, end)
 
-    def read_many(self, values: Sequence[Value]) -> list[bytes]:
+    def read_many(self, values: Sequence[Value], *, asked: int = 0) -> list[bytes]:
         """Return the content of each value, in order.
+
+        Parameters
+        ----------
+        values
+            What to read.
+        asked
+            How many values will be read in all, if this is one call of several.
 
         Notes
         -----
@@ -145,7 +157,7 @@ class Content:
         for value in values:
             if isinstance(value, Whole):
                 wanted[Digest(value.hash)] = value.size
-        blobs = self.get_blobs(wanted)
+        blobs = self.get_blobs(wanted, asked=asked)
         return [blobs[Digest(value.hash)] if isinstance(value, Whole) else self.read(value) for value in values]
 
     def get_blob(self, name: Digest, size: int | None = None) -> bytes:
@@ -165,12 +177,19 @@ class Content:
                 return data
         raise NotFoundError(f"blob {short(name)} is missing: no pack holds it and {object_key(name)} does not exist")
 
-    def get_blobs(self, sizes: dict[Digest, int]) -> dict[Digest, bytes]:
+    def get_blobs(self, sizes: dict[Digest, int], *, asked: int = 0) -> dict[Digest, bytes]:
         """Return blobs by hash, given their sizes in bytes; fetched together, each verified."""
         found: dict[Digest, bytes] = {}
         packed: list[tuple[Digest, Location]] = []
         loose: list[Digest] = []
+        if self._locate_many is not None and not self._pending and not self._recent:
+            small = [name for name, size in sizes.items() if _likely_packed(size)]
+            places = self._locate_many(small, max(asked, len(small)))
+            packed = [(name, at) for name, at in zip(small, places, strict=True) if at is not None]
+        there = {name for name, _ in packed}
         for name, size in sizes.items():
+            if name in there:
+                continue
             pending = self._from_pending(name)
             at = self._find(name) if pending is None and self._packed_first(name, size) else None
             if pending is not None:

@@ -115,6 +115,14 @@ class BlobIndex:
             start = position * _RECORD.size
             yield Digest(bytes(self._records[start : start + DIGEST_SIZE])), self._location(start)
 
+    def table(self) -> dict[bytes, Location]:
+        """Return where each blob is, by hash: for whoever asks for most of them."""
+        keys, make = self.containers, Location._make
+        try:
+            return {name: make((keys[number], *rest)) for name, number, *rest in _RECORD.iter_unpack(self._records)}
+        except IndexError as error:
+            raise CorruptError(f"{self._what} is corrupt: it names more than {len(keys)} containers") from error
+
     def names(self) -> Iterator[bytes]:
         """Yield the hashes, sorted."""
         return (record[0] for record in _RECORD.iter_unpack(self._records))

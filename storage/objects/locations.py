@@ -21,6 +21,9 @@ from .pack import Location
 
 NO_DIGEST = Digest(bytes(32))
 
+_UNFOLD_FOR_ONE_OF = 8
+_UNFOLD_MAX = 2_000_000
+
 _MERGE_FROM = 16
 _MERGE_COUNT = 12
 _LOAD_TOGETHER = 32
@@ -57,10 +60,36 @@ class Locator:
         self._indexes: list[BlobIndex] = []
         self._loaded: set[str] = set()
         self._n = -1
+        self._table: dict[bytes, Location] | None = None
 
     def known(self, name: Digest) -> Location | None:
         """Return where a blob is, as far as the state known here says."""
         return self._search(name, self._state())
+
+    def find_many(self, names: Sequence[Digest], asked: int) -> list[Location | None]:
+        """Return where blobs are, as far as the state known here says.
+
+        Parameters
+        ----------
+        names
+            Their hashes.
+        asked
+            How many will be asked for in all: if they are a good part of what there is, the indexes are unfolded once.
+        """
+        state = self._state()
+        if not names:
+            return []
+        self._search(names[0], state)
+        with self._lock:
+            if self._table is None and sum(map(len, self._indexes)) <= min(asked * _UNFOLD_FOR_ONE_OF, _UNFOLD_MAX):
+                table: dict[bytes, Location] = {}
+                for index in reversed(self._indexes):
+                    table.update(index.table())
+                self._table = table
+            table_ = self._table
+        if table_ is not None:
+            return [table_.get(name) for name in names]
+        return [self._search(name, state) for name in names]
 
     def names(self, at_most: int) -> frozenset[bytes] | None:
         """Return the hashes of all packed blobs, as far as the state known here says; None if they are more."""
@@ -86,6 +115,7 @@ class Locator:
             self._indexes = []
             self._loaded = set()
             self._n = -1
+            self._table = None
 
     def _search(self, name: Digest, state: State) -> Location | None:
         while True:
@@ -109,6 +139,7 @@ class Locator:
         return None
 
     def _load(self, state: State) -> None:
+        self._table = None
         keys = []
         for key in state.indexes():
             if key in self._loaded:
