@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -154,6 +155,7 @@ class Rounds:
             host.say({})
         answers = [host.hear() for host in taking]
         seconds = time.perf_counter() - began
+        print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
         for place in self.folder.glob(f"host-*/run-{self.number}"):
             shutil.rmtree(place)
         return {
@@ -285,6 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--mib, --hosts, --rounds and --origin-mib take numbers above 0")
     if not given.loopback and not namespaces.available():
         parser.error("network namespaces need root and iproute2; --loopback does without")
+    # What was set up is taken down when somebody ends it, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     machine = describe()
     with tempfile.TemporaryDirectory(prefix="dmlpipe-bench-", dir=given.dir) as folder:
         rows = run(given, Path(folder))
