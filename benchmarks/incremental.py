@@ -26,7 +26,7 @@ from benchmarks.rounds import Spread, interleaved
 
 SIZES = (10, 100, 1_000, 100_000, 1_000_000)
 FEW = 10
-STEPS = ("run, 0 changed", "plan, 0 changed", "run, 10 changed", "plan, 10 changed", "run, all changed")
+STEPS = ("run, all new", "run, 0 changed", "plan, 0 changed", "run, 10 changed", "plan, 10 changed", "run, all changed")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def measure(builder: Builder, folder: Path, files: int) -> Iterator[Figure]:
     builder.set_up(folder, files)
     makes_all = files <= builder.all_max
     if makes_all or builder.done is None:
-        execute(folder, builder.run)
+        yield Figure(builder.name, files, "run, all new", execute(folder, builder.run))
     else:
         builder.done(folder, files, "first")
     few = list(range(min(FEW, files)))
@@ -123,9 +123,10 @@ def draw(result: Mapping[str, Any], target: Path) -> None:
     from matplotlib.figure import Figure as Picture
 
     matplotlib.rcParams["svg.hashsalt"] = "dmlpipe"
-    picture = Picture(figsize=(11, 3.8), layout="constrained")
-    panels = picture.subplots(1, 3, sharey=True)
-    for panel, step in zip(panels, ("run, 0 changed", "run, 10 changed", "run, all changed"), strict=True):
+    steps = [step for step in STEPS if step.startswith("run")]
+    picture = Picture(figsize=(13, 3.8), layout="constrained")
+    panels = picture.subplots(1, len(steps), sharey=True)
+    for panel, step in zip(panels, steps, strict=True):
         for name in dict.fromkeys(row["contender"] for row in result["figures"]):
             rows = [row for row in result["figures"] if (row["contender"], row["step"]) == (name, step)]
             mine = name.startswith("dmlpipe")
@@ -162,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.incremental", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="files; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="of sizes up to 1,000; larger ones have one: %(default)s")
+    parser.add_argument("--all-max", type=int, default=1_000_000, help="more files than these do not all change")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="contenders whose name holds one of these")
     parser.add_argument("--dir", type=Path, help="where stores and files are made")
     parser.add_argument("--out", type=Path, help="the figures as JSON, a plot beside it; what is there is kept")
@@ -178,19 +180,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     if given.out and given.out.exists():
         rows = json.loads(given.out.read_text())["figures"]
-    there = {(row["contender"], row["files"]) for row in rows}
+    # One that was interrupted in the middle is measured again.
+    there = {(row["contender"], row["files"]) for row in rows if row["step"] == "run, 10 changed"}
+    rows = [row for row in rows if (row["contender"], row["files"]) in there]
     for files in sorted(given.sizes):
         wanted = [each for each in known if files <= each.sizes_max and (each.name, files) not in there]
         figures: list[Figure] = []
         for _, builder in interleaved(wanted, given.rounds if files <= 1_000 else 1):
+            builder = dataclasses.replace(builder, all_max=min(builder.all_max, given.all_max))
             folder = Path(tempfile.mkdtemp(prefix="dmlpipe-bench-", dir=given.dir))
             try:
-                figures += measure(builder, folder, files)
+                for figure in measure(builder, folder, files):
+                    figures.append(figure)
+                    if given.out:
+                        told = {"machine": dataclasses.asdict(machine), "missing": missing}
+                        _write(given.out, {**told, "figures": rows + report(figures)})
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         rows += report(figures)
-        if given.out:
-            _write(given.out, {"machine": dataclasses.asdict(machine), "missing": missing, "figures": rows})
     show(console, rows)
 
 

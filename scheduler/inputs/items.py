@@ -166,9 +166,13 @@ class FileSource:
             if (before and before.content) != (after and after.content):
                 yield PieceChange(b"", before, after)
             return
-        for key, _ in itertools.groupby(self._touched(new)):
+        for key, found in itertools.groupby(self._touched(new), key=lambda touched: touched[0]):
             # Runs of equal keys are all there are: paths below one folder stand together in the tree's order.
-            old_piece, new_piece = self.get(key), new.get(key)
+            values = next(found)[1]
+            if values is None:
+                old_piece, new_piece = self.get(key), new.get(key)
+            else:
+                old_piece, new_piece = self._file(key, values[0]), new._file(key, values[1])
             if old_piece is None and new_piece is None:
                 continue
             if old_piece is None or new_piece is None or old_piece.content != new_piece.content:
@@ -178,18 +182,26 @@ class FileSource:
         """Root of the commit's tree, hex; empty if there is no commit."""
         return self.tree.root.hex() if self.tree is not None else ""
 
-    def _touched(self, new: FileSource) -> Iterator[bytes]:
+    def _touched(self, new: FileSource) -> Iterator[tuple[bytes, tuple[bytes | None, bytes | None] | None]]:
+        """Keys of matches that may differ; of a file with its value on either side, which the difference tells."""
         depth = self.glob.depth
         prefix = self.glob.prefix
-        paths = ((path, True) for path, _, _ in _diff(self.tree, new.tree))
-        for path, _ in with_folders(paths) if depth is None and self.glob.folders else paths:
+        paths = ((path, (before, after)) for path, before, after in _diff(self.tree, new.tree))
+        for path, values in with_folders(paths) if depth is None and self.glob.folders else paths:
             key: bytes | None = path if depth is None else _cut(path, depth)
             if (
                 key is not None
                 and key.startswith(prefix)
                 and self.glob.match(key.removesuffix(b"/").decode()) is not None
             ):
-                yield key
+                yield key, values if key == path and not key.endswith(b"/") else None
+
+    def _file(self, key: bytes, value: bytes | None) -> Piece | None:
+        """The match that is known to have that key, given its value in this commit (None: it is not there)."""
+        if self.tree is None or value is None:
+            return None
+        path = key.decode()
+        return self._piece(self.tree, path, value, self.glob.match(path) or {})
 
     def _piece(self, tree: Tree, path: str, value: bytes | None, captures: dict[str, str]) -> Piece:
         key = path.encode()

@@ -7,7 +7,7 @@ follows the datums that ran, were found, or left.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -79,19 +79,27 @@ class _Outputs:
         self.p: dict[bytes, bytes | None] = {}
         self.out: dict[bytes, bytes | None] = {}
         self.owner: dict[str, bytes] = {}
+        self._left: dict[bytes, bytes | None] = {}
+        """Outputs of the datums that were taken out."""
         self.conflict: Conflict | None = None
         self.size_change = 0
         self._fresh = out.is_empty()
 
-    def drop(self, key: bytes, paths: list[str]) -> list[tuple[str, bytes]]:
-        """Take a datum out; return its outputs."""
-        names = [path.encode() for path in paths]
-        order = sorted(names)
-        values = dict(zip(order, self._out.get_many(order), strict=True))
+    def drop_all(self, datums: Iterable[tuple[bytes, list[str]]]) -> Iterator[list[tuple[str, bytes]]]:
+        """Take datums out; yield the outputs of each."""
+        given = list(datums)
+        # Together and sorted: one by one, each path would cost a way down the tree.
+        order = sorted({path.encode() for _, paths in given for path in paths})
+        self._left = dict(zip(order, self._out.get_many(order), strict=True))
+        for key, paths in given:
+            yield self._drop(key, paths)
+
+    def _drop(self, key: bytes, paths: list[str]) -> list[tuple[str, bytes]]:
         self.t[key] = None
         outputs = []
-        for path, name in zip(paths, names, strict=True):
-            value = values[name]
+        for path in paths:
+            name = path.encode()
+            value = self._left[name]
             if value is not None:
                 outputs.append((path, value))
             if self._shared and self._leave(name, key):
@@ -151,12 +159,12 @@ class _Outputs:
 
     def check_folders(self) -> None:
         """Find a file where another datum needs a folder."""
+        fine: set[str] = set()
         for path, key in self.owner.items():
             if self.conflict is not None:
                 return
             at = path.rfind("/")
-            while at > 0:
-                folder = path[:at]
+            while at > 0 and (folder := path[:at]) not in fine:
                 other = self.owner.get(folder)
                 if other is None and not self._fresh and self.out.get(folder.encode(), b"") is not None:
                     owner = self._p.get(folder.encode())
@@ -164,8 +172,10 @@ class _Outputs:
                 if other is not None:
                     self.conflict = Conflict(path, folder, key, other)
                     return
+                fine.add(folder)
                 at = path.rfind("/", 0, at)
-            if not self._fresh:
+            # Where a file stood there was no folder, and who makes one now has looked up, above.
+            if not self._fresh and path.encode() not in self._left:
                 for below, raw in self._p.prefix(path.encode() + b"/"):
                     if SEPARATOR not in below and self.out.get(below, b"") is not None:
                         self.conflict = Conflict(path, below.decode(), key, _decode_p(raw)[0])
@@ -249,12 +259,15 @@ def fold_results(
         s_edits: dict[bytes, bytes | None] = {}
         origins: dict[str, int] = {}
         removed = {drop.key for drop in drops}
-        for drop, raw in zip(drops, t.get_many([drop.key for drop in drops]), strict=True):
-            if raw is not None:
-                paths, made_by = _decode_t(raw)
-                place = memo_key(drop.key, drop.old_fingerprint, by_content)
-                s_edits[place] = _encode((made_by, outputs.drop(drop.key, paths)))
-                origins[made_by.hex()] = origins.get(made_by.hex(), 0) - 1
+        known = [
+            (drop, *_decode_t(raw))
+            for drop, raw in zip(drops, t.get_many([drop.key for drop in drops]), strict=True)
+            if raw is not None
+        ]
+        left = outputs.drop_all((drop.key, paths) for drop, paths, _ in known)
+        for (drop, _, made_by), made in zip(known, left, strict=True):
+            s_edits[memo_key(drop.key, drop.old_fingerprint, by_content)] = _encode((made_by, made))
+            origins[made_by.hex()] = origins.get(made_by.hex(), 0) - 1
         for hit in hits:
             if not by_content:
                 s_edits[hit.key + hit.fingerprint] = None

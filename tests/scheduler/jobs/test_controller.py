@@ -19,6 +19,7 @@ from dmlpipe.scheduler.pipelines.spec import Options, PipelineSpec
 from dmlpipe.scheduler.report import JobEnded
 from dmlpipe.scheduler.store import Store
 from dmlpipe.storage.errors import HeldError, InvalidInputError, NotFoundError
+from dmlpipe.storage.objects.node import NodeStore
 from dmlpipe.storage.objects.value import decode_value
 from dmlpipe.worker.job import CommandTransform, Datum, JobSpec
 from tests.scheduler.fake_executor import Compute, FakeExecutor, KilledError
@@ -468,3 +469,24 @@ def test_jobs_of_one_entry_are_listed_in_their_order(store: Store) -> None:
     assert summary.counters.run == 0
     newest = [job.pipeline for _, job in itertools.islice(store.refresh().jobs(), 4)]
     assert newest == ["a", "b", "c", "d"]
+
+
+def test_folding_reads_trees_by_their_nodes_not_by_their_paths(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    datums = 2_000
+    for text in ("1", "2"):
+        put(store, "images", **{f"{number:04d}": f"{text} {number}" for number in range(datums)})
+        store.submit([make_spec("copy", files("images", "/*"))])
+        loads = 0
+        load_many = NodeStore.load_many
+
+        def counted(self: NodeStore, *args: Any, _load: Any = load_many, **options: Any) -> Any:
+            nonlocal loads
+            loads += 1
+            return _load(self, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(NodeStore, "load_many", counted)
+            run(store, per_segment=500)
+    # All changed: before, each of the 2,000 was looked for on its own, in two trees.
+    assert loads < datums
+    assert store["copy"].body.files == datums

@@ -12,13 +12,19 @@ from dmlpipe.scheduler.inputs.expression import cross, files
 from dmlpipe.scheduler.jobs.controller import Controller
 from dmlpipe.scheduler.store import Store
 from dmlpipe.worker.job import Datum, JobSpec
-from tests.scheduler.fake_executor import FakeExecutor, KilledError
+from tests.scheduler.fake_executor import Compute, FakeExecutor, KilledError
 from tests.scheduler.jobs.test_controller import copy_inputs, make_spec
 
 _names = itertools.count()
 
 NAMES = st.sampled_from(["a", "b", "c", "d/x", "d/y"])
 TEXTS = st.sampled_from(["1", "2", "3", "bad"])
+
+
+def copy_named(store: Store) -> Compute:
+    """As `copy_inputs`, with all outputs at the top."""
+    copy = copy_inputs(store)
+    return lambda spec, datum: {name.replace("/", "_"): data for name, data in copy(spec, datum).items()}
 
 
 class History(RuleBasedStateMachine):
@@ -53,9 +59,9 @@ class History(RuleBasedStateMachine):
     def _compute(self, spec: JobSpec, datum: Datum) -> dict[str, bytes]:
         if datum.fingerprint in self.done:
             self.twice.append(datum.key)
-        made = copy_inputs(self.store)(spec, datum)
+        made = copy_named(self.store)(spec, datum)
         self.done.add(datum.fingerprint)
-        return {f"{name.replace('/', '_')}": data for name, data in made.items()}
+        return made
 
     @rule(repo=st.sampled_from(["images", "training"]), name=NAMES, text=TEXTS)
     def write(self, repo: str, name: str, text: str) -> None:
@@ -95,6 +101,24 @@ class History(RuleBasedStateMachine):
             self.settled = False
         else:
             self.settled = True
+
+    @precondition(lambda self: self.settled)
+    @rule(name=NAMES)
+    def order_one_anew(self, name: str) -> None:
+        """One datum on request, with those that are tried again anyway, and nothing below: its output is the same."""
+        if not self.store["images"].exists(name):
+            return
+        assert self.store.reprocess("copy", [f"images:/{name}"]) == 1
+        bad = {info.path.strip("/") for info in self.store["images"].ls("/", recursive=True) if self._is_bad(info.path)}
+        executor = FakeExecutor(self.store, copy_named(self.store))
+        assert self.store.run(executor=executor, check=False).ok
+        computed = {key.decode() for pipeline, key in executor.calls if pipeline == "copy"}
+        assert name in computed
+        assert computed <= {name, *bad}
+        assert {pipeline for pipeline, _ in executor.calls} == {"copy"}
+
+    def _is_bad(self, path: str) -> bool:
+        return self.store["images"].read_bytes(path) == b"bad"
 
     @precondition(lambda self: self.settled)
     @rule()
