@@ -144,6 +144,9 @@ def python_spec(
 ) -> tuple[PipelineSpec, tuple[str, ...]]:
     """Spec of a Python pipeline without its DAG's name, env and git state, and notices about its code."""
     transform, signature = declared.transform, declared.signature
+    folder = next((secret for secret in declared.options.secrets if parse_secret(secret).is_folder), None)
+    if folder is not None:
+        raise _bad(f"pipeline {declared.name!r}: secret {folder!r} is a file, which commands see; name a variable")
     assert not isinstance(transform, CommandTransform)
     assert signature is not None
     included = included_files(declared.include, base=home.folder, root=home.root)

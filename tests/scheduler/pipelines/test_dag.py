@@ -331,3 +331,9 @@ def test_an_image_as_env_is_a_container(tmp_path: Path) -> None:
     spec = build_one(tmp_path, {"dag.py": f"{HEAD}dag.command('p', 'true', dml.files('a'), env={image!r})\n"})
     assert isinstance(spec.transform, CommandTransform)
     assert (spec.transform.image, spec.transform.container, spec.env) == (image, "auto", image.partition("@")[2])
+
+
+def test_a_function_reads_secrets_from_variables_alone(tmp_path: Path) -> None:
+    text = HEAD + MODEL.format(", secrets=['/run/creds=api']")
+    with pytest.raises(InvalidInputError, match="secret '/run/creds=api' is a file, which commands see"):
+        build(tmp_path, {"dag.py": text})
