@@ -335,8 +335,14 @@ class DAG:
         name: str,
         command: str | Sequence[str],
         *,
+        port: int = 0,
+        stdin: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
+        code: str | None = None,
         include: str | Sequence[str] = (),
+        working_dir: str = "",
+        user: str = "",
+        env: str | None = None,
         secrets: Sequence[str] = (),
     ) -> None:
         """Declare a process that brings data: `up` keeps it running, it commits to the repo of its own name.
@@ -346,10 +352,16 @@ class DAG:
 
         Parameters
         ----------
-        command, variables, include, secrets
+        port
+            Where it listens, if it does, for people.
+        command, stdin, variables, code, include, working_dir, user, env, secrets
             As of `command`.
         """
-        self._stand(name, command, NO_INPUT, Standing(kind="spout"), variables, include, secrets)
+        transform = make_command(
+            name, command, stdin=stdin, variables=variables or {}, working_dir=working_dir, user=user
+        )
+        standing = Standing(kind="spout", port=port)
+        self._stand(name, NO_INPUT, standing, transform, code=code, include=include, env=env, secrets=secrets)
 
     def service(
         self,
@@ -358,8 +370,13 @@ class DAG:
         input: Input,
         *,
         port: int = 0,
+        stdin: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
+        code: str | None = None,
         include: str | Sequence[str] = (),
+        working_dir: str = "",
+        user: str = "",
+        env: str | None = None,
         secrets: Sequence[str] = (),
     ) -> None:
         """Declare a process that serves the newest commits of its inputs: `up` keeps it running.
@@ -372,31 +389,38 @@ class DAG:
             `files`, or a `cross` of them.
         port
             Where it listens, for people.
-        command, variables, include, secrets
+        command, stdin, variables, code, include, working_dir, user, env, secrets
             As of `command`.
         """
         _check_input(input)
         check_service(name, input)
-        self._stand(name, command, input, Standing(kind="service", port=port), variables, include, secrets)
+        transform = make_command(
+            name, command, stdin=stdin, variables=variables or {}, working_dir=working_dir, user=user
+        )
+        standing = Standing(kind="service", port=port)
+        self._stand(name, input, standing, transform, code=code, include=include, env=env, secrets=secrets)
 
     def _stand(
         self,
         name: str,
-        command: str | Sequence[str],
         input: Input,
         standing: Standing,
-        variables: Mapping[str, str] | None,
+        transform: CommandTransform,
+        *,
+        code: str | None,
         include: str | Sequence[str],
+        env: str | None,
         secrets: Sequence[str],
     ) -> None:
-        transform = make_command(name, command, variables=variables or {})
         self._add(
             Declared(
                 name=check_name(name, "pipeline"),
                 input=input,
                 options=make_options(secrets=secrets),
                 transform=transform,
+                code=code,
                 include=_listed(include),
+                env=env,
                 standing=standing,
                 line=sys._getframe(2).f_lineno,
             )

@@ -13,7 +13,7 @@ import msgspec
 from ...worker.child.secrets import parse_secret
 from ...worker.job import CommandTransform, PythonTransform
 from ..inputs.expression import Array, Cross, Files, Group, Input, Join, Union, Values
-from ..pipelines.spec import Egress, Options, PipelineSpec
+from ..pipelines.spec import Egress, Options, PipelineSpec, Standing
 
 
 def effective(spec: PipelineSpec) -> dict[str, Any]:
@@ -22,7 +22,8 @@ def effective(spec: PipelineSpec) -> dict[str, Any]:
     found: dict[str, Any] = {"pipeline": {"name": spec.name}}
     found["description"] = spec.description
     found["transform"] = _transform(spec)
-    found["input"] = _input(spec.input)
+    if spec.standing is None or spec.standing.kind != "spout":
+        found["input"] = _input(spec.input)
     found["output_branch"] = "master"
     found["datum_tries"] = options.tries
     found["datum_timeout"] = f"{options.timeout_s:g}s" if options.timeout_s else ""
@@ -34,7 +35,17 @@ def effective(spec: PipelineSpec) -> dict[str, Any]:
     found["egress"] = _egress(spec.egress)
     found["env"] = spec.env_name
     found["salt"] = spec.salt
-    return {name: value for name, value in found.items() if value not in ("", {}, False)}
+    said = {name: value for name, value in found.items() if value not in ("", {}, False)}
+    return said | _standing(spec.standing)
+
+
+def _standing(standing: Standing | None) -> dict[str, Any]:
+    if standing is None:
+        return {}
+    service = {"internal_port": standing.port} if standing.port else {}
+    if standing.kind == "spout":
+        return {"spout": {"service": service} if service else {}}
+    return {"service": service}
 
 
 def _transform(spec: PipelineSpec) -> dict[str, Any]:

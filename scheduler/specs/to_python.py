@@ -17,6 +17,8 @@ from ..pipelines.spec import PipelineSpec
 
 _TEMPLATE = re.compile(r"\$\{?(\d+)\}?")
 _LINE_MAX = 100
+_OF_STANDING = ("stdin", "variables", "working_dir", "user", "code", "env", "secrets")
+"""What `DAG.spout` and `DAG.service` take."""
 
 
 def to_python(specs: Sequence[PipelineSpec], *, name: str, code: str = "") -> str:
@@ -76,15 +78,20 @@ def _pipeline(spec: PipelineSpec, code: str) -> list[str]:
         "egress": spec.egress.url if spec.egress and not spec.egress.rows else "",
         "salt": spec.salt,
     }
+    call, inputs = "command", [_input(spec.input, spec.name)]
+    if spec.standing is not None:
+        call = spec.standing.kind
+        inputs = inputs if call == "service" else []
+        given = {"port": spec.standing.port} | {name: given[name] for name in _OF_STANDING}
     said = [f"{key}={_literal(value)}" for key, value in given.items() if value not in ("", 0, 0.0, [], {}, False)]
     notes = [f"# {line}" for line in spec.description.splitlines() if line.strip()]
     if transform.image and not transform.container:
         notes.append(f"# ran in {transform.image}")
-    arguments = [_text(spec.name), _literal(list(transform.argv)), _input(spec.input, spec.name), *said]
-    one = f"dag.command({', '.join(arguments)})"
+    arguments = [_text(spec.name), _literal(list(transform.argv)), *inputs, *said]
+    one = f"dag.{call}({', '.join(arguments)})"
     if len(one) <= _LINE_MAX and "\n" not in one:
         return [*notes, one]
-    return [*notes, "dag.command(", *(f"    {line}," for line in arguments), ")"]
+    return [*notes, f"dag.{call}(", *(f"    {line}," for line in arguments), ")"]
 
 
 def _check(spec: PipelineSpec) -> None:

@@ -78,6 +78,8 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
                 first,
                 pipes,
                 ruled,
+                leaf("one", lazy=True),
+                leaf("one", empty_files=True),
                 {"cross": [second, cron]},
                 {"cross": [first, second]},
                 {"union": [first, second]},
@@ -100,6 +102,25 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
         if draw(st.booleans()):
             found[name] = draw(values)
     return found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"spout": {}},
+        {"spout": {"service": {"internal_port": 80}}},
+        {"service": {"internal_port": 8080}, "input": {"pfs": {"repo": "r", "name": "r", "glob": "/"}}},
+    ],
+)
+def test_what_stands_is_said_alike(fields: dict[str, Any]) -> None:
+    data = {"pipeline": {"name": "p"}, "transform": {"cmd": ["sh"], "stdin": ["sleep 9"]}, **fields}
+    VALIDATOR.validate(data)
+    spec = read(data)
+    assert read(effective(spec)) == spec
+    namespace: dict[str, Any] = {"__name__": "lab", "__file__": None}
+    exec(compile(to_python([spec], name="lab"), "lab.py", "exec"), namespace)
+    (made,) = namespace["dag"].build(put_bundle=lambda files: "")
+    assert (made.standing, identity(made)) == (spec.standing, identity(spec))
 
 
 def read(data: Any) -> PipelineSpec:
