@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -59,6 +60,7 @@ class Arena:
         self.folder = folder
         self.url = url
         self.environment = {"DMLPIPE_FLUSH_S": "0.1", "DMLPIPE_FSYNC": "never", **(environment or {})}
+        self.host = "127.0.0.1"
         self.port = _free_port()
         self.processes: list[subprocess.Popen[bytes]] = []
         self.scheduler: subprocess.Popen[bytes] | None = None
@@ -67,7 +69,7 @@ class Arena:
 
     @property
     def address(self) -> str:
-        return f"tcp://127.0.0.1:{self.port}"
+        return f"tcp://{self.host}:{self.port}"
 
     def start(
         self, name: str, argv: Sequence[str], environment: Mapping[str, str] | None = None
@@ -90,7 +92,7 @@ class Arena:
 
     def start_scheduler(self) -> None:
         module = "dmlpipe.scheduler.leases.scheduler_process"
-        self.scheduler = self.start("scheduler", [sys.executable, "-m", module, "127.0.0.1", str(self.port)])
+        self.scheduler = self.start("scheduler", [sys.executable, "-m", module, self.host, str(self.port)])
 
     def start_worker(
         self,
@@ -133,7 +135,8 @@ class Arena:
     def close(self) -> None:
         for process in self.processes:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
 
     def __enter__(self) -> Arena:
