@@ -535,7 +535,10 @@ class LeasePool:
     def _size(self, job: PoolJob) -> int:
         slots = max(1, self.slots() // job.slots_needed)
         size = 1 if job.per_datum_s is None else int(TARGET_S / max(job.per_datum_s, 1e-6))
-        size = max(1, min(size, job.queued // (2 * slots)))
+        if job.ended:
+            # Only then is what is queued all that is left: of a long plan no more than a few blocks wait here.
+            size = min(size, job.queued // (2 * slots))
+        size = max(1, size)
         if job.offer.batch:
             # Whole batches: a vectorised transform is as fast as its batches are large.
             size = max(1, size // job.offer.batch) * job.offer.batch

@@ -90,9 +90,9 @@ class Arena:
         self.processes.append(process)
         return process
 
-    def start_scheduler(self) -> None:
+    def start_scheduler(self, *, options: Sequence[str] = ()) -> None:
         module = "dmlpipe.scheduler.leases.scheduler_process"
-        self.scheduler = self.start("scheduler", [sys.executable, "-m", module, self.host, str(self.port)])
+        self.scheduler = self.start("scheduler", [sys.executable, "-m", module, self.host, str(self.port), *options])
 
     def start_worker(
         self,

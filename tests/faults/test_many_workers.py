@@ -6,13 +6,15 @@ import ctypes.util
 import datetime
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from dmlpipe.scheduler.report import Notice, Report
-from tests.faults.arena import stored_datums, wait_for
+from dmlpipe.scheduler.store import Store
+from tests.faults.arena import Arena, fill, stored_datums, trees, undisturbed_trees, wait_for
 from tests.faults.case import Case
 
 OTHER_VERSION = """
@@ -21,6 +23,19 @@ import {module} as changed
 changed.{name} = {value}
 from dmlpipe.worker.__main__ import main
 sys.exit(main(sys.argv[1:]))
+"""
+
+
+SIZES = """
+from pathlib import Path
+import dmlpipe as dml
+
+dag = dml.DAG("sizes")
+
+
+@dag.pipeline(dml.files("numbers", "/{stem}"))
+def sizes(numbers: Path, stem: str) -> dml.Files:
+    return {stem: str(numbers.stat().st_size)}
 """
 
 
@@ -126,3 +141,28 @@ def test_twenty_four_leases_lost_in_a_row_cost_no_datum_a_try(case: Case) -> Non
     run(case, replace_worker)
     assert losses == 24
     case.check(kept)
+
+
+def test_a_worker_whose_cache_has_no_room_for_its_inputs_works_on(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(small)], check=False)
+    if mounted.returncode:
+        pytest.skip("cannot mount a small file system here")
+    try:
+        dag = tmp_path / "sizes.py"
+        dag.write_text(SIZES)
+        # 9.6 MB of inputs, and a third of the disk taken by somebody else.
+        data = {"numbers": {f"n{number:02}": f"{number:02}" * 300_000 for number in range(16)}}
+        store = Store.init(tmp_path / "store", cache_dir=tmp_path / "cache")
+        fill(store, data)
+        store.submit(dag)
+        (small / "foreign").write_bytes(bytes(2 << 20))
+        with Arena(tmp_path, store.url) as arena:
+            arena.start_scheduler()
+            worker = arena.start_worker(environment={"DMLPIPE_CACHE_DIR": str(small / "cache")})
+            assert store.run(executor=arena.executor(store)).ok
+            assert worker.poll() is None
+            assert trees(store) == undisturbed_trees(dag, data, tmp_path)
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=False)

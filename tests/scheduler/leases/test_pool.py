@@ -181,6 +181,18 @@ def test_leases_grow_to_the_target_and_shrink_towards_the_end() -> None:
     assert sizes[-30:] == sorted(sizes[-30:], reverse=True)
 
 
+def test_leases_shrink_towards_the_end_of_a_job_not_towards_the_end_of_what_was_read_of_its_plan() -> None:
+    pool = pool_with(4096, slots=1000, ended=False)
+    first = take(pool)
+    pool.report(request("w", returned=(computed(first, 0.01),), stored=(stored(first),)), 0.01)
+    lease = take(pool, now=0.01)
+    # The plan goes on for long: half a second of work, though half an even share of what waits is two datums.
+    assert lease.stop - lease.start == 50
+    pool.end_blocks("j")
+    lease = take(pool, now=0.02)
+    assert lease.stop - lease.start == 2
+
+
 def test_the_cost_of_fetching_counts_when_leases_are_sized() -> None:
     pool = pool_with(4000)
     lease = take(pool, now=0.0)
