@@ -23,6 +23,8 @@ from ..storage.objects.value import Value
 from .messages import Stored, StoredLease
 
 _ROW_BYTES = 160
+FULL_FLUSHES = 8
+"""Results of one job that a worker keeps in memory at most, in segments: a store that is slow slows its slots."""
 
 
 class FlushLimits(NamedTuple):
@@ -90,6 +92,8 @@ class SegmentWriter:
         self._flushing = threading.Lock()
         self._rows: dict[int, list[_Waiting]] = {}
         self._row_bytes = 0
+        self._leaving_bytes = 0
+        """On their way to the store."""
         self._since: float | None = None
         self._versions: dict[str, str] = {}
         self._writer: ObjectWriter = store.objects.writer(builder=PackBuilder())
@@ -141,6 +145,11 @@ class SegmentWriter:
                 return True
             return self._clock() - self._since >= self._limits.seconds
 
+    @property
+    def full(self) -> bool:
+        """So much waits for the store that no more should be computed before some of it is there."""
+        return self._row_bytes + self._writer.size + self._leaving_bytes >= FULL_FLUSHES * self._limits.size_bytes
+
     def flush(self) -> list[Stored]:
         """Store what is there now, one segment per fold; return what to report.
 
@@ -152,15 +161,20 @@ class SegmentWriter:
         with self._flushing:
             with self._lock:
                 rows, self._rows = self._rows, {}
+                self._leaving_bytes = self._row_bytes
                 self._row_bytes, self._since = 0, None
                 versions = dict(self._versions)
             if not rows:
                 return []
+            self._leaving_bytes += self._writer.size
             builder = self._writer.swap(PackBuilder())
             stored = []
-            for fold in sorted(rows):
-                stored.append(self._store_segment(fold, rows[fold], builder, versions))
-                builder = PackBuilder()
+            try:
+                for fold in sorted(rows):
+                    stored.append(self._store_segment(fold, rows[fold], builder, versions))
+                    builder = PackBuilder()
+            finally:
+                self._leaving_bytes = 0
             return stored
 
     def _store_segment(

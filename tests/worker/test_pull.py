@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from dmlpipe.storage.objects.segment import Outcome
 from dmlpipe.worker.messages import LeaseReply, LeaseRequest
 from dmlpipe.worker.pull import new_worker_name
 from dmlpipe.worker.segments import FlushLimits
+from dmlpipe.worker.slots.lease_run import FRAME_MAX_UNITS
 from tests.worker.bench import WAIT_S, Bench, ListSource, file_datums, parameter, put, python, spec, varying
 
 GATED = """
@@ -170,6 +172,46 @@ async def test_results_that_cannot_be_stored_are_never_reported(bench: Bench, mo
     async with asyncio.timeout(WAIT_S):
         assert await bench.loop(source).run() == "the disk is full"
     assert not any(request.stored for request in source.requests)
+
+
+async def test_a_store_that_takes_nothing_keeps_slots_from_computing_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = """
+    import os
+    def f(x):
+        open(os.environ["BEGUN"] + "/" + x.name, "w").close()
+        return {x.name: os.urandom(2000)}
+    """
+    (tmp_path / "begun").mkdir()
+    bench.environ["BEGUN"] = str(tmp_path / "begun")
+    tree = put(bench.store, "in", {f"{number:04}": b"" for number in range(600)})
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree))
+    leases = ListSource(bench.leases(job, file_datums(tree), 300))
+    real = type(bench.store.backend).put_if_absent
+    opened = threading.Event()
+
+    def gated_put(self: Backend, key: str, data: bytes, **options: object) -> bool:
+        if key.startswith("results/"):
+            assert opened.wait(WAIT_S)
+        return bool(real(self, key, data, **options))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(bench.store.backend), "put_if_absent", gated_put)
+    run = asyncio.create_task(bench.loop(leases, 2, limits=FlushLimits(0.05, 10_000)).run())
+    begun = 0
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            await asyncio.sleep(0.5)
+            now = len(list((tmp_path / "begun").iterdir()))
+            if now and now == begun:
+                break
+            begun = now
+    # 80 kB are 40 results; what was in the slots' hands by then, and not a hundred more.
+    assert 40 <= begun < 40 + 2 * 2 * FRAME_MAX_UNITS
+    opened.set()
+    async with asyncio.timeout(WAIT_S):
+        assert await run == ""
+    assert len(bench.rows(job.job)) == 600
 
 
 async def test_jobs_of_one_bundle_share_a_child_and_others_do_not(bench: Bench) -> None:

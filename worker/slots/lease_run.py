@@ -7,6 +7,7 @@ Rules:
 - At most two frames are in the child's hands: while it computes one, the next is laid out and the one before is stored.
   Units that it has not begun can be taken out of its hands: for a recall, or when the worker drains.
 - Results are held until the job's shared inputs were compared with what they were, at most `_VERIFY_S`.
+- Nothing is begun while more than `FULL_FLUSHES` segments wait for the store.
 - A lost child never loses a result that it sent.
 """
 
@@ -48,6 +49,8 @@ _LOADING_MIN_S = 600.0
 """With a timeout set: what importing and loading a model may take at least."""
 _TIDY_S = 1.0
 """Without anything to wait for: how often to look whether the job was cancelled."""
+_ROOM_S = 0.05
+"""How often to look whether the store took results that keep a slot waiting."""
 _WATCH_S = 0.1
 """How often to look at the memory of a child that has a limit, and at the length of its log."""
 
@@ -338,8 +341,14 @@ class _LeaseRun:
             child = self._slot.child_for(self._job)
             assert child is not None
         if not self._stopping and self._frames_out < _FRAMES_OUT_MAX and self._attempts.waiting:
-            self._fill(child)
-            return
+            if not self._job.results.full:
+                self._fill(child)
+                return
+            if not self._sent:
+                # The worker's pulse stores them; nothing is computed meanwhile.
+                self._settle()
+                self._job.cancelled.wait(_ROOM_S)
+                return
         if not self._sent:
             return
         message = child.receive(self._patience())
