@@ -18,7 +18,7 @@ import msgspec
 
 from .actor import user_name
 from .archive import Archive
-from .backend import Backend, open_backend, probe_exclusive_create
+from .backend import Backend, is_vacant, open_backend, probe_exclusive_create
 from .clock import utc_now
 from .commits import CommitView
 from .digest import Digest, digest
@@ -229,7 +229,7 @@ class Store:
         backend = open_backend(os.fspath(url), storage_options)
         if backend.size(INFO_KEY) is not None:
             raise InvalidInputError(f"there is a store at {backend.url} already", code=ErrorCode.EXISTS)
-        if next(iter(backend.list("")), None) is not None:
+        if not is_vacant(backend):
             raise InvalidInputError(
                 f"{backend.url} is not empty and no store", code=ErrorCode.EXISTS, hint="name an empty or a new place"
             )

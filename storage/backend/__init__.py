@@ -8,13 +8,14 @@ Key types: `Backend`, `Properties`, `open_backend`, `probe_exclusive_create`.
 
 from .base import MAX_OBJECT_BYTES, Backend, Properties, Request
 from .opening import open_backend
-from .probe import probe_exclusive_create
+from .probe import is_vacant, probe_exclusive_create
 
 __all__ = [
     "MAX_OBJECT_BYTES",
     "Backend",
     "Properties",
     "Request",
+    "is_vacant",
     "open_backend",
     "probe_exclusive_create",
 ]

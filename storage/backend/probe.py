@@ -8,6 +8,13 @@ import threading
 from ..errors import BackendError, ErrorCode
 from .base import Backend
 
+PROBE_PREFIX = "probe/"
+
+
+def is_vacant(backend: Backend) -> bool:
+    """Whether a place holds nothing, but for what a probe left that was interrupted."""
+    return all(key.startswith(PROBE_PREFIX) for key, _ in backend.list(""))
+
 
 def probe_exclusive_create(backend: Backend) -> None:
     """Create one key from two threads at once, then again, and demand one winner whose bytes stay.
@@ -19,7 +26,7 @@ def probe_exclusive_create(backend: Backend) -> None:
     BackendError
         With code `UNSAFE_BACKEND` if there was not exactly one winner; otherwise as the medium failed.
     """
-    key = f"probe/{secrets.token_hex(16)}"
+    key = f"{PROBE_PREFIX}{secrets.token_hex(16)}"
     gate = threading.Barrier(2)
     bodies = [secrets.token_bytes(64), secrets.token_bytes(64)]
     won = [False, False]

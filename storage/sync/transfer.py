@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..backend import Backend, open_backend, probe_exclusive_create
+from ..backend import Backend, is_vacant, open_backend, probe_exclusive_create
 from ..errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError
 from ..ledger.ledger import entry_key
 from ..store import INFO_KEY, Store, read_info
@@ -114,7 +114,7 @@ def clone(
     dest = open_backend(url, storage_options)
     empty = dest.size(INFO_KEY) is None
     if empty:
-        if next(iter(dest.list("")), None) is not None:
+        if not is_vacant(dest):
             raise InvalidInputError(
                 f"{dest.url} is not empty and no store", code=ErrorCode.EXISTS, hint="name an empty or a new place"
             )

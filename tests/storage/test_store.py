@@ -419,3 +419,9 @@ def test_a_store_on_s3(s3_url: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="there is a store"):
         Store.init(s3_url)
     assert list((tmp_path / "c2").rglob("*.idx"))
+
+
+def test_a_probe_that_was_interrupted_leaves_the_place_vacant(tmp_path: Path) -> None:
+    (tmp_path / "place" / "probe").mkdir(parents=True)
+    (tmp_path / "place" / "probe" / "abc").write_bytes(b"x")
+    Store.init(tmp_path / "place", cache_dir=tmp_path / "cache")
