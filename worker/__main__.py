@@ -91,7 +91,7 @@ async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote, lo
             if exchange is not None and joining is not None:
                 joining.cancel()
                 await asyncio.gather(joining, return_exceptions=True)
-                exchange.close()
+                await exchange.close()
 
     try:
         return await serve(

@@ -99,10 +99,20 @@ class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The worker is about to leave: give it nothing more."""
 
 
+class Expected(msgspec.Struct, frozen=True, array_like=True):
+    """Datums [start, stop) of a block of the lease's job that will probably be the next lease of this slot."""
+
+    block: str
+    start: int
+    stop: int
+
+
 class LeaseReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the pool answers."""
 
     lease: Lease | None = None
+    expected: Expected | None = None
+    """With a lease: what to fetch the inputs of meanwhile. It may come to another slot all the same."""
     flush: bool = False
     """Nothing to give: store what is computed now (a job's end waits for it)."""
     cancelled: tuple[str, ...] = ()

@@ -35,6 +35,7 @@ from .messages import (
     MAX_FAILURES_REPORTED,
     PROTOCOL,
     Computed,
+    Expected,
     FailedDatum,
     GivenBack,
     LeaseReply,
@@ -43,6 +44,7 @@ from .messages import (
     Stored,
 )
 from .segments import FlushLimits, SegmentWriter, worker_host
+from .slots.ahead import Ahead
 from .slots.devices import Devices
 from .slots.job_work import JobTable, JobWork, WorkerStore
 from .slots.lease_run import LeaseReport, SlotWorker
@@ -224,6 +226,8 @@ class PullLoop:
         self._draining = False
         self._error = ""
         self._noticed: set[str] = set()
+        self._ahead: dict[int, Ahead] = {}
+        """What is being fetched for the next lease of each slot."""
         self._loop: asyncio.AbstractEventLoop
         self._blocks = lru_cache(maxsize=_BLOCKS_KEPT)(self._read_block)
 
@@ -259,6 +263,8 @@ class PullLoop:
                 self._ending.set()
                 self._hurry.set()
                 await pulse
+                for ahead in self._ahead.values():
+                    ahead.abandon()
             await self._leave(pool)
         finally:
             pool.shutdown(wait=True)
@@ -297,13 +303,13 @@ class PullLoop:
             if reply.flush:
                 await self._flush(pool, all_=True)
             if reply.lease is not None:
-                await self._work(slot, reply.lease, pool)
+                await self._work(slot, reply.lease, reply.expected, pool)
 
-    async def _work(self, slot: SlotWorker, lease: Lease, pool: ThreadPoolExecutor) -> None:
+    async def _work(self, slot: SlotWorker, lease: Lease, expected: Expected | None, pool: ThreadPoolExecutor) -> None:
         self._running[slot.number] = lease.stop - lease.start
         self._leases[slot.number] = lease.id
         try:
-            await asyncio.get_running_loop().run_in_executor(pool, self._run_lease, slot, lease)
+            await asyncio.get_running_loop().run_in_executor(pool, self._run_lease, slot, lease, expected)
         except DmlpipeError as err:
             logger.error("slot %d cannot go on: %s", slot.number, err)
             self._end(str(err))
@@ -311,8 +317,23 @@ class PullLoop:
             self._running[slot.number] = 0
             self._leases.pop(slot.number, None)
 
-    def _run_lease(self, slot: SlotWorker, lease: Lease) -> None:
+    def _fetch_ahead(self, slot: SlotWorker, expected: Expected | None) -> None:
+        """Begin to fetch the inputs of what the slot will be at next. In the slot's thread."""
+        before = self._ahead.pop(slot.number, None)
+        if before is not None:
+            before.abandon()
+        if expected is None:
+            return
+        try:
+            datums = self._blocks(expected.block)[expected.start : expected.stop]
+        except DmlpipeError as err:
+            logger.debug("a block could not be read ahead: %s", err)
+            return
+        self._ahead[slot.number] = Ahead(self._store, datums, first=0)
+
+    def _run_lease(self, slot: SlotWorker, lease: Lease, expected: Expected | None) -> None:
         """In the slot's thread."""
+        self._fetch_ahead(slot, expected)
         datums = self._blocks(lease.block)[lease.start : lease.stop]
         report = _Report(self._outbox, lease, self._notice, self._speak_soon)
         try:

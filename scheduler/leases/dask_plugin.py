@@ -19,7 +19,7 @@ from typing import Any
 
 from ...storage.errors import DmlpipeError
 from ...worker import messages
-from ...worker.messages import LeaseReply, LeaseRequest
+from ...worker.messages import Expected, LeaseReply, LeaseRequest
 from ..peers.service import PeerService
 from . import control
 from .control import (
@@ -202,7 +202,13 @@ class LeaseService:
                 self._wake_controller(lease.job)
             draining = self.pool.draining(name)
             if lease is not None or flush or news or draining or not await self._wait_idle(request, deadline):
-                return LeaseReply(lease=lease, flush=flush, cancelled=self.pool.cancelled_for(name))
+                expected = self.pool.expect(name, request.slot, lease) if lease is not None else None
+                return LeaseReply(
+                    lease=lease,
+                    flush=flush,
+                    cancelled=self.pool.cancelled_for(name),
+                    expected=Expected(*expected) if expected is not None else None,
+                )
 
     async def _wait_idle(self, request: LeaseRequest, deadline: float) -> bool:
         """Wait for a change, on behalf of a slot that has nothing to do if it wants a lease."""

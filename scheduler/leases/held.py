@@ -112,6 +112,8 @@ class PoolJob:
     suspects: deque[Suspect] = field(default_factory=deque)
     queued: int = 0
     """Datums in `queue`."""
+    expected: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
+    """(block, first row) of spans in `queue` to the (worker, slot) that was told to prepare for it: see `expected`."""
     blocks: set[str] = field(default_factory=set)
     fresh: set[str] = field(default_factory=set)
     """Blocks that no slot has begun."""

@@ -31,6 +31,7 @@ from ...storage.errors import ErrorCode, NotFoundError
 from ...worker.job import Lease
 from ...worker.messages import Computed, GivenBack, LeaseRequest, Stored
 from .executor import DatumFailed, JobFinished, JobOffer, JobStuck, Progressed, SegmentStored, WorkersChanged
+from .expected import EXPECT_FROM_S, expect, forget, pop
 from .fitting import SHARED, describe_missing, missing, needs_of, short_of
 from .held import Out, PoolJob, PoolWorker, Span, Suspect
 
@@ -153,6 +154,8 @@ class LeasePool:
         gone = self._workers.pop(worker, None)
         if gone is None:
             return
+        for each in self._jobs.values():
+            forget(each, worker)
         self._lost[worker] = gone.out
         self._slots -= 0 if gone.draining else gone.slots
         held: dict[str, list[Lease]] = {}
@@ -244,6 +247,7 @@ class LeasePool:
             return
         found.cancelled = True
         found.queue.clear()
+        found.expected.clear()
         found.suspects.clear()
         found.fresh.clear()
         found.queued = 0
@@ -363,6 +367,13 @@ class LeasePool:
             return (-job.offer.priority, job.in_use - (ahead if name in near else 0), job.turn)
 
         return sorted(self._jobs.items(), key=rank)
+
+    def expect(self, worker: str, slot: int, lease: Lease) -> Span | None:
+        """Say what `slot` will probably be given after `lease`, if its inputs are worth being fetched by then."""
+        job = self._jobs.get(lease.job)
+        if job is None or job.per_datum_s is None or job.per_datum_s < EXPECT_FROM_S or worker not in self._workers:
+            return None
+        return expect(job, worker, slot, self._size(job))
 
     def wanted_files(self) -> dict[str, tuple[bytes, ...]]:
         """The large inputs of the open jobs, where there are several jobs to choose from."""
@@ -549,7 +560,7 @@ class LeasePool:
     ) -> Lease:
         losses = 0
         if job.queue:
-            span = job.queue.popleft()
+            span = pop(job, worker, slot)
             stop = min(span.stop, span.start + self._size(job))
             if stop < span.stop:
                 job.queue.appendleft(Span(span.block, stop, span.stop))

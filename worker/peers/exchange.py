@@ -7,6 +7,7 @@ What is served is verified: parts of a file that is being filled here, or a whol
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import hashlib
 import logging
 import os
@@ -14,8 +15,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from ...storage.digest import DIGEST_SIZE, Digest
+from ...storage.errors import BackendError
 from ...storage.objects.cache import FileCache
 from ...storage.objects.filling import Filling, FromStore, PartReader
 from .fill import CHUNK_BYTES, FillRun, Pace, PeerSettings, Surroundings, Traffic
@@ -72,6 +75,7 @@ class PeerExchange:
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="dmlpipe-peers")
         self._fillings: dict[bytes, Filling] = {}
+        self._running: set[asyncio.Task[Any]] = set()
         self._around = Surroundings(
             worker=worker,
             cache=cache_id(cache.folder),
@@ -115,9 +119,16 @@ class PeerExchange:
             FromStore().fill(filling, origin)
             self.traffic.from_store += left
             return
-        asyncio.run_coroutine_threadsafe(self._fill(filling, origin), self._loop).result()
+        try:
+            asyncio.run_coroutine_threadsafe(self._fill(filling, origin), self._loop).result()
+        except concurrent.futures.CancelledError as err:
+            raise BackendError("the worker ended while a file was fetched", retryable=True) from err
 
     async def _fill(self, filling: Filling, origin: PartReader) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
         self._fillings.pop(filling.name, None)
         self._fillings[filling.name] = filling
         try:
@@ -138,9 +149,13 @@ class PeerExchange:
                 return data
         return self._cache.read_named(Digest(file), start, stop)
 
-    def close(self) -> None:
-        """End the threads. After the last fill."""
-        self._threads.shutdown(wait=True)
+    async def close(self) -> None:
+        """End what is being filled; what came of it stays in the cache and is taken up again."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _read_filling(filling: Filling, start: int, stop: int) -> bytes | None:

@@ -31,23 +31,26 @@ class Ahead:
     ----------
     max_bytes
         What may be fetched and not yet reached.
+    first
+        Of the datums to fetch for; those before it are laid out at once, and nothing would be gained.
     """
 
-    def __init__(self, store: ContentStore, datums: Sequence[Datum], *, max_bytes: int = AHEAD_BYTES) -> None:
+    def __init__(
+        self, store: ContentStore, datums: Sequence[Datum], *, max_bytes: int = AHEAD_BYTES, first: int = 1
+    ) -> None:
         self._store = store
         self._datums = datums
         self._max_bytes = max_bytes
         self._changed = threading.Condition()
-        self._next = 1
-        """The first datum is laid out at once: nothing would be gained."""
-        self._reached = 0
+        self._next = first
+        self._reached = first - 1
         self._closed = False
         self._bytes: dict[int, int] = {}
         """Fetched or being fetched, by datum that was not reached."""
         self._waiting: set[int] = set()
         """Datums that wait for room: the first goes first."""
         self._threads: list[threading.Thread] = []
-        if any(_may_be_large(item) for datum in datums[1:] for item in datum.items):
+        if any(_may_be_large(item) for datum in datums[first:] for item in datum.items):
             for _ in range(_THREADS):
                 thread = threading.Thread(target=self._run, name="dmlpipe-ahead", daemon=True)
                 thread.start()
@@ -63,11 +66,15 @@ class Ahead:
                 del self._bytes[passed]
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Fetch no more; returns when what is being fetched is there."""
+    def abandon(self) -> None:
+        """Begin to fetch nothing more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Fetch no more; returns when what is being fetched is there."""
+        self.abandon()
         for thread in self._threads:
             thread.join()
 

@@ -154,6 +154,25 @@ async def test_what_the_store_says_ends_a_fill_and_the_next_goes_on_from_there(f
     assert before < 8
 
 
+async def test_a_worker_that_ends_keeps_what_came(folder: Folder, tmp_path: Path) -> None:
+    network, data = Network(), os.urandom(6 * PART)
+    value = folder.add(data)
+    cache, exchange = host(network, tmp_path, "one")
+    gate = folder.gates / folder.parts(value)[0].hash.hex()
+    gate.touch()
+    getting = asyncio.create_task(get(cache, value, folder))
+    async with asyncio.timeout(WAIT_S):
+        while exchange.traffic.from_store < 5 * PART:
+            await asyncio.sleep(0.005)
+        closing = asyncio.create_task(exchange.close())
+        with pytest.raises(BackendError, match="the worker ended"):
+            await getting
+        gate.unlink()
+        await closing
+    assert FileCache(tmp_path / "one").get(value, folder).read_bytes() == data
+    assert sorted(map(folder.reads().count, folder.reads())) == [1] * 5 + [2] * 2
+
+
 async def test_a_full_disk_is_said_as_such(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network()
     value = folder.add(os.urandom(3 * PART))
