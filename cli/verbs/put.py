@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ...storage.sources import Source
 
 
+SUGGEST_LINK_BYTES = 10 << 30
+"""Who stores more than this may not know that it need not be copied."""
+
+
 @click.command("put", cls=Verb)
 @click.argument("target", metavar="REPO[@BRANCH][:/dir]")
 @click.argument("sources", nargs=-1, metavar="SRC...")
@@ -76,6 +80,10 @@ def command(
     with store.commit(ref.repo, ref.ref, message, create=True if create else None) as session:
         own = store.backend.properties.path
         session.put(planned, folder, append=append, mirror=mirror, exclude=exclude, skip=own, link=link, rehash=rehash)
+    if session.stored_bytes >= SUGGEST_LINK_BYTES and not link:
+        app.note(
+            f"{size(session.stored_bytes)} were copied into the store; put --link leaves large files where they are"
+        )
     view = session.result
     assert view is not None
     if app.json:
@@ -88,12 +96,15 @@ def command(
                 "files": view.files,
                 "size": view.size,
                 "created": session.creates_repo,
+                "given": session.given_bytes,
+                "stored": session.stored_bytes,
             }
         )
     if session.creates_repo:
         app.say(f"made repo {ref.repo}")
     if session.made:
-        app.say(f"{ref.repo}@{ref.ref} is at {short(view.id)}: {count(view.files, 'file')}, {size(view.size)}")
+        told = f"; stored {size(session.stored_bytes)} of {size(session.given_bytes)}" if session.given_bytes else ""
+        app.say(f"{ref.repo}@{ref.ref} is at {short(view.id)}: {count(view.files, 'file')}, {size(view.size)}{told}")
     else:
         app.say(f"{ref.repo}@{ref.ref} stays at {short(view.id)}: nothing changed")
 

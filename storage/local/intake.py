@@ -14,7 +14,7 @@ from ..sources import SourceFolder
 from .large import LargeReader
 from .packer import Packed, Packer
 from .reading import LARGE, Part, PartReader, ReadPart
-from .stats import STAT_BYTES, Memory, Remembered, StatCache, forget, forget_fresh, pack_stats
+from .stats import STAT_BYTES, Memory, Remembered, StatCache, forget, forget_fresh, pack_stats, sum_sizes
 
 _FILES_PER_UNIT = 250
 _FILES_PER_PROCESS = 4000
@@ -66,6 +66,8 @@ class Intake:
         self._held = held
         self._beat = beat
         self._memories: dict[str, Memory] = {}
+        self.given_bytes = 0
+        """Bytes of content of all files."""
         self.read_bytes = 0
         """Bytes of content that were read."""
 
@@ -87,6 +89,7 @@ class Intake:
         found = self._read(parts, began_ns)
         self._read_large(parts, found)
         for folder, names, read in zip(folders, joined, found, strict=True):
+            self.given_bytes += sum_sizes(read.stats)
             memory = self._memories.get(folder.root)
             if memory is not None:
                 kept = forget_fresh(read.stats, began_ns)

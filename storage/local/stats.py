@@ -148,6 +148,11 @@ def pack_stats(found: Iterable[os.stat_result]) -> bytes:
         return array("q", [number & _WORD for number in flat]).tobytes()
 
 
+def sum_sizes(stats: bytes) -> int:
+    """Return the bytes of content of all files."""
+    return sum(array("q", stats)[1::4])
+
+
 def forget(stats: bytes, numbers: Iterable[int]) -> bytes:
     """Return `stats` with what matches no file for those of `numbers`."""
     kept = bytearray(stats)

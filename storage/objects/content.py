@@ -372,13 +372,15 @@ class Content:
             return True
         return self.exists_loose(name, size)
 
-    def put_loose(self, name: Digest, data: Data) -> str:
-        """Make the loose object of blob `name`, unless it is there in full; return its key."""
+    def put_loose(self, name: Digest, data: Data) -> tuple[str, bool]:
+        """Make the loose object of blob `name`, unless it is there in full; return its key, and whether it was made."""
         key = place_for(self.backend, self.nodes.condemned, object_key(name))
-        if self.backend.size(key) != len(data) and not self.backend.put_if_absent(key, data):
+        if self.backend.size(key) == len(data):
+            return key, False
+        if not self.backend.put_if_absent(key, data):
             # There, yet of another size: left by a power cut before anything published it.
             self.backend.put(key, data)
-        return key
+        return key, True
 
     # A writer's blobs can be read back before the ledger names the index that says where they are.
 

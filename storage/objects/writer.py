@@ -54,6 +54,8 @@ class ObjectWriter:
         self._packed: dict[Digest, Location] = {}
         self._packs: dict[str, Sequence[PackRow]] = {}
         self._unread: list[str] = []
+        self.stored_bytes = 0
+        """Bytes of content that were stored anew, as they lie; what waits in the open pack is not among them."""
         self._keys: dict[str, None] = {}
         self._loose: set[Digest] = set()
         self._relied: dict[str, int] = {}
@@ -278,6 +280,7 @@ class ObjectWriter:
         if not self._packs:
             self._objects.remember(self._find)
         self._packs[key] = rows
+        self.stored_bytes += sum(row[2] for row in rows)
         self._unread.append(key)
         self._keys[key] = None
 
@@ -387,8 +390,9 @@ class ObjectWriter:
             if name in self._loose:
                 return
         version = self._objects.nodes.condemned.begin()
-        key = self._objects.put_loose(name, data)
+        key, made = self._objects.put_loose(name, data)
         with self._lock:
+            self.stored_bytes += len(data) if made else 0
             self._relied.setdefault(key, version)
             self._loose.add(name)
             self._keys[key] = None

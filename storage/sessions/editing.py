@@ -94,6 +94,7 @@ class Editing:
         self._heartbeat = ""
         self._writer = archive.objects.writer()
         self._intakes: list[Intake] = []
+        self._given_bytes = 0
 
     # --- editing --------------------------------------------------------------------------------------------------
 
@@ -158,7 +159,9 @@ class Editing:
         elif link:
             self._put_values([(item.path, encode_value(_link(item))) for item in planned])
         else:
-            self._put_values([(item.path, encode_value(self._store(item))) for item in planned.singles])
+            values = [(item.path, self._store(item)) for item in planned.singles]
+            self._given_bytes += sum(value.size for _, value in values)
+            self._put_values([(path, encode_value(value)) for path, value in values])
             self._take(planned.folders, trust=not rehash)
         return len(planned)
 
@@ -241,6 +244,16 @@ class Editing:
         return found
 
     # --- looking --------------------------------------------------------------------------------------------------
+
+    @property
+    def given_bytes(self) -> int:
+        """Bytes of content of the files that were put."""
+        return self._given_bytes + sum(intake.given_bytes for intake in self._intakes)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of content that this stored, as they lie: less than was given where that was there or compresses."""
+        return self._writer.stored_bytes
 
     @property
     def writer(self) -> ObjectWriter:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import random
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,23 @@ def test_put_makes_a_repo_and_says_so(cli: Cli, store: Path, here: Path) -> None
     answer = cli("put", "labels", "week/a.txt", "-m", "truth")
     assert answer.lines[0] == "made repo labels"
     assert answer.lines[1].startswith("labels@master is at ")
-    assert answer.lines[1].endswith(": 1 file, 12 B")
+    assert answer.lines[1].endswith(": 1 file, 12 B; stored 0 B of 12 B")  # it stands in the tree itself
+
+
+def test_put_tells_what_was_stored_of_what_was_given(
+    cli: Cli, store: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "text").mkdir()
+    (here / "text/log").write_text("the same line again\n" * 50_000)
+    (here / "text/noise").write_bytes(random.Random(1).randbytes(50_000))
+    record = cli("put", "text", "text", "--json").records[0]
+    assert record["given"] == 1_050_000
+    assert 50_000 < record["stored"] < 60_000
+    record = cli("put", "text:/copy", "text", "--json").records[0]
+    assert (record["given"], record["stored"]) == (1_050_000, 0)
+    monkeypatch.setattr("dmlpipe.cli.verbs.put.SUGGEST_LINK_BYTES", 50_000)
+    (here / "text/noise").write_bytes(random.Random(2).randbytes(60_000))
+    assert "put --link" in cli("put", "text", "text").err
 
 
 def test_put_of_the_same_again_makes_no_commit(cli: Cli, store: Path) -> None:
@@ -131,7 +148,7 @@ def test_repos_are_made_and_deleted(cli: Cli, store: Path) -> None:
         (("log", "images"), "repo commit time author message files size parents job"),
         (("diff", "images^", "images"), "path change old_size new_size"),
         (("branch", "list", "images"), "repo branch head files size time trigger"),
-        (("put", "images", "week"), "repo branch commit changed files size created"),
+        (("put", "images", "week"), "repo branch commit changed files size created given stored"),
         (("put", "images", "week", "-n"), "path from"),
         (("get", "images", "out"), "repo commit dest files"),
         (("rm", "images:/a.txt"), "repo branch commit deleted files"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from dmlpipe.storage.errors import BackendError, ErrorCode, NotFoundError
 from dmlpipe.storage.objects.index import BlobIndex
 from dmlpipe.storage.objects.node import NodeStore
 from dmlpipe.storage.objects.object_store import Objects
+from dmlpipe.storage.store import Store
 from dmlpipe.storage.testing import BackendTests
 from dmlpipe.storage.trees.prolly import Tree, build
 
@@ -206,3 +209,29 @@ def test_trees_and_content_round_trip(remote: RemoteBackend) -> None:
     ]
     index = BlobIndex(cold.backend.get(written.index))
     assert Objects(cold.backend, cold, locate=index.find).read_many(values) == bodies
+
+
+def test_many_small_files_cost_few_requests(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 files in 10 folders: put in at most 40 requests; one folder got by a client that knows nothing in 20."""
+    rng = random.Random(4)
+    for number in range(10_000):
+        folder = tmp_path / f"src/f{number // 1000}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number:05d}").write_bytes(rng.randbytes(rng.randint(1024, 4096)))
+    store = Store.init(s3_url, cache_dir=tmp_path / "cache")
+    assert isinstance(store.backend, RemoteBackend)
+    calls = Calls(store.backend, monkeypatch)
+    view = store.put("r", tmp_path / "src")
+    assert view.files == 10_000
+    assert len(calls.made) <= 40, calls.made
+    opening = Store.open(s3_url, cache_dir=tmp_path / "cold")
+    assert isinstance(opening.backend, RemoteBackend)
+    calls = Calls(opening.backend, monkeypatch)
+    cold = opening["r"]
+    assert len(calls.made) <= 34
+    opened = len(calls.made)
+    assert cold.get("/f3", tmp_path / "out") == 1000
+    assert len(calls.made) - opened <= 20
+    assert all(
+        (tmp_path / "out" / file.name).read_bytes() == file.read_bytes() for file in (tmp_path / "src/f3").iterdir()
+    )
