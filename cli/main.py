@@ -58,7 +58,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "tag": "list, create, delete.",
         "commit": "list, inspect, squash, delete, keep.",
         "pipeline": "list, inspect, versions, diff, stop, start, tick, reprocess, delete.",
-        "job": "list, inspect, logs, wait, stop.",
+        "job": "list, inspect, logs, report, wait, stop.",
         "datum": "list, inspect, logs, restart, next.",
     },
     "store": {

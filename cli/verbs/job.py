@@ -1,10 +1,11 @@
-"""`job`: list, inspect, logs, wait, stop."""
+"""`job`: list, inspect, logs, report, wait, stop."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,7 +23,7 @@ from ..waiting import poll_until
 
 @click.group("job", cls=Noun)
 def command() -> None:
-    """list, inspect, logs, wait, stop."""
+    """list, inspect, logs, report, wait, stop."""
 
 
 @command.command("list")
@@ -126,6 +127,30 @@ def _newest(state: State, target: str) -> str:
     if found is None:
         raise NotFoundError(f"pipeline {target} never ran", code=ErrorCode.NO_JOB, hint="next: dmlpipe run")
     return found
+
+
+@command.command("report")
+@click.argument("target", metavar="JOB|PIPELINE")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", required=True)
+@click.pass_obj
+def report(app: App, target: str, output: Path) -> None:
+    """Write a page about a job (of a pipeline: its newest job): one HTML file that needs no network.
+
+    What each slot did over time, the slowest datums, failures by cause, inputs, environment.
+    """
+    from ...scheduler.jobreport.gather import read_report
+    from ...scheduler.jobreport.page import render
+
+    store = app.store(read_only=True)
+    name = _newest(store.state, target)
+    page = render(read_report(store, name))
+    try:
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {output}: {error.strerror}", code=ErrorCode.INVALID) from error
+    if app.json:
+        app.emit({"job": name, "file": str(output), "bytes": len(page.encode())})
+    app.say(f"job {short(name)}: {output}")
 
 
 @command.command("wait")

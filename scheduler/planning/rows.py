@@ -48,6 +48,11 @@ class DatumRow:
     log: str
     """Blob with what it printed, hex; empty if it printed nothing."""
     failure: Failure | None = None
+    ended: float = 0.0
+    """Unix seconds, by its worker's clock; 0: not known."""
+    worker: str = ""
+    slot: int = -1
+    """Of that worker; -1: not known."""
     segment: str = ""
     """Key of the segment that holds the row, and the log unless other content is equal to it."""
 
@@ -125,8 +130,9 @@ def _new_rows(store: Store, job: str, seen: set[str]) -> Iterator[DatumRow]:
     for key, _ in store.backend.list(f"{SEGMENT_PREFIX}/{job}/"):
         if key.endswith(".seg") and key not in seen:
             seen.add(key)
+            worker = key.rpartition("/")[2].rpartition("-")[0]
             for row in decode_rows(read_footer(store.backend, key).rows):
-                yield _datum(job, state, row, order, node, segment=key)
+                yield _datum(job, state, row, order, node, segment=key, worker=worker)
 
 
 def find_datum(store: Store, name: str) -> DatumRow:
@@ -194,7 +200,9 @@ def _of_input(store: Store, repo: str, path: str) -> Iterator[DatumRow]:
                     yield row
 
 
-def _datum(job: str, state: r.JobState, row: Row, order: Sequence[str], node: Input, *, segment: str) -> DatumRow:
+def _datum(
+    job: str, state: r.JobState, row: Row, order: Sequence[str], node: Input, *, segment: str, worker: str
+) -> DatumRow:
     parts = tuple(part.decode("utf-8", "backslashreplace") for part in row.key.split(SEPARATOR)) if row.key else ()
     shown = describe_key(row.key, node, order)
     return DatumRow(
@@ -209,5 +217,8 @@ def _datum(job: str, state: r.JobState, row: Row, order: Sequence[str], node: In
         tries=row.tries,
         log=row.log.hex(),
         failure=row.failure,
+        ended=row.ended,
+        worker=worker,
+        slot=row.slot,
         segment=segment,
     )

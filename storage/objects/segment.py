@@ -47,6 +47,10 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     log: bytes = b""
     """Hash of the blob that holds what the datum printed; empty if it printed nothing."""
     failure: Failure | None = None
+    ended: float = 0.0
+    """When the datum ended, Unix seconds by its worker's clock: for people, nothing is decided by it. 0: not known."""
+    slot: int = -1
+    """Of its worker; -1: not known."""
 
 
 class SegmentMeta(msgspec.Struct, frozen=True, kw_only=True):

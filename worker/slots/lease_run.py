@@ -23,6 +23,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from ...storage.errors import BackendError, DmlpipeError
 from ...storage.objects.segment import Failure, Outcome, Row
 from ...storage.objects.value import encode_value
@@ -280,6 +282,10 @@ class _LeaseRun:
         self._held: list[tuple[int, Row]] = []
         """Ended datums, by index in their block, until the shared inputs were looked at."""
         self._verified_at = slot.now()
+        self._wall = time.time() - slot.now()
+        """What the child's clock lacks to the time of day."""
+        self._ended_at: float | None = None
+        """When the child ended the unit that is being taken in."""
         self._began = slot.now()
         self._watched_at = slot.now()
         self._loading = False
@@ -551,7 +557,7 @@ class _LeaseRun:
         self._frames_out -= sent.last_in_frame
         if ended.unit != sent.unit.number:
             raise RuntimeError(f"the slot's child ended unit {ended.unit}, expected {sent.unit.number}")
-        self._began = ended.at
+        self._began = self._ended_at = ended.at
         self._loading = False
         average = self._slot.seconds_per_unit
         self._slot.seconds_per_unit = ended.seconds if not average else 0.7 * average + 0.3 * ended.seconds
@@ -607,6 +613,7 @@ class _LeaseRun:
 
     def _blame(self, failure: Failure, log: bytes) -> None:
         """The first unit made the child end: it fails, those behind it are made again."""
+        self._ended_at = None
         first = self._sent.popleft()
         for sent in reversed(self._sent):
             self._attempts.put_back(sent.call)
@@ -679,7 +686,8 @@ class _LeaseRun:
         datum = self._datums[index]
         used = self._attempts.tries_of(index) if tries is None else tries
         failure = self._job.redacted(failure) if failure else None
-        row = Row(datum.key, datum.fingerprint, outcome, outputs, used, seconds, log, failure)
+        ended = self._wall + (self._ended_at if self._ended_at is not None else self._slot.now())
+        row = Row(datum.key, datum.fingerprint, outcome, outputs, used, seconds, log, failure, ended, self._slot.number)
         self._held.append((self._start + index, row))
 
     def _settle(self) -> None:
@@ -697,7 +705,7 @@ class _LeaseRun:
 
 
 def _spoilt(row: Row, failure: Failure) -> Row:
-    return Row(row.key, row.fingerprint, Outcome.FAILED, [], row.tries, row.seconds, row.log, failure)
+    return msgspec.structs.replace(row, outcome=Outcome.FAILED, outputs=[], failure=failure)
 
 
 def memory_failure(used_bytes: int, limit_bytes: int) -> Failure:
