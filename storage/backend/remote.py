@@ -421,11 +421,11 @@ def _library_errors(protocol: str) -> tuple[type[BaseException], ...]:
         errors += [BotoCoreError, ClientError, HttpClientError]
     elif protocol in ("gs", "gcs"):
         from aiohttp import ClientError as HttpClientError
-        from gcsfs.retry import HttpError  # an extra
+        from gcsfs.retry import HttpError  # pyright: ignore[reportMissingImports]  # an extra
 
         errors += [HttpError, HttpClientError]
     elif protocol in _EXCLUSIVE_PROTOCOLS:
-        from azure.core.exceptions import AzureError  # an extra
+        from azure.core.exceptions import AzureError  # pyright: ignore[reportMissingImports]  # an extra
 
         errors += [AzureError]
     return tuple(errors)

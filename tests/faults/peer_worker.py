@@ -38,7 +38,7 @@ def main(mode: str, arguments: list[str]) -> int:
 
     dask_seam.DaskPeers.serve = serve  # type: ignore[method-assign]
     impatient = PeerSettings(stall_min_s=0.5, connect_s=1.0, stall_factor=0.2)
-    vars(exchange)["PeerSettings"] = lambda: impatient
+    setattr(exchange, "PeerSettings", lambda: impatient)  # noqa: B010
     return worker.main(arguments)
 
 

@@ -60,7 +60,7 @@ _module = sys.modules[__name__]
 
 
 def _exists(storage: Any, request: Any, body: Any) -> bool:
-    from gcp_storage_emulator.exceptions import NotFound
+    from gcp_storage_emulator.exceptions import NotFound  # pyright: ignore[reportMissingImports]
 
     name = request.query["name"][0] if "name" in request.query else (body.get("meta") or body)["name"]
     try:
