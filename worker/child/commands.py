@@ -7,15 +7,13 @@ container gets them as mounts; and where neither can be had, `$DMLPIPE_PFS` name
 from __future__ import annotations
 
 import contextlib
-import grp
 import os
-import pwd
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ...storage.errors import ErrorCode, InvalidInputError
+from ...storage.errors import InvalidInputError
 from ...storage.objects.segment import Failure, Outcome
 from ..job import CommandTransform
 from .batching import Batch
@@ -33,6 +31,7 @@ from .container import (
 )
 from .environment import datum_environment
 from .namespace import CODE, PFS, NamespaceUnavailableError, bind, enter, place_folder, unbind
+from .users import find_user
 from .wire import Payload, Setup
 
 _OWN = "/.dmlpipe"
@@ -100,7 +99,7 @@ class Commands:
         if self._namespace:
             self._bind_code(setup)
         self._place_secrets(setup)
-        self._user = self._find_user(transform.user)
+        self._user = self._become(transform.user)
         self._scratch = setup.scratch
         if self._user is not None:
             self._hand_over(setup, *self._user)
@@ -157,28 +156,13 @@ class Commands:
             with open(fd, "w", encoding="utf-8") as file:
                 file.write(content)
 
-    def _find_user(self, user: str) -> tuple[int, int] | None:
+    def _become(self, user: str) -> tuple[int, int] | None:
         """User and group that commands run as; None: as we do."""
-        if not user or self._program:
-            return None
-        name, _, group = user.partition(":")
-        known: str | int = int(name) if name.isdigit() else name
-        try:
-            entry = pwd.getpwuid(known) if isinstance(known, int) else pwd.getpwnam(known)
-            uid, gid = entry.pw_uid, entry.pw_gid
-        except KeyError:
-            if isinstance(known, str):
-                raise InvalidInputError(
-                    f"the command is to run as user {name!r}, who does not exist where the worker runs",
-                    code=ErrorCode.BAD_SPEC,
-                ) from None
-            uid, gid = known, known
-        if uid == os.geteuid():
-            return None
-        if os.geteuid() != 0:
+        found = find_user(user) if user and not self._program else None
+        if found is not None and os.geteuid() != 0:
             self.notice = self.notice or f"the command runs as user {os.geteuid()}, not as {user!r}: no right to change"
             return None
-        return uid, gid if not group else (int(group) if group.isdigit() else grp.getgrnam(group).gr_gid)
+        return found
 
     def _hand_over(self, setup: Setup, uid: int, gid: int) -> None:
         """Make the working directory and the secrets the user's."""
