@@ -98,6 +98,7 @@ def _faketime() -> str:
     return ctypes.util.find_library("faketimeMT") or ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not _faketime(), reason="libfaketime is not installed (apt-get install libfaketime)")
 def test_clocks_an_hour_apart_change_nothing(case: Case) -> None:
     case.arena.start_scheduler()
