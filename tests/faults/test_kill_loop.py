@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import select
@@ -148,6 +149,7 @@ def loop(tmp_path: Path, kills: int) -> int:
             report = seen.fsck()
             assert report.ok, (kill, report.problems)
             collect(seen, grace_s=0)
+            gc.collect()  # of the stores that were opened here: each keeps some files open
             assert {info.path[1:]: seen["r"].read_bytes(info.path) for info in seen["r"].ls(recursive=True)} == files
         assert seen.put("next", ("n", str(kill)), create=True).read_text("n") == str(kill)
     return finished

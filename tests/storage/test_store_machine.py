@@ -1,4 +1,4 @@
-"""A store against a dictionary: commits, branches, merges, tags, by two clients that meet in the ledger alone."""
+"""A store against a dictionary: commits, branches, merges, tags, squash, gc, by two clients that share a ledger."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dmlpipe.storage.errors import ConflictError, DmlpipeError, InvalidInputError, NotFoundError
+from dmlpipe.storage.gc.retain import plan_squash
+from dmlpipe.storage.gc.run import collect
 from dmlpipe.storage.paths import folders_of
 from dmlpipe.storage.sessions.branch_merge import MergeConflictError, MergeKind
 from dmlpipe.storage.store import Store
@@ -50,6 +52,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.versions: dict[str, Version] = {}
         self.heads: dict[str, str] = {}
         self.tags: dict[str, str] = {}
+        self.gone: dict[str, tuple[str, ...]] = {}
         self.commit(0, "master", [("a", "1"), ("c/1", "1")])
         self.branch(1, "one", 0)
 
@@ -60,8 +63,14 @@ class StoreMachine(RuleBasedStateMachine):
         stack = [commit]
         while stack:
             found.add(each := stack.pop())
-            stack += [parent for parent in self.versions[each].parents if parent not in found]
+            stack += [parent for parent in self.live(self.versions[each].parents) if parent not in found]
         return found
+
+    def live(self, parents: tuple[str, ...]) -> list[str]:
+        """Those who ask for a commit that ended are led to what it followed."""
+        return [
+            found for parent in parents for found in (self.live(self.gone[parent]) if parent in self.gone else [parent])
+        ]
 
     def bases(self, one: str, two: str) -> list[str]:
         common = self.ancestors(one) & self.ancestors(two)
@@ -209,6 +218,26 @@ class StoreMachine(RuleBasedStateMachine):
             }
             self.note(result.commit.id, files, ours, theirs)
         self.heads[into] = result.commit.id
+
+    @rule(client=clients, number=st.integers(0, 20))
+    @precondition(lambda self: len(self.versions) > 1)
+    def squash(self, client: int, number: int) -> None:
+        store = self.clients[client]
+        commit = list(self.versions)[number % len(self.versions)]
+
+        def squash() -> None:
+            store.publish(lambda state: plan_squash(state, "r", commit, lambda each: store.body(each).parents))
+
+        if commit in {*self.heads.values(), *self.tags.values()}:
+            with pytest.raises(DmlpipeError):
+                squash()
+            return
+        squash()
+        self.gone[commit] = self.versions.pop(commit).parents
+
+    @rule(client=clients)
+    def collect(self, client: int) -> None:
+        collect(self.clients[client], grace_s=0)
 
     @rule(client=clients)
     def reopen(self, client: int) -> None:
