@@ -268,7 +268,9 @@ class PullLoop:
             await self._leave(pool)
         finally:
             pool.shutdown(wait=True)
-            for slot in self._slots:
+            # A signal may still come: it finds no slot to wake.
+            ended, self._slots = self._slots, []
+            for slot in ended:
                 slot.close()
             self._jobs.close()
             shutil.rmtree(self._folder, ignore_errors=True)
