@@ -61,9 +61,10 @@ typecheck: $(STAMP) ## mypy --strict and pyright
 imports: $(STAMP) ## the direction of dependencies between the layers
 	@$(BIN)/lint-imports
 
-bench: $(STAMP) ## parallel inference beside a loop, a process pool and client.map; start-up times
+bench: $(STAMP) ## inference beside a loop, a pool and client.map; start-up; storage beside cp, git, restic, borg, dvc
 	@$(BIN)/python -m benchmarks.inference $(ARGS)
 	@$(BIN)/python -m benchmarks.start
+	@$(BIN)/python -m benchmarks.storage
 
 clean: ## remove what the targets made
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
