@@ -25,6 +25,7 @@ from ..storage.refs import nearest
 from ..storage.state import State
 from ..worker.inline import InlineWorker
 from ..worker.job import CommandTransform, Datum
+from ..worker.segments import Unpublished
 from .inputs.expression import Array, Files, leaves
 from .jobs.jobrun import JobRun, bind_inputs, is_single
 from .pipelines.spec import PipelineSpec
@@ -174,9 +175,10 @@ class Trial:
         scratch = Path(tempfile.mkdtemp(prefix="dmlpipe-try-work-"))
         try:
             worker = InlineWorker(self._store, scratch, worker="try", targets=self._targets, on_error=on_error)
-            rows, _ = worker.run(job.job_spec(), wanted)
+            rows, stored = worker.run(job.job_spec(), wanted)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        Unpublished(self._store).add(stored)
         return TrialResult(
             pipeline=pipeline,
             total=job.plan.total,

@@ -59,6 +59,15 @@ def test_a_trial_runs_real_inputs_and_writes_nothing(store: Store, tmp_path: Pat
     assert store.refresh().head("upper") is None
 
 
+def test_a_trial_hands_over_outputs_of_any_size(store: Store, file: Path, tmp_path: Path) -> None:
+    sizes = {"small": 3_000, "whole": 2_000_000, "pieces": 20_000_000}
+    file.write_text(
+        DAG.replace('{f"{stem}.up": texts.upper() + tail.encode()}', f"{{k: bytes(n) for k, n in {sizes}.items()}}")
+    )
+    assert Trial(store, file).run("upper", keep=tmp_path / "out").ok
+    assert {path.name: path.stat().st_size for path in (tmp_path / "out").iterdir()} == sizes
+
+
 def test_a_trial_takes_the_files_present_code(store: Store, file: Path, tmp_path: Path) -> None:
     file.write_text(DAG.replace("texts.upper()", "texts * 3"))
     before = objects(store)
