@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -25,8 +29,11 @@ _TOUCHES_SHOWN = 10
 @click.option(
     "--from", "sources", multiple=True, metavar="URL", help="A clone, an archive or another store to mend from."
 )
+@click.option("--no-rederive", is_flag=True, help="With --repair: run no code to make lost outputs again.")
 @click.pass_obj
-def command(app: App, links: bool, sample: float | None, repair: bool, sources: tuple[str, ...]) -> int:
+def command(
+    app: App, links: bool, sample: float | None, repair: bool, sources: tuple[str, ...], no_rederive: bool
+) -> int:
     """Check everything that a store holds.
 
     The ledger's chain, that everything it refers to is there, and that all bytes are what they are named. Exit 1 if
@@ -35,15 +42,18 @@ def command(app: App, links: bool, sample: float | None, repair: bool, sources: 
     With --sample only so much of the stored bytes is read: 100/P such checks read everything.
 
     --repair puts back what can be had elsewhere in the store or --from another one, verified; makes indexes and
-    checkpoints anew; and takes out what nobody has, so that putting it again stores it. Damaged objects are kept in
-    quarantine/. History is never rewritten.
+    checkpoints anew; and takes out what nobody has, so that putting it again stores it. What a pipeline made and nobody
+    has is made again: this runs recorded code here, on recorded inputs, and takes only what comes out byte for byte as
+    it was (--no-rederive: run none). Damaged objects are kept in quarantine/. History is never rewritten.
     """
     if sources and not repair:
         raise click.UsageError("--from goes with --repair")
+    if no_rederive and not repair:
+        raise click.UsageError("--no-rederive goes with --repair")
     if repair and (sample is not None or links):
         raise click.UsageError("neither --sample nor --links goes with --repair")
     if repair:
-        return _repair(app, sources)
+        return _repair(app, sources, rederive=not no_rederive)
     report = app.data(read_only=True).fsck(links=links, sample=sample)
     if app.json:
         app.emit(report.to_dict())
@@ -74,7 +84,7 @@ def _show(app: App, problem: Problem) -> None:
         app.line(f"  touches {len(problem.touches) - _TOUCHES_SHOWN:,} more: --json names all")
 
 
-def _repair(app: App, sources: tuple[str, ...]) -> int:
+def _repair(app: App, sources: tuple[str, ...], *, rederive: bool) -> int:
     from ...storage.backend import open_backend
     from ...storage.store import put_back_info
     from ...storage.sync import ArchiveBackend, is_archive
@@ -83,12 +93,21 @@ def _repair(app: App, sources: tuple[str, ...]) -> int:
     where = put_back_info(app.url, places)
     if where:
         app.note(f"dmlpipe.json was put back from {where}")
-    mended = app.data().repair(places)
+    if rederive:
+        from ...scheduler.rederive import Rederivation
+
+        store = app.store()
+        with _stdout_aside():
+            mended = store.repair(places, rederive=Rederivation(store))
+    else:
+        mended = app.data().repair(places)
     if app.json:
         app.emit(mended.to_dict())
         return 0 if mended.ok else FAILED
     for key, how in (*mended.mended, *mended.remade):
         app.line(f"{click.style('mended', fg='green')}  {printable(key)}  {printable(how)}")
+    for name, why in mended.refused:
+        app.line(f"{click.style('not made again', fg='red')}  {printable(name)}  {printable(why)}")
     for problem in mended.lost:
         _show(app, problem)
     if mended.quarantined:
@@ -100,4 +119,20 @@ def _repair(app: App, sources: tuple[str, ...]) -> int:
         app.say(f"{count(len(mended.found), 'problem')} found, {count(len(mended.mended), 'object')} mended: {rest}")
     if not mended.ok:
         app.note("what is lost: put the files again, or name a place that has them: fsck --repair --from URL")
+    if mended.refused:
+        app.note("what was not made again: dmlpipe pipeline reprocess PIPELINE makes a new commit with other content")
     return 0 if mended.ok else FAILED
+
+
+@contextlib.contextmanager
+def _stdout_aside() -> Iterator[None]:
+    """Have what user code and its children print go to stderr: stdout is for what was mended."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -32,6 +32,7 @@ from ...storage.objects.value import PACK_BELOW_BYTES, Pieces, Whole, decode_val
 from ...storage.objects.writer import Written
 from ...storage.state import State
 from ...storage.store import Store
+from ...storage.trees.prolly import Tree
 from ...worker.child.arrays import output_metadata
 from ...worker.job import BLOCK_MAX_BYTES, BLOCK_MAX_DATUMS, ArrayWrites, Datum, JobSpec, encode_block, encode_spec
 from ..inputs.expression import Array, constants, followed, leaves
@@ -49,6 +50,8 @@ from .results import Finished, Results
 
 MAX_BACKLOG = 16
 MAX_PACKS_IN_RECORD = 1000
+ARRAY_METADATA = "zarr.json"
+"""The file of an output array that is its job's own, no datum's."""
 HOPELESS_AFTER = 50
 """A job whose first so many datums all failed is stopped."""
 
@@ -578,27 +581,43 @@ class JobRun:
 
     # --- arrays -----------------------------------------------------------------------------------------
 
-    def _array_metadata(self) -> bytes:
-        """zarr.json of the output array: the input's grid with another type."""
-        writes = _writes(self.spec)
-        leaf = next((leaf for leaf in leaves(self.spec.input) if writes is not None and leaf.name == writes.like), None)
-        if writes is None or not isinstance(leaf, Array):
-            raise CorruptError(f"pipeline {self.spec.name} writes an array like an input that is none")
-        folder = leaf.path.strip("/")
-        raw = self.store.tree(self.bindings[leaf.name].tree).get(
-            (f"{folder}/zarr.json" if folder else "zarr.json").encode()
-        )
-        if raw is None:
-            raise CorruptError(f"{leaf.repo}:/{folder} holds no zarr.json")
-        return output_metadata(self._read(raw), writes)
-
     def _metadata_values(self) -> tuple[dict[str, bytes], Written]:
         """Store the output array's metadata: it is the job's own, no datum's."""
         writer = self.store.objects.writer()
-        values = {"zarr.json": encode_value(writer.put(self._array_metadata()))}
+        content = array_metadata(self.spec, self.bindings, self.store.tree, self._read)
+        values = {ARRAY_METADATA: encode_value(writer.put(content))}
         written = writer.flush()
         self._unsynced += writer.take_keys()
         return values, written
+
+
+def array_metadata(
+    spec: PipelineSpec,
+    bindings: Mapping[str, r.InputBinding],
+    open_tree: Callable[[str], Tree],
+    read: Callable[[bytes], bytes],
+) -> bytes:
+    """Return `ARRAY_METADATA` of the output array of a job: the input's grid with another type.
+
+    Parameters
+    ----------
+    open_tree, read
+        As of `plan_job`.
+
+    Raises
+    ------
+    CorruptError
+        The pipeline writes no array, or its input is none.
+    """
+    writes = _writes(spec)
+    leaf = next((leaf for leaf in leaves(spec.input) if writes is not None and leaf.name == writes.like), None)
+    if writes is None or not isinstance(leaf, Array):
+        raise CorruptError(f"pipeline {spec.name} writes an array like an input that is none")
+    folder = leaf.path.strip("/")
+    raw = open_tree(bindings[leaf.name].tree).get((f"{folder}/zarr.json" if folder else "zarr.json").encode())
+    if raw is None:
+        raise CorruptError(f"{leaf.repo}:/{folder} holds no zarr.json")
+    return output_metadata(read(raw), writes)
 
 
 def worker_spec(spec: PipelineSpec, plan: JobPlan, *, job: str, run: str, version: int) -> JobSpec:
@@ -686,4 +705,4 @@ def is_single(spec: PipelineSpec) -> bool:
     return {leaf.name for leaf in leaves(spec.input)} == constants(spec.input)
 
 
-__all__ = ["Ending", "JobRun", "bind_inputs", "is_single", "worker_spec"]
+__all__ = ["ARRAY_METADATA", "Ending", "JobRun", "array_metadata", "bind_inputs", "is_single", "worker_spec"]

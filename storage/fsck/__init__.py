@@ -5,12 +5,13 @@ Key types: `Report`, `Problem`, `Touch` (what a check found), `Mended` (what a r
 
 from .check import fsck
 from .mirrors import Mirror
-from .repair import Mended, Rederive, repair
+from .repair import NOT_REPRODUCIBLE, Mended, Rederive, repair
 from .report import Problem, Progress, Report, Touch
 from .sample import CheckedLog
 from .touched import FileRef
 
 __all__ = [
+    "NOT_REPRODUCIBLE",
     "CheckedLog",
     "FileRef",
     "Mended",

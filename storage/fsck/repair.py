@@ -50,9 +50,13 @@ QUARANTINE = "quarantine"
 _ROUNDS = 64
 _RECORDED_TOGETHER = 2_000
 
-Rederive = Callable[[Sequence[FileRef]], Iterator[tuple[FileRef, Path]]]
-"""Makes files of commits again: given which, yields each that it could make with a local copy of its content, in any
-order. What it yields is compared with what the commit says, byte for byte: it need not be trusted."""
+NOT_REPRODUCIBLE = "not reproducible"
+"""Why a file that came out otherwise than it was is refused."""
+
+Rederive = Callable[[Sequence[FileRef]], Iterator[tuple[FileRef, Path | str]]]
+"""Makes files of commits again: given which, yields each with a local copy of its content, which is needed until the
+next one is asked for, or with the reason why it cannot be made, in any order; one that is equal to another may be left
+out. Content is compared with what the commit says, byte for byte: it need not be trusted."""
 
 
 class Parts(Protocol):
@@ -78,6 +82,8 @@ class Mended:
     """What is still wrong, with all that it touches."""
     quarantined: tuple[str, ...]
     """Keys below ``quarantine/`` with what was taken out."""
+    refused: tuple[tuple[str, str], ...] = ()
+    """(file, why) of files that a pipeline made and that could not be made again: `not reproducible`, say."""
 
     @property
     def ok(self) -> bool:
@@ -91,6 +97,7 @@ class Mended:
             "found": [problem.to_dict() for problem in self.found],
             "mended": [{"object": key, "how": how} for key, how in self.mended],
             "remade": [{"file": name, "how": how} for name, how in self.remade],
+            "refused": [{"file": name, "why": why} for name, why in self.refused],
             "lost": [problem.to_dict() for problem in self.lost],
             "quarantined": list(self.quarantined),
         }
@@ -150,6 +157,7 @@ class _Repair:
         self._found: dict[str, Problem] = {}
         self._mended: dict[str, str] = {}
         self._remade: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
         self._quarantined: dict[str, None] = {}
         self._written = Written()
 
@@ -187,6 +195,7 @@ class _Repair:
             found=tuple(sorted(self._found.values())),
             mended=tuple(sorted(self._mended.items())),
             remade=tuple(sorted(self._remade.items())),
+            refused=tuple(sorted(self._refused.items())),
             lost=checked.report.problems,
             quarantined=tuple(self._quarantined),
         )
@@ -358,12 +367,14 @@ class _Repair:
             return checked
         writer = self._store.objects.writer()
         try:
-            for file, local in rederive(list(dict.fromkeys(wanted))):
-                value = writer.put_file(local)
-                if value == decode_value(file.value):
-                    self._remade[f"{file.commit}:{file.path}"] = "made again by its datum"
+            for file, made in rederive(list(dict.fromkeys(wanted))):
+                name = f"{file.commit}:{file.path}"
+                if isinstance(made, str):
+                    self._refused[name] = made
+                elif writer.put_file(made) == decode_value(file.value):
+                    self._remade[name] = "made again by its datum"
                 else:
-                    logger.warning("%s:%s came out differently, and is not taken", file.commit, file.path)
+                    self._refused[name] = NOT_REPRODUCIBLE
             self._written = writer.flush()
             if self._remade:
                 keys = writer.take_keys()
@@ -376,6 +387,9 @@ class _Repair:
             return checked
         before = {problem.object for problem in _bad(checked)}
         checked = self._examine()
+        # What one of them made may have been all that another one lacked.
+        lost = {f"{file.commit}:{file.path}" for files in checked.touched.files.values() for file in files}
+        self._refused = {name: why for name, why in self._refused.items() if name in lost}
         for key in before - {problem.object for problem in checked.report.problems}:
             self._mended[key] = "made again"
         return checked

@@ -58,7 +58,8 @@ class Touched:
     touches: dict[str, tuple[Touch, ...]] = field(default_factory=dict)
     """By the object's key."""
     files: dict[str, list[FileRef]] = field(default_factory=dict)
-    """One file of a commit for each path that a damaged blob is, by the object's key: who made it can make it again."""
+    """The files of commits that a damaged object is, by its key: who made one can make it again. Of a path of a repo
+    one, which a job made if any did."""
 
 
 def find_touched(state: State, nodes: NodeStore, reached: Reached, bad_links: frozenset[str]) -> Touched:
@@ -81,7 +82,7 @@ class _Toucher:
         self._memo: dict[tuple[str, Digest], tuple[_Hit, ...]] = {}
         # object -> (what, name without the commit) -> names with it, newest commit first
         self._found: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
-        self._files: dict[str, dict[str, FileRef]] = {}
+        self._files: dict[str, dict[tuple[str, str], FileRef]] = {}
 
     def run(self) -> Touched:
         for root in roots(self._state, self):
@@ -132,7 +133,10 @@ class _Toucher:
             return
         path = show_path(hit.key)
         self._note(hit.object, "file", f":{path}", root.name)
-        self._files.setdefault(hit.object, {}).setdefault(path, FileRef(root.name, path, root.job, hit.value))
+        files = self._files.setdefault(hit.object, {})
+        place = (root.name.partition("@")[0], path)
+        if place not in files or (root.job and not files[place].job):
+            files[place] = FileRef(root.name, path, root.job, hit.value)
         if root.job:
             datum = self._datum(root.job, hit.key)
             if datum:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from dmlpipe.cli.main import main
+from dmlpipe.scheduler.leases.inline import InlineExecutor
+from dmlpipe.scheduler.store import Store as PipelineStore
 from dmlpipe.storage.errors import CorruptError, FormatError
 from dmlpipe.storage.store import Store
 
@@ -26,7 +30,7 @@ def spoil(store: Path, folder: str) -> Path:
 @pytest.fixture
 def big(cli: Cli, store: Path, here: Path) -> Path:
     """A store with twelve files that one loose object holds."""
-    content = b"x" * (1 << 20)
+    content = random.Random(0).randbytes(1 << 20)  # what compresses well is packed
     (here / "many").mkdir()
     for number in range(12):
         (here / "many" / f"{number}.bin").write_bytes(content)
@@ -92,7 +96,9 @@ def test_what_is_damaged_is_mended_from_a_clone_or_put_again(cli: Cli, big: Path
     assert "repair" in log
 
 
-@pytest.mark.parametrize("words", [["--from", "x"], ["--repair", "--sample", "5%"], ["--repair", "--links"]])
+@pytest.mark.parametrize(
+    "words", [["--from", "x"], ["--no-rederive"], ["--repair", "--sample", "5%"], ["--repair", "--links"]]
+)
 def test_words_that_do_not_go_together(cli: Cli, store: Path, words: list[str]) -> None:
     assert cli("fsck", *words).code == 2
 
@@ -128,3 +134,52 @@ def test_any_flipped_byte_of_dmlpipe_json_is_found_and_it_is_put_back(cli: Cli, 
     assert cli("init", "other").code == 0
     file.write_bytes(body[:-9])
     assert cli("fsck", "--repair", "--from", "other").code == 1
+
+
+NOISY = """\
+import os
+
+import dmlpipe as dml
+
+dag = dml.DAG("d")
+
+
+@dag.pipeline(dml.files("texts", "/{stem}.txt"))
+def upper(texts: bytes, stem: str) -> dml.Files:
+    print("at work")
+    os.system("echo a child at work")
+    return {f"{stem}.up": texts.upper(), f"{stem}.noise": os.urandom(500 if stem == "b" else 5)}
+"""
+
+
+def test_outputs_are_made_again(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def call(*words: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main(list(words))
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    (here / "dag.py").write_text(NOISY)
+    (here / "a.txt").write_text("a" * 500)
+    (here / "b.txt").write_text("b" * 500)
+    for words in (["init"], ["put", "texts", "a.txt", "b.txt"], ["submit", "dag.py"]):
+        assert call(*words)[0] == 0
+    opened = PipelineStore.open(here / ".dmlpipe")
+    executor = InlineExecutor(opened)
+    opened.run(executor=executor)
+    executor.close()
+    for file in (here / ".dmlpipe" / "results").rglob("*.seg"):
+        file.unlink()
+    (here / "dag.py").unlink()
+
+    code, out, err = call("fsck", "--repair", "--no-rederive")
+    assert (code, "upper@master:/a.up" in out, "at work" in out + err) == (1, True, False)
+    code, out, err = call("fsck", "--repair")
+    assert (code, err.count("at work"), "at work" in out) == (1, 4, False)
+    assert "mended  upper@master:/a.up  made again by its datum" in out
+    assert "not made again  upper@master:/b.noise  not reproducible" in out
+    assert "dmlpipe pipeline reprocess" in err
+    code, out, err = call("fsck", "--repair", "--json")
+    assert msgspec.json.decode(out)["refused"] == [{"file": "upper@master:/b.noise", "why": "not reproducible"}]
+    assert "at work" in err
+    assert call("cat", "upper:/b.up")[1] == "B" * 500
