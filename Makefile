@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo pictures test test-slow test-oldest test-cloud check lint typecheck imports bench docs clean
+.PHONY: help demo pictures test test-slow test-oldest test-cloud test-readers check lint typecheck imports bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -47,6 +47,10 @@ test-oldest: ## the seams to Dask with the oldest release that is supported
 test-cloud: $(STAMP) ## Google's and Azure's storage on emulators (the latter: npm install -g azurite)
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[cloud-tests]'
 	@$(BIN)/python -m pytest -q tests/storage/backend/test_cloud.py $(ARGS)
+
+test-readers: $(STAMP) ## libraries that read dml:// URLs, in the versions that pip finds
+	@$(BIN)/python -m pip install -q -c constraints.txt pandas pyarrow duckdb polars xarray
+	@$(BIN)/python -m pytest -q -m slow tests/storage/test_readers.py $(ARGS)
 
 check: lint typecheck imports ## everything CI checks besides the tests
 
