@@ -126,12 +126,12 @@ def test_clocks_an_hour_apart_change_nothing(case: Case) -> None:
 def test_twenty_four_leases_lost_in_a_row_cost_no_datum_a_try(case: Case) -> None:
     case.arena.start_scheduler()
     losses = 0
-    kept: set[str] = set()
+    kept: dict[str, int] = {}
 
     def replace_worker() -> bool:
         nonlocal losses
         if losses:
-            kept.update(stored_datums(case.store))
+            case.look(kept)
         losses += 1
         os.killpg(case.arena.workers[-1].pid, signal.SIGKILL)
         case.arena.workers[-1].wait(30)
@@ -141,6 +141,7 @@ def test_twenty_four_leases_lost_in_a_row_cost_no_datum_a_try(case: Case) -> Non
     case.arena.start_worker(slots=1, environment={"DMLPIPE_FLUSH_S": "0.02"})
     run(case, replace_worker)
     assert losses == 24
+    assert kept
     case.check(kept)
 
 
