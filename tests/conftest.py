@@ -82,6 +82,8 @@ def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += [f"-s3.config={config}", "-master.volumeSizeLimitMB=256", "-volume.max=30", "-master.telemetry=false"]
+    if setpriv := shutil.which("setpriv"):  # a killed test run takes its server along
+        command = [setpriv, "--pdeathsig", "KILL", *command]
     endpoint = f"http://127.0.0.1:{ports['s3']}"
     with open(folder / "log", "wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
