@@ -39,7 +39,7 @@ CONFIG: dict[str, Any] = {
     "distributed.admin.log-length": 1000,
     "distributed.diagnostics.nvml": False,
 }
-"""Settings of the worker process; EXECUTION §8 has the reasons of each."""
+"""Settings of the worker process: no tasks run in it, so what serves tasks only is off (docs/adr/0004)."""
 
 UPLOADS_MAX = 3
 """Parts handed out at a time; what the tracker counts on."""

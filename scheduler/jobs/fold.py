@@ -1,4 +1,4 @@
-"""From a plan and its results to the next context: the trees `out`, `T`, `P`, `S`, `F` of RECORDS.
+"""From a plan and its results to the next context: the trees `out`, `T`, `P`, `S`, `F` (docs/format.md).
 
 Pure over trees: reads and writes nodes, decides nothing about branches. What is not touched is not read: the cost
 follows the datums that ran, were found, or left.

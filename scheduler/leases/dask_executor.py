@@ -193,13 +193,14 @@ class DaskExecutor:
                 )
             except _GoneError:
                 break
+            news = self._refusals(reply)
             if reply.events:
                 self._ack = reply.events[-1].number
                 events = [self._event(numbered.event) for numbered in reply.events]
-                if told := [event for event in events if event is not None]:
+                if told := [*news, *(event for event in events if event is not None)]:
                     return told
                 continue
-            if news := self._refusals(reply):
+            if news:
                 return [*news]
             if reply.refused and not reply.workers:
                 self._fail(reply.refused[0], "install the same dmlpipe for the workers as here")

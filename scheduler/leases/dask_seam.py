@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import dask.config
+from distributed.http.utils import RequestHandler
 
 from ...worker.cluster_key import ClusterKey, check_listen, protocol
 
-__all__ = ["CONFIG", "Connection", "Service", "install", "run_scheduler"]
+__all__ = ["CONFIG", "Connection", "RequestHandler", "Service", "install", "run_scheduler"]
 
 CONFIG: dict[str, Any] = {
     # A frozen node is noticed in a minute; Dask's five are too long for leases of half a second.
@@ -41,7 +42,7 @@ CONFIG: dict[str, Any] = {
     "distributed.admin.log-length": 1000,
     "distributed.diagnostics.nvml": False,
 }
-"""Settings of the scheduler process; EXECUTION §8 has the reasons of each."""
+"""Settings of the scheduler process: no tasks run in it, so what serves tasks only is off (docs/adr/0004)."""
 
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,8 @@ import resource
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distributed.http.utils import RequestHandler
-
 from ..peers.tracker import Traffic
+from .dask_seam import RequestHandler
 from .pool import LeasePool, Totals
 
 __all__ = ["Family", "families", "render", "routes"]

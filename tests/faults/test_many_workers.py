@@ -71,23 +71,29 @@ def test_workers_of_other_versions_are_turned_away_by_name_and_the_others_do_the
         ("dmlpipe.storage.version", "__version__", "'0.0.9'"),
         ("dmlpipe.worker.messages", "COMPARED_PACKAGES", "('distributed', 'msgspec')"),
     ]
-    for number, (module, name, value) in enumerate(changes):
-        script = case.folder / f"other-{number}.py"
-        source = OTHER_VERSION.format(module=module, name=name, value=value)
-        if number:
-            source = (
-                "import importlib.metadata as m\nreal = m.version\n"
-                "m.version = lambda name: '0.1.2' if name == 'msgspec' else real(name)\n" + source
-            )
-        script.write_text(source)
-        argv = [sys.executable, str(script), case.arena.address, "--store", case.arena.url, "--slots", "1"]
-        case.arena.processes.append(case.arena.start("other", [*argv, "--name", f"other-{number}"]))
+    others = []
+
+    def join() -> bool:
+        # In the middle of the job: where there are no other workers it ends, since nobody could do it.
+        for number, (module, name, value) in enumerate(changes):
+            script = case.folder / f"other-{number}.py"
+            source = OTHER_VERSION.format(module=module, name=name, value=value)
+            if number:
+                source = (
+                    "import importlib.metadata as m\nreal = m.version\n"
+                    "m.version = lambda name: '0.1.2' if name == 'msgspec' else real(name)\n" + source
+                )
+            script.write_text(source)
+            argv = [sys.executable, str(script), case.arena.address, "--store", case.arena.url, "--slots", "1"]
+            others.append(case.arena.start("other", [*argv, "--name", f"other-{number}"]))
+        wait_for(lambda: all(process.poll() == 1 for process in others))
+        return True
+
     case.arena.start_worker(slots=2)
-    reports = run(case)
+    reports = run(case, join)
     notices = [report.text for report in reports if isinstance(report, Notice)]
     assert any("worker other-0 has dmlpipe 0.0.9" in text for text in notices), notices
     assert any("worker other-1 has msgspec 0.1.2" in text for text in notices), notices
-    wait_for(lambda: all(process.poll() == 1 for process in case.arena.processes[1:3]))
     case.check(set())
 
 

@@ -150,7 +150,7 @@ def test_a_client_without_credentials_is_told_which_store_it_could_not_read(
 
 
 def test_a_cluster_on_memory_is_refused_with_the_reason(work: Path) -> None:
-    store = dml.init("memory://alone")
+    store = dml.init("memory://refused-to-a-cluster")
     store.put("training", work / "training")
     store.create_repo("readings")
     store.submit(work / "dag.py")

@@ -263,13 +263,13 @@ def test_copies_reach_the_same_objects(tmp_path: Path) -> None:
 
 
 def _see_nothing(queue: Any) -> None:
-    queue.put(MemoryBackend("alone").size("a"))
+    queue.put(MemoryBackend("of-this-process").size("a"))
 
 
 def test_memory_is_seen_by_its_own_process_only() -> None:
-    MemoryBackend("alone").put_if_absent("a", b"1")
+    MemoryBackend("of-this-process").put_if_absent("a", b"1")
     context = multiprocessing.get_context("spawn")
-    assert not MemoryBackend("alone").properties.shared
+    assert not MemoryBackend("of-this-process").properties.shared
     queue = context.SimpleQueue()
     child = context.Process(target=_see_nothing, args=(queue,))
     child.start()
