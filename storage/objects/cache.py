@@ -294,7 +294,7 @@ class FileCache:
 
     def _fill(self, part: OpenPart, fill: Callable[[OpenPart], None], size: int) -> None:
         """Fill a file, making room where the disk is full: what is wanted now counts for more than what was."""
-        for pause_s in (0.0, 0.05, 0.2, None):
+        for pause_s in (0.0, 0.05, 0.2, 0.5, 1.0, 2.0, None):
             try:
                 return fill(part)
             except OSError as error:

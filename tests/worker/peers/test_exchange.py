@@ -150,7 +150,8 @@ async def test_what_the_store_says_ends_a_fill_and_the_next_goes_on_from_there(f
         await get(cache, value, failing)
     before = len(folder.reads())
     assert await get(cache, value, folder) == data
-    assert len(folder.reads()) == 8
+    # Read again is at most what was on its way, beside the lost part, when the fill ended.
+    assert 8 <= len(folder.reads()) < 8 + SETTINGS.parts_at_once
     assert before < 8
 
 
