@@ -43,6 +43,8 @@ _STAMP = "trimmed"
 """When the limit was looked at last: for processes that add a little and end."""
 _TRIES = 4
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_PAUSES_S = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)
+"""On a full disk: room may come as others lay out their files, or give up."""
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES})
 
 
@@ -113,10 +115,15 @@ class FileCache:
         text = name.hex()
         return self.folder / text[:2] / text[2:]
 
-    def get(self, value: Value, objects: ContentReader) -> Path:
+    def get(self, value: Value, objects: ContentReader, *, ahead: bool = False) -> Path:
         """Return a file that holds exactly the content of `value`, fetching it if need be.
 
         The file is read-only and must not be written to. It may be gone at any time (`trim`): see `lay`.
+
+        Parameters
+        ----------
+        ahead
+            Nobody waits for it: on a full disk, give up at once and leave the room to those for whom somebody does.
 
         Raises
         ------
@@ -125,7 +132,8 @@ class FileCache:
         BackendError
             The cache folder cannot be written, or its disk is full.
         """
-        return self._get(value, lambda part: self._fetch(value, part, objects))
+        pauses_s = _PAUSES_S[:1] if ahead else _PAUSES_S
+        return self._get(value, lambda part: self._fetch(value, part, objects), pauses_s)
 
     def put(self, value: Whole, data: Data) -> None:
         """Keep content that was read, and verified, already."""
@@ -246,12 +254,12 @@ class FileCache:
     def _limit(self, used: int) -> int:
         return cache_limit_bytes(self.folder, used) if self._max_bytes is None else self._max_bytes
 
-    def _get(self, value: Value, fill: Callable[[OpenPart], None]) -> Path:
+    def _get(self, value: Value, fill: Callable[[OpenPart], None], pauses_s: Sequence[float] = _PAUSES_S) -> Path:
         path = self.path_of(value)
         if self._is_fresh(path, value):
             return path
         try:
-            self._make(path, value, fill)
+            self._make(path, value, fill, pauses_s)
         except DmlpipeError:
             raise
         except OSError as error:
@@ -263,27 +271,29 @@ class FileCache:
         self._count(value.size, path)
         return path
 
-    def _make(self, path: Path, value: Value, fill: Callable[[OpenPart], None]) -> None:
+    def _make(self, path: Path, value: Value, fill: Callable[[OpenPart], None], pauses_s: Sequence[float]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
             inside = self._filling.setdefault(path, threading.Lock())
         alone = inside.acquire(timeout=self._stuck_s)
         try:
             if not self._is_fresh(path, value):
-                self._make_alone(path, value, fill)
+                self._make_alone(path, value, fill, pauses_s)
         finally:
             if alone:
                 with self._lock:
                     self._filling.pop(path, None)
                 inside.release()
 
-    def _make_alone(self, path: Path, value: Value, fill: Callable[[OpenPart], None]) -> None:
+    def _make_alone(
+        self, path: Path, value: Value, fill: Callable[[OpenPart], None], pauses_s: Sequence[float]
+    ) -> None:
         with hold_part(path, stuck_s=self._stuck_s) as part:
             try:
                 if self._is_good(path, value):
                     part.path.unlink(missing_ok=True)
                     return
-                self._fill(part, fill, value.size)
+                self._fill(part, fill, value.size, pauses_s)
                 os.fchmod(part.fd, _MODE)
                 os.utime(part.fd, ns=(time.time_ns(), VERIFIED_MTIME_NS))
                 os.rename(part.path, path)
@@ -292,9 +302,9 @@ class FileCache:
                     part.path.unlink(missing_ok=True)
                 raise
 
-    def _fill(self, part: OpenPart, fill: Callable[[OpenPart], None], size: int) -> None:
+    def _fill(self, part: OpenPart, fill: Callable[[OpenPart], None], size: int, pauses_s: Sequence[float]) -> None:
         """Fill a file, making room where the disk is full: what is wanted now counts for more than what was."""
-        for pause_s in (0.0, 0.05, 0.2, 0.5, 1.0, 2.0, None):
+        for pause_s in (*pauses_s, None):
             try:
                 return fill(part)
             except OSError as error:

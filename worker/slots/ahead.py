@@ -84,7 +84,7 @@ class Ahead:
                 for value in large_inputs(self._store, self._datums[index]):
                     if not self._may_fetch(index, value.size):
                         break
-                    self._store.cache.get(value, self._store.objects)
+                    self._store.cache.get(value, self._store.objects, ahead=True)
             except DmlpipeError as err:
                 logger.debug("an input could not be fetched ahead: %s", err)
 

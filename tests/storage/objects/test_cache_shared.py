@@ -193,6 +193,28 @@ def test_a_full_disk_makes_old_files_go(folder: Folder, small_disk: Path) -> Non
     assert not list((small_disk / "cache").glob("??/.*"))
 
 
+def test_what_nobody_waits_for_gives_way_on_a_full_disk(
+    folder: Folder, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = FileCache(small_disk / "cache", max_bytes=1 << 40)
+    (small_disk / "foreign").write_bytes(bytes(900_000))
+    wanted = folder.add(os.urandom(4 * PART))
+    pauses: list[float] = []
+
+    def make_room(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) > 3:
+            (small_disk / "foreign").unlink(missing_ok=True)
+
+    monkeypatch.setattr("dmlpipe.storage.objects.cache.time.sleep", make_room)
+    with pytest.raises(BackendError, match="No space left"):
+        cache.get(wanted, folder, ahead=True)
+    assert sum(pauses) == 0
+    assert not list((small_disk / "cache").glob("??/.*"))
+    assert cache.get(wanted, folder).exists()
+    assert len(pauses) > 3
+
+
 def test_threads_share_a_full_disk(folder: Folder, small_disk: Path) -> None:
     cache = FileCache(small_disk / "cache", max_bytes=1 << 40)
     contents = [os.urandom(3 * PART) for _ in range(12)]

@@ -42,7 +42,7 @@ class Fetches:
         self.numbers: dict[Value, int] = {}
         monkeypatch.setattr(store.cache, "get", self.get)
 
-    def get(self, value: Value, objects: object) -> Path:
+    def get(self, value: Value, objects: object, *, ahead: bool = False) -> Path:
         with self.changed:
             self.fetched.append(self.numbers[value])
             self.changed.notify_all()
