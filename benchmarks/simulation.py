@@ -5,9 +5,9 @@
 Workers are events on a heap; their datums last as a log-normal distribution says, in virtual time. The scheduler is
 the real one (`LeasePool`, encoding and decoding of every request and answer), and its CPU time is measured: a request
 begins when the one before is done, each costing what it cost here plus what Dask's comm costs (`--comm-us`, measured
-apart: see "Leases" in README). So the plot shows where a busy scheduler makes slots wait. The plan streams in blocks as
-the controller's does, as fast as `--plan-rate` says. Storing, fetching and the network are free here: what is shown is
-the limit of the scheduler, not of a cluster.
+apart: see "Overhead" in README). So the plot shows where a busy scheduler makes slots wait. The plan streams in blocks
+as the controller's does, as fast as `--plan-rate` says. Storing, fetching and the network are free here: what is shown
+is the limit of the scheduler, not of a cluster.
 """
 
 from __future__ import annotations
