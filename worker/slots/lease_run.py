@@ -25,7 +25,7 @@ from pathlib import Path
 
 import msgspec
 
-from ...storage.errors import BackendError, DmlpipeError
+from ...storage.errors import BackendError, DmlpipeError, ErrorCode
 from ...storage.objects.segment import Failure, Outcome, Row
 from ...storage.objects.value import encode_value
 from ..child.commands import remove_container
@@ -289,6 +289,10 @@ class _LeaseRun:
         self._began = slot.now()
         self._watched_at = slot.now()
         self._loading = False
+        self._cramped = False
+        """The inputs of one frame did not fit on the disk: from then on one call is laid out at a time."""
+        self._no_room = False
+        """Nothing more can be laid out until a call has ended and its inputs are removed."""
         self._setup_deaths = 0
         positions = self._resident_positions()
         spec = job.spec
@@ -346,7 +350,9 @@ class _LeaseRun:
                 return
             child = self._slot.child_for(self._job)
             assert child is not None
-        if not self._stopping and self._frames_out < _FRAMES_OUT_MAX and self._attempts.waiting:
+        self._no_room = self._no_room and bool(self._sent)
+        may_send = self._frames_out < _FRAMES_OUT_MAX and not self._no_room
+        if not self._stopping and may_send and self._attempts.waiting:
             if not self._job.results.full:
                 self._fill(child)
                 return
@@ -436,14 +442,17 @@ class _LeaseRun:
     def _fill(self, child: SlotChild) -> None:
         """Lay out and send one frame."""
         per_unit = self._slot.seconds_per_unit
-        wanted = 1 if not per_unit else max(1, min(FRAME_MAX_UNITS, int(FRAME_TARGET_S / per_unit)))
+        wanted = 1 if not per_unit or self._cramped else max(1, min(FRAME_MAX_UNITS, int(FRAME_TARGET_S / per_unit)))
         # Two slots' worth of tail: never take so much that the deadline of the last could not be told.
         calls: list[Call] = []
         while len(calls) < wanted and (call := self._attempts.take()) is not None:
             calls.append(call)
         ready: list[_Sent] = []
         self._frames_sent += 1
-        for call, prepared in zip(calls, self._prepare(calls), strict=True):
+        laid_out = self._prepare(calls)
+        for call in reversed(calls[len(laid_out) :]):
+            self._attempts.put_back(call)
+        for call, prepared in zip(calls, laid_out, strict=False):
             if prepared is not None:
                 unit = Unit(self._slot.number_unit(), tuple(p.payload for p in prepared))
                 ready.append(_Sent(unit, call, prepared, self._frames_sent))
@@ -461,21 +470,45 @@ class _LeaseRun:
                 self._on_timeout()
 
     def _prepare(self, calls: Sequence[Call]) -> list[list[Prepared] | None]:
-        """Lay out calls together; one by one if that fails, to find the datum whose input is not to be had."""
+        """Lay out calls together; one by one if that fails, to find the datum whose input is not to be had.
+
+        Returns
+        -------
+        list of (list of Prepared, or None)
+            Of the first calls, in order: what was laid out, or None where the call cannot be made. It is shorter than
+            `calls` where the disk is full of the inputs of those that are laid out: the others wait for them.
+        """
         wanted = [(self._datums[index], call.attempt) for call in calls for index in call.indexes]
         self._ahead.reached(max((index for call in calls for index in call.indexes), default=0))
         try:
             prepared = iter(self._retrying(wanted))
             return [[next(prepared) for _ in call.indexes] for call in calls]
         except DmlpipeError as err:
-            if len(calls) == 1 and len(calls[0].indexes) == 1:
-                failure = failure_of(err, self._frames)
-                self._hold(calls[0].indexes[0], Outcome.FAILED, [], 0.0, b"", failure, tries=calls[0].attempt)
-                return [None]
-        if len(calls) > 1:
-            return [self._prepare([call])[0] for call in calls]
-        # One batch: halves are tried as calls of their own.
-        self._attempts.call_failed(calls[0])
+            if len(calls) == 1:
+                return [*self._not_laid_out(calls[0], err)]
+        found: list[list[Prepared] | None] = []
+        for call in calls:
+            try:
+                prepared = iter(self._retrying([(self._datums[index], call.attempt) for index in call.indexes]))
+                found.append(list(prepared))
+            except DmlpipeError as err:
+                one = self._not_laid_out(call, err, others=any(found))
+                if not one:
+                    break
+                found += one
+        return found
+
+    def _not_laid_out(self, call: Call, err: DmlpipeError, *, others: bool = False) -> Sequence[None]:
+        """Handle a call whose inputs are not to be had; empty if it is to wait for the room that others hold."""
+        if err.code is ErrorCode.DISK_FULL and (others or self._sent):
+            self._cramped = self._no_room = True
+            return []
+        if len(call.indexes) == 1:
+            failure = failure_of(err, self._frames)
+            self._hold(call.indexes[0], Outcome.FAILED, [], 0.0, b"", failure, tries=call.attempt)
+        else:
+            # One batch: halves are tried as calls of their own.
+            self._attempts.call_failed(call)
         return [None]
 
     def _retrying(self, wanted: Sequence[tuple[Datum, int]]) -> list[Prepared]:
@@ -555,6 +588,7 @@ class _LeaseRun:
     def _on_ended(self, ended: Ended) -> None:
         sent = self._sent.popleft()
         self._frames_out -= sent.last_in_frame
+        self._no_room = False
         if ended.unit != sent.unit.number:
             raise RuntimeError(f"the slot's child ended unit {ended.unit}, expected {sent.unit.number}")
         self._began = self._ended_at = ended.at

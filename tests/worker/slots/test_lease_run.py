@@ -9,8 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dmlpipe.storage.errors import CorruptError
+from dmlpipe.storage.errors import BackendError, CorruptError, ErrorCode
+from dmlpipe.storage.objects.cache import ContentReader
 from dmlpipe.storage.objects.segment import Outcome, Row
+from dmlpipe.storage.objects.value import Value
 from dmlpipe.worker.child.frames import socket_pair
 from dmlpipe.worker.child.wire import from_child
 from dmlpipe.worker.job import CommandTransform
@@ -613,3 +615,42 @@ def test_a_pipe_that_breaks_off_fails_the_datum(bench: Bench, monkeypatch: pytes
     assert row.outcome is Outcome.FAILED
     assert row.failure is not None
     assert "is damaged" in row.failure.message
+
+
+def test_datums_whose_inputs_do_not_fit_together_wait_for_each_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first call is laid out alone; after it, all that are left go into one frame.
+    monkeypatch.setattr("dmlpipe.worker.slots.lease_run.FRAME_TARGET_S", 1e9)
+    cache = bench.store.cache
+    lay = cache.lay
+    refused = 0
+
+    def lay_on_a_small_disk(value: Value, objects: ContentReader, target: str) -> bool:
+        nonlocal refused
+        linked = sum(entry.stat().st_nlink > 1 for entry in cache.folder.glob("??/*"))
+        if linked >= 3:
+            refused += 1
+            raise BackendError("no room", code=ErrorCode.DISK_FULL)
+        return lay(value, objects, target)
+
+    monkeypatch.setattr(cache, "lay", lay_on_a_small_disk)
+    tree = put(bench.store, "in", {f"{i:02}": bytes([i]) * 100_000 for i in range(20)})
+    transform = python(bench.store, "def f(x):\n    return {x.name: str(x.stat().st_size)}\n", "f", parameter("x"))
+    job = spec(transform, varying("x", tree))
+    rows = bench.run(job, file_datums(tree))
+    assert {row.outcome for row in rows.values()} == {Outcome.OK}
+    assert refused == 2  # once all together, once one by one
+    assert bench.content(job.job) == {f"{i:02}": b"100000" for i in range(20)}
+
+
+def test_a_datum_whose_input_fits_nowhere_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lay(value: Value, objects: ContentReader, target: str) -> bool:
+        raise BackendError("no room at all", code=ErrorCode.DISK_FULL)
+
+    monkeypatch.setattr(bench.store.cache, "lay", lay)
+    tree = put(bench.store, "in", {"x": b"x" * 100_000, "y": b"y" * 100_000})
+    job = spec(python(bench.store, "def f(x):\n    return {}\n", "f", parameter("x")), varying("x", tree))
+    rows = bench.run(job, file_datums(tree))
+    failures = [row.failure for row in rows.values()]
+    assert all(failure is not None and "no room at all" in failure.message for failure in failures)
