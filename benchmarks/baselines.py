@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scoring import load_model, score
+from .scoring import load_model, score
 
 FILES_PER_CALL = 16
 """Files that one message carries where the alternative allows it; a tenth of a second of work."""

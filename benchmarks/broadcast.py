@@ -28,12 +28,13 @@ from rich.console import Console
 from rich.table import Table
 
 import dmlpipe as dml
-from benchmarks import namespaces
-from benchmarks.machine import commit, describe, versions
-from benchmarks.namespaces import Place
-from benchmarks.object_server import BUCKET, object_server
-from benchmarks.throttle import Throttle
 from dmlpipe.storage.objects.value import encode_value
+
+from . import namespaces
+from .machine import commit, describe, versions
+from .namespaces import Place
+from .object_server import BUCKET, object_server
+from .throttle import Throttle
 
 ORIGIN_LIMIT = 1.05
 """Bytes that the store may be asked for, in models."""
@@ -49,7 +50,7 @@ class Host:
     def __init__(self, place: Place, arguments: Sequence[str], environment: dict[str, str], log: Path) -> None:
         with log.open("wb") as errors:
             self.process = subprocess.Popen(
-                [*place.command, sys.executable, "-m", "benchmarks.broadcast_host", *arguments],
+                [*place.command, sys.executable, "-m", "dmlpipe.benchmarks.broadcast_host", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contender import DMLPIPE
+from .contender import DMLPIPE
 
 
 def draw(result: Mapping[str, Any], target: Path) -> None:

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.baselines import BASELINES, Work
+from .baselines import BASELINES, Work
 
 DMLPIPE = "dmlpipe"
 

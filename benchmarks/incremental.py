@@ -20,9 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.builders import Builder, builders, counters, execute
-from benchmarks.machine import commit, describe, versions
-from benchmarks.rounds import Spread, interleaved
+from .builders import Builder, builders, counters, execute
+from .machine import commit, describe, versions
+from .rounds import Spread, interleaved
 
 SIZES = (10, 100, 1_000, 100_000, 1_000_000)
 FEW = 10

@@ -26,11 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 import dmlpipe as dml
-from benchmarks.baselines import BASELINES
-from benchmarks.contender import DMLPIPE, Marks
-from benchmarks.machine import ONE_THREAD, ROOT, commit, describe, versions
-from benchmarks.rounds import Spread, interleaved, ratios
-from benchmarks.workloads import InferenceWorkload, write_inputs, write_training
+
+from .baselines import BASELINES
+from .contender import DMLPIPE, Marks
+from .machine import ONE_THREAD, RESULTS, commit, describe, versions
+from .rounds import Spread, interleaved, ratios
+from .workloads import InferenceWorkload, write_inputs, write_training
 
 PACKAGES = ("dmlpipe", "dask", "distributed", "scikit-learn", "numpy", "joblib")
 LIMIT_S = 1800.0
@@ -78,7 +79,7 @@ class Prepared:
 
 def prepare(workload: InferenceWorkload, folder: Path) -> Prepared:
     """Write the files, put them into a store, train the model there."""
-    from benchmarks.pipelines import dag
+    from .pipelines import dag
 
     inputs, training = folder / "inputs", folder / "training"
     size = write_inputs(workload, inputs)
@@ -100,7 +101,7 @@ def measure(contender: Contender, prepared: Prepared) -> Measured:
     place = prepared.folder / "run"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    command = [sys.executable, "-m", "benchmarks.contender", contender.name, "--slots", str(contender.slots)]
+    command = [sys.executable, "-m", "dmlpipe.benchmarks.contender", contender.name, "--slots", str(contender.slots)]
     if contender.name == DMLPIPE:
         shutil.copytree(prepared.store, place / "store")
         command += ["--store", str(place / "store")]
@@ -109,7 +110,7 @@ def measure(contender: Contender, prepared: Prepared) -> Measured:
     # An empty cache folder for each run: a worker that was never here before.
     env = os.environ | ONE_THREAD | {"DMLPIPE_CACHE_DIR": str(place / "cache")}
     began = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     whole_s = time.monotonic() - began
     if done.returncode:
         raise RuntimeError(f"{contender} failed with exit code {done.returncode}:\n{done.stderr}")
@@ -251,7 +252,7 @@ def result_file(out: Path | None, benchmark: str = "") -> Path:
     if out is not None and not out.is_dir():
         return out
     name = "-".join(filter(None, (datetime.now(UTC).date().isoformat(), commit().rstrip("+"), benchmark)))
-    return (out or ROOT / "benchmarks" / "results") / f"{name}.json"
+    return (out or RESULTS) / f"{name}.json"
 
 
 def contenders_for(slots: Sequence[int]) -> list[Contender]:
@@ -300,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
     # Imported here: matplotlib in the parent would change nothing, but takes half a second.
-    from benchmarks.chart import draw
+    from .chart import draw
 
     draw(result, out.with_suffix(".svg"))
     show(rows, workload, given.rounds, console)

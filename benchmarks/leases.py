@@ -16,8 +16,6 @@ import sys
 import tempfile
 import time
 
-from benchmarks.machine import ROOT
-
 BLOCK = 4096
 LEASES_A_SEGMENT = 16
 """A worker stores what it has every two seconds: for all its slots, and several leases of each."""
@@ -101,15 +99,15 @@ def measure(datums: int, size: int, *, workers: int = 2, slots: int = 4) -> dict
 
     held, port = reserve_port()
     address = f"tcp://127.0.0.1:{port}"
-    me = [sys.executable, "-m", "benchmarks.leases"]
+    me = [sys.executable, "-m", "dmlpipe.benchmarks.leases"]
     scheduler = subprocess.Popen(
-        [*me, "--scheduler", str(port), "--size", str(size)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [*me, "--scheduler", str(port), "--size", str(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     ask, answer = scheduler.stdin, scheduler.stdout
     assert ask is not None
     assert answer is not None
     children = [
-        subprocess.Popen([*me, "--worker", address, "--name", f"w{number}", "--slots", str(slots)], cwd=ROOT)
+        subprocess.Popen([*me, "--worker", address, "--name", f"w{number}", "--slots", str(slots)])
         for number in range(workers)
     ]
 

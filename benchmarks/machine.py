@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parent if (HERE.parent / ".git").exists() else None
+"""The repository that this is run from; None in an installed package."""
+RESULTS = HERE / "results" if CHECKOUT else Path.cwd()
+"""Where figures go that nobody gave a place."""
 ONE_THREAD: dict[str, str] = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "BLIS_NUM_THREADS"), "1"
 )
@@ -52,14 +56,16 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the short commit of this checkout, with `+` if tracked files differ from it; empty outside git."""
+    """Return the short commit of this checkout, with `+` if tracked files differ; empty in an installed package."""
     head = _git("rev-parse", "--short=8", "HEAD")
     return head + ("+" if head and _git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def _git(*arguments: str) -> str:
+    if CHECKOUT is None:
+        return ""
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", str(CHECKOUT), *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

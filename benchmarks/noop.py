@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from benchmarks.contender import adopt_orphans, used_cpu_s
+from .contender import adopt_orphans, used_cpu_s
 
 CHUNK = 100
 """Items a message where the alternative is told how many."""

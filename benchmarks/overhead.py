@@ -20,10 +20,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import leases, noop
-from benchmarks.inference import result_file
-from benchmarks.machine import ONE_THREAD, ROOT, commit, describe, versions
-from benchmarks.rounds import Spread, interleaved, ratios
+from . import leases, noop
+from .inference import result_file
+from .machine import HERE, ONE_THREAD, commit, describe, versions
+from .rounds import Spread, interleaved, ratios
 
 PACKAGES = ("dmlpipe", "dask", "distributed", "msgspec")
 LIMIT_S = 600.0
@@ -45,20 +45,20 @@ def contenders(scale: float, ray: Path | None, folder: Path | None) -> list[Cont
 
     def own(kind: str, items: int) -> Contender:
         count = max(20, int(items * scale))
-        argv = [sys.executable, "-m", "benchmarks.warm", kind, "--items", str(count)]
+        argv = [sys.executable, "-m", "dmlpipe.benchmarks.warm", kind, "--items", str(count)]
         argv += ["--dir", str(folder)] if folder else []
         return Contender(f"dmlpipe, {kind}", count, tuple(argv), "commit, provenance, cache")
 
     def other(name: str, items: int) -> Contender:
         count = max(20, int(items * scale))
-        return Contender(name, count, (sys.executable, "-m", "benchmarks.noop", name, "--items", str(count)))
+        return Contender(name, count, (sys.executable, "-m", "dmlpipe.benchmarks.noop", name, "--items", str(count)))
 
     found = [own("values", 100_000), own("folders", 20_000), own("commands", 1_000)]
     found += [other(name, {"client.map": 5_000, "ProcessPool": 50_000}.get(name, 200_000)) for name in noop.CONTENDERS]
     if ray is not None:
         for kind, items in (("tasks", 10_000), ("data", 50_000)):
             count = max(20, int(items * scale))
-            script = str(ROOT / "benchmarks" / "ray_noop.py")
+            script = str(HERE / "ray_noop.py")
             found.append(Contender(f"ray {kind}", count, (str(ray), script, kind, str(count), "2")))
     return found
 
@@ -73,7 +73,6 @@ def measure(contender: Contender) -> dict[str, Any]:
     """
     done = subprocess.run(
         contender.argv,
-        cwd=ROOT,
         env=os.environ | ONE_THREAD,
         capture_output=True,
         text=True,
@@ -178,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
     # Imported here: matplotlib takes half a second, which nobody waits for before the figures.
-    from benchmarks.chart import draw_overhead
+    from .chart import draw_overhead
 
     draw_overhead(result, out.with_suffix(".svg"))
     show(rows, machinery, console)

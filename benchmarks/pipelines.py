@@ -10,7 +10,8 @@ import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
 import dmlpipe as dml
-from benchmarks.scoring import load_model, score
+
+from .scoring import load_model, score
 
 dag = dml.DAG("inference")
 

@@ -10,7 +10,12 @@ import sys
 import time
 from typing import Any
 
-import ray  # type: ignore[import-not-found, unused-ignore]  # pyright: ignore[reportMissingImports]
+
+def _ray() -> Any:
+    # When it is used: this module can be imported where there is none.
+    import ray  # type: ignore[import-not-found, unused-ignore]  # pyright: ignore[reportMissingImports]
+
+    return ray
 
 
 def identity(item: Any) -> Any:
@@ -20,6 +25,7 @@ def identity(item: Any) -> Any:
 
 def tasks(count: int) -> float:
     """One task an item."""
+    ray = _ray()
     remote = ray.remote(identity)
     ray.get([remote.remote(b"") for _ in range(20)])
     began = time.monotonic()
@@ -29,6 +35,7 @@ def tasks(count: int) -> float:
 
 def data(count: int) -> float:
     """`ray.data`, a row an item."""
+    ray = _ray()
     ray.data.range(100).map(identity).take_all()
     began = time.monotonic()
     ray.data.range(count).map(identity).take_all()
@@ -38,6 +45,7 @@ def data(count: int) -> float:
 def main() -> None:
     """Run what the arguments name."""
     name, count, slots = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    ray = _ray()
     ray.init(num_cpus=slots, include_dashboard=False, logging_level="ERROR")
     seconds = {"tasks": tasks, "data": data}[name](count)
     ray.shutdown()

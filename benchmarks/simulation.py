@@ -21,7 +21,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe
 from dmlpipe.scheduler.jobs.jobrun import MAX_BACKLOG
 from dmlpipe.scheduler.leases.executor import JobFinished, JobOffer
 from dmlpipe.scheduler.leases.pool import LeasePool
@@ -39,6 +38,8 @@ from dmlpipe.worker.messages import (
     encode_reply,
     encode_request,
 )
+
+from .machine import describe
 
 JOB = "job"
 TRIP_S = 0.0005

@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 import dmlpipe as dml
-from benchmarks.machine import commit, describe, versions
-from benchmarks.rounds import Spread, interleaved, ratios
+
+from .machine import commit, describe, versions
+from .rounds import Spread, interleaved, ratios
 
 HELP_LIMIT = 3.0
 """`dmlpipe --help` may take so many times what the import of click takes."""

@@ -24,10 +24,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import ROOT, commit, describe, versions
-from benchmarks.rounds import Spread, interleaved, ratios
-from benchmarks.storage_parts import ledger_part, reading_part, tree_part
-from benchmarks.storage_peers import CP, DMLPIPE, Command, Peer, all_peers
+from .machine import RESULTS, commit, describe, versions
+from .rounds import Spread, interleaved, ratios
+from .storage_parts import ledger_part, reading_part, tree_part
+from .storage_peers import CP, DMLPIPE, Command, Peer, all_peers
 
 STEPS = ("put", "again", "status", "get")
 PACKAGES = ("blake3", "msgspec", "zstandard", "fsspec")
@@ -254,10 +254,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "parts": parts,
     }
     stem = f"{datetime.now(UTC).date().isoformat()}-{taken_at.rstrip('+')}-storage.json"
-    out: Path = given.out or ROOT / "benchmarks" / "results" / stem
+    out: Path = given.out or RESULTS / stem
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
-    from benchmarks.storage_chart import draw
+    from .storage_chart import draw
 
     draw(result, out.with_suffix(".svg"))
     console.print(f"figures: {out}\nplot:    {out.with_suffix('.svg')}", soft_wrap=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.storage_peers import DMLPIPE
+from .storage_peers import DMLPIPE
 
 
 def draw(result: Mapping[str, Any], target: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import dmlpipe
 
 ROOT = Path(__file__).resolve().parents[1]
-LAYERS = ("cli", "scheduler", "storage", "worker")
+LAYERS = ("benchmarks", "cli", "scheduler", "storage", "worker")
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.broadcast import draw, ideal_s, run, verdicts
+from dmlpipe.benchmarks.broadcast import draw, ideal_s, run, verdicts
 
 
 @pytest.mark.s3

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import incremental
-from benchmarks.builders import Builder, builders
+from dmlpipe.benchmarks import incremental
+from dmlpipe.benchmarks.builders import Builder, builders
 
 
 def test_every_step_is_timed_and_every_output_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

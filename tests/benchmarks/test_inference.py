@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import inference
-from benchmarks.chart import draw
-from benchmarks.inference import Contender, Measured, Prepared, report, result_file, run_rounds
-from benchmarks.machine import ONE_THREAD, ROOT
-from benchmarks.workloads import InferenceWorkload, write_inputs
+from dmlpipe.benchmarks import inference
+from dmlpipe.benchmarks.chart import draw
+from dmlpipe.benchmarks.inference import Contender, Measured, Prepared, report, result_file, run_rounds
+from dmlpipe.benchmarks.machine import ONE_THREAD, RESULTS
+from dmlpipe.benchmarks.workloads import InferenceWorkload, write_inputs
 
 FILES = 20
 
@@ -99,7 +99,7 @@ def test_the_workload_follows_from_its_seed(tmp_path: Path) -> None:
 
 
 def test_the_newest_stored_result_can_be_drawn_again(tmp_path: Path) -> None:
-    stored = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    stored = sorted((RESULTS).glob("*.json"))
     assert stored
     for path in stored:
         result = json.loads(path.read_text())

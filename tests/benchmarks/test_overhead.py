@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import leases, noop, overhead, warm
-from benchmarks.chart import draw_overhead
-from benchmarks.machine import ROOT
+from dmlpipe.benchmarks import leases, noop, overhead, warm
+from dmlpipe.benchmarks.chart import draw_overhead
 
 
 def test_a_warm_run_is_measured_process_by_process(tmp_path: Path) -> None:
@@ -25,8 +24,8 @@ def test_leases_are_counted_by_the_real_scheduler() -> None:
 
 
 def test_others_print_what_they_took() -> None:
-    command = [sys.executable, "-m", "benchmarks.noop", f"ProcessPool in {noop.CHUNK}s", "--items", "200"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    command = [sys.executable, "-m", "dmlpipe.benchmarks.noop", f"ProcessPool in {noop.CHUNK}s", "--items", "200"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert '"items": 200' in done.stdout
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.simulation import Simulation, main
+from dmlpipe.benchmarks.simulation import Simulation, main
 
 
 def test_every_datum_is_worked_off_whatever_the_plan_and_the_scheduler_cost(tmp_path: Path) -> None:

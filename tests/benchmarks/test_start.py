@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import start
-from benchmarks.start import report
+from dmlpipe.benchmarks import start
+from dmlpipe.benchmarks.start import report
 
 
 def test_every_command_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import storage
+from dmlpipe.benchmarks import storage
 
 
 @pytest.mark.slow
