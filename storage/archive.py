@@ -13,7 +13,8 @@ from .objects.cache import FileCache
 from .objects.node import NodeStore
 from .objects.object_store import Objects
 from .records import Commit
-from .trees.prolly import EMPTY, Tree
+from .trees.prolly import Tree
+from .trees.tree_node import EMPTY
 
 _BODIES_KEPT = 1024
 

@@ -31,7 +31,8 @@ import msgspec
 from ...storage.digest import Digest, from_hex
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.records import Context, InputBinding
-from ...storage.trees.prolly import EMPTY, Tree
+from ...storage.trees.prolly import Tree
+from ...storage.trees.tree_node import EMPTY
 from ...worker.job import Datum, JobInput
 from ..inputs.expression import Array, Files, Input, Slot, Values, constants, followed, scope
 from ..pipelines.spec import PipelineSpec

@@ -15,7 +15,7 @@ from ..objects.external import check_external
 from ..objects.node import NodeStore, node_key
 from ..objects.value import External, Inline, Pieces, Value, Whole
 from ..state import State
-from ..trees.prolly import EMPTY
+from ..trees.tree_node import EMPTY
 from .contents import Contents
 from .report import Findings
 from .roots import Root, roots

@@ -19,7 +19,8 @@ from ..objects.node import NodeStore
 from ..objects.value import External, Pieces, Value, Whole
 from ..paths import show_path
 from ..state import State
-from ..trees.prolly import EMPTY, Tree
+from ..trees.prolly import Tree
+from ..trees.tree_node import EMPTY
 from .reach import Reached
 from .report import Touch
 from .roots import Root, roots

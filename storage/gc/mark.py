@@ -28,7 +28,7 @@ from ..objects.value import External, Inline, Pieces, Value, Whole, decode_value
 from ..records import Context, JobState
 from ..state import State
 from ..trees.codetree import code_value
-from ..trees.prolly import EMPTY
+from ..trees.tree_node import EMPTY
 
 Leaf = Callable[[bytes], Iterable[Value]]
 

@@ -33,7 +33,7 @@ from ..paths import normalize_path, show_path
 from ..records import Commit, CommitMade
 from ..refs import show_commit
 from ..state import State
-from ..trees.prolly import check_proof
+from ..trees.tree_proof import check_proof
 
 MAGIC = b"dmlproof1"
 VERSION = 1

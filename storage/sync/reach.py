@@ -26,7 +26,7 @@ from ..objects.value import External, Inline, Pieces, Value, Whole
 from ..records import Commit, CommitState, Context, JobRecord, JobState, SweepState, VersionState
 from ..state import State
 from ..store import Store
-from ..trees.prolly import EMPTY
+from ..trees.tree_node import EMPTY
 from ..trees.tree_values import ValuesOf, code_values, file_values, no_values, success_values
 
 _TOGETHER = 64

@@ -18,7 +18,8 @@ from dmlpipe.storage.digest import from_hex
 from dmlpipe.storage.glob import compile_glob
 from dmlpipe.storage.objects.node import NodeStore
 from dmlpipe.storage.records import InputBinding
-from dmlpipe.storage.trees.prolly import EMPTY, Tree, build
+from dmlpipe.storage.trees.prolly import Tree, build
+from dmlpipe.storage.trees.tree_node import EMPTY
 from dmlpipe.worker.job import CommandTransform
 
 Listing = Mapping[str, str]

@@ -23,7 +23,8 @@ from dmlpipe.storage.objects.node import NodeStore
 from dmlpipe.storage.objects.object_store import Objects, ObjectWriter
 from dmlpipe.storage.objects.value import Value, Whole, decode_value, encode_value
 from dmlpipe.storage.trees.edits import Edits
-from dmlpipe.storage.trees.prolly import EMPTY, Tree, build
+from dmlpipe.storage.trees.prolly import Tree, build
+from dmlpipe.storage.trees.tree_node import EMPTY
 
 _numbers = itertools.count()
 

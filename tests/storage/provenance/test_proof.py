@@ -16,7 +16,9 @@ from dmlpipe.storage.objects.node import NodeStore
 from dmlpipe.storage.objects.value import Inline
 from dmlpipe.storage.provenance.proof import MAGIC, Proof, parse_head, verify
 from dmlpipe.storage.store import Store
-from dmlpipe.storage.trees.prolly import EMPTY, Tree, build, check_proof
+from dmlpipe.storage.trees.prolly import Tree, build
+from dmlpipe.storage.trees.tree_node import EMPTY
+from dmlpipe.storage.trees.tree_proof import check_proof
 
 _count = itertools.count()
 

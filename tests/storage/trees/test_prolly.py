@@ -15,7 +15,8 @@ from dmlpipe.storage.digest import Digest, digest
 from dmlpipe.storage.errors import CorruptError, FormatError, InvalidInputError
 from dmlpipe.storage.objects.node import NodeStore, OverlayNodes
 from dmlpipe.storage.testing import CountingBackend
-from dmlpipe.storage.trees.prolly import EMPTY, MAX_KEY_BYTES, Tree, build, empty
+from dmlpipe.storage.trees.prolly import Tree, build, empty
+from dmlpipe.storage.trees.tree_node import EMPTY, MAX_KEY_BYTES
 
 _numbers = itertools.count()
 
