@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..scheduler import report as r
-from .text import count, countdown, duration, rate, short
+from .text import count, countdown, duration, rate, short, size
 
 BAR_CELLS = 20
 LINE_EVERY_S = 5.0
@@ -276,4 +276,6 @@ def _advanced_cells(report: r.JobAdvanced, *, bar: Text | None) -> tuple[Text, T
         parts.append(rate(report.rate))
     if report.left_s is not None:
         parts.append(f"{countdown(report.left_s)} left")
+    if taken := report.from_store + report.from_peers:
+        parts.append(f"{size(taken)} fetched, {report.from_peers / taken:.0%} from peers")
     return left, Text("   ".join(parts), style="red" if report.failed else "")

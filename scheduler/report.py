@@ -56,6 +56,11 @@ class JobAdvanced(msgspec.Struct, frozen=True, kw_only=True, tag="job-advanced")
     """Datums computed a second, over the last seconds."""
     left_s: float | None
     """Seconds left by that rate; None: unknown."""
+    from_store: int = 0
+    """Bytes of files from 1 MiB on that the cluster's hosts took from the store since the job began, for this job and
+    those beside it."""
+    from_peers: int = 0
+    """The same, from each other."""
 
 
 class JobEnded(msgspec.Struct, frozen=True, kw_only=True, tag="job-ended"):
@@ -73,6 +78,9 @@ class JobEnded(msgspec.Struct, frozen=True, kw_only=True, tag="job-ended"):
     """Where the output branch stands now (the old head if nothing was published)."""
     reason: str = ""
     failures: tuple[FailureGroup, ...] = ()
+    from_store: int = 0
+    """As of `JobAdvanced`; 0 to who only watches."""
+    from_peers: int = 0
 
 
 class FailureGroup(msgspec.Struct, frozen=True, kw_only=True):

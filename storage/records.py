@@ -588,6 +588,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     failures: tuple[dict[str, Any], ...] = ()
     """The first failures by cause: {cause, count, datum, path, where, line}."""
+    traffic: dict[str, int] = {}
+    """Bytes of files from 1 MiB on that the cluster's hosts took while the job ran: `from_store`, `from_peers`."""
 
 
 # --- values of the folded state ------------------------------------------------------------------------------------

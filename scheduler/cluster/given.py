@@ -8,7 +8,7 @@ that the workers reach under the same URL.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ...storage.backend import Backend
@@ -57,6 +57,7 @@ def given_executor(
     *,
     backend: Backend | None = None,
     cache_dir: str = "",
+    only: Collection[str] = (),
 ) -> DaskExecutor:
     """Return an executor on the cluster of a Dask client; closing it leaves the cluster as it was.
 
@@ -70,6 +71,8 @@ def given_executor(
         As of `DaskExecutor`.
     cache_dir
         Folder of the file cache at the workers; empty: the default one.
+    only
+        Addresses of the workers that compute; empty: all that are there and all that come.
 
     Raises
     ------
@@ -110,7 +113,7 @@ def given_executor(
     # The end of the session before told its guests to stop: those of this one come after its beginning.
     executor.wait_ready(CONNECT_S)
     try:
-        client.register_plugin(Guest(url, cache_dir))
+        client.register_plugin(Guest(url, cache_dir, only=frozenset(only)))
     except Exception as err:
         executor.close()
         raise ClusterError(f"a worker cannot take part: {err}", hint=hint) from err

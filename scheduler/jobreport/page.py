@@ -78,9 +78,23 @@ def _facts(report: JobReport) -> str:
         ("slots busy", f"{report.busy_share:.0%} of {len(report.lanes)}"),
         ("datums a second", f"{report.datums / report.wall_s:,.1f}" if report.wall_s else "n/a"),
         ("tries", f"{report.tries:,}"),
+        *_traffic(report),
     ]
     times = f"<p class=dim>begun {escape(report.state.started)}, ended {escape(report.state.ended) or 'not yet'}</p>"
     return times + "<div class=facts>" + "".join(f"<div><b>{v}</b>{escape(k)}</div>" for k, v in facts) + "</div>"
+
+
+def _traffic(report: JobReport) -> list[tuple[str, str]]:
+    """What hosts took while the job ran; nothing where no record says so."""
+    told = report.record.traffic if report.record is not None else {}
+    store, peers = told.get("from_store", 0), told.get("from_peers", 0)
+    if not told:
+        return []
+    return [
+        ("MiB from the store, of files from 1 MiB on", f"{store / 2**20:,.1f}"),
+        ("MiB from other hosts' caches", f"{peers / 2**20:,.1f}"),
+        ("peers' share", f"{peers / (store + peers):.0%}" if store + peers else "n/a"),
+    ]
 
 
 def _timeline(report: JobReport) -> str:

@@ -616,6 +616,8 @@ class Controller:
                     job.feed(executor)
             for event in executor.poll(_POLL_S):
                 self._take_event(executor, event)
+            for job in self._jobs.values():
+                job.moved(executor.traffic())
             self._report_progress()
             if any(job.finished for job in self._jobs.values()) or time.monotonic() >= until:
                 return

@@ -37,6 +37,7 @@ from ...worker.child.arrays import output_metadata
 from ...worker.job import BLOCK_MAX_BYTES, BLOCK_MAX_DATUMS, ArrayWrites, Datum, JobSpec, encode_block, encode_spec
 from ..inputs.expression import Array, constants, followed, leaves
 from ..leases.executor import Executor, JobOffer
+from ..peers.tracker import Traffic
 from ..pipelines.quantities import parse_size_bytes
 from ..pipelines.spec import Options, PipelineSpec
 from ..planning.plan import Drop, Hit, JobPlan, Run, job_context, plan_job
@@ -144,6 +145,8 @@ class JobRun:
         self._blocks: deque[tuple[str, int]] = deque()
         self._lost: dict[bytes, bytes] = {}
         self._offered = False
+        self._traffic_before = self._traffic = Traffic()
+        """What the executor had moved when the job was offered, and what it moved since."""
         self._offered_at = 0.0
         self._ended_blocks = False
         self._to_run = 0
@@ -206,6 +209,7 @@ class JobRun:
             return
         self._offered = True
         self._offered_at = time.monotonic()
+        self._traffic_before = executor.traffic()
         spec = self.job_spec()
         raw = encode_spec(spec)
         executor.offer(
@@ -304,6 +308,11 @@ class JobRun:
             self.hopeless = True
             executor.cancel(self.job)
 
+    def moved(self, traffic: Traffic) -> None:
+        """Take what the cluster's hosts took so far."""
+        before = self._traffic_before
+        self._traffic = Traffic(traffic.from_store - before.from_store, traffic.from_peers - before.from_peers)
+
     def is_late(self, now: float) -> bool:
         """Whether the job's own time is over at `now` (of `time.monotonic`)."""
         limit = self.spec.options.job_timeout_s
@@ -333,6 +342,8 @@ class JobRun:
             failed=self._failed,
             rate=rate,
             left_s=left / rate if rate > 0 else None,
+            from_store=self._traffic.from_store,
+            from_peers=self._traffic.from_peers,
         )
 
     def finished_count(self) -> int:
@@ -467,6 +478,8 @@ class JobRun:
             head=commit_id or head,
             reason=reason,
             failures=folded.failures,
+            from_store=self._traffic.from_store,
+            from_peers=self._traffic.from_peers,
         )
         return Ending(records, report, tuple(self._unsynced))
 
@@ -537,6 +550,7 @@ class JobRun:
             ended=utc_now(),
             host=self._results.host,
             failures=tuple(_plain_group(group) for group in folded.failures),
+            traffic=dataclasses.asdict(self._traffic) if self._offered else {},
         )
 
     def _origins(self, state: State, folded: Folded) -> dict[str, int]:

@@ -25,6 +25,7 @@ from ...storage.backend import Backend
 from ...storage.errors import DmlpipeError
 from ...worker.job import decode_block
 from ..errors import ClusterError
+from ..peers.tracker import Traffic
 from .control import (
     CONTROL_PROTOCOL,
     AddBlock,
@@ -118,6 +119,8 @@ class DaskExecutor:
         self._found: WorkersChanged | None = None
         """Workers that were there before this session, whose coming is no event of it."""
         self._refused: set[str] = set()
+        self._before = self._seen = Traffic()
+        """What hosts took in all when this session began, and by the last answer."""
         self._pipelines: dict[str, str] = {}
         self._waiting_blocks: dict[str, int] = {}
         """Blocks added before the scheduler was there."""
@@ -225,6 +228,10 @@ class DaskExecutor:
         if not self._connected.done():
             return 0
         return self._ask().slots
+
+    def traffic(self) -> Traffic:
+        """Bytes of files from 1 MiB on that hosts took since this session began, by the last answer."""
+        return Traffic(self._seen.from_store - self._before.from_store, self._seen.from_peers - self._before.from_peers)
 
     def close(self) -> None:
         """End the session (its jobs are cancelled), then what belongs to this executor. Idempotent."""
@@ -369,6 +376,7 @@ class DaskExecutor:
         reply = decode_reply(data)
         if reply.error:
             raise ClusterError(f"scheduler {self.address} refuses this controller: {reply.error}")
+        self._before = self._seen = Traffic(reply.from_store, reply.from_peers)
         if reply.workers:
             self._found = WorkersChanged(workers=reply.workers, slots=reply.slots)
 
@@ -383,6 +391,7 @@ class DaskExecutor:
         if reply.error:
             self._fail(reply.error)
             raise _GoneError
+        self._seen = Traffic(reply.from_store, reply.from_peers)
         return reply
 
 

@@ -153,6 +153,12 @@ def install(scheduler: Any, service: Service, *, guests: bool = False) -> None:
                 service.remove_worker(before)
             know(address, name, slots, resources | dict(scheduler.workers[address].resources or {}))
 
+    async def dml_leave(address: str, name: str) -> None:
+        """The guest `name` ended in the worker at `address`, which stays."""
+        if names.get(address) == name:
+            del names[address], addresses[name]
+            service.remove_worker(name)
+
     async def dml_lease(request: bytes) -> bytes:
         return await service.lease(request)
 
@@ -168,6 +174,7 @@ def install(scheduler: Any, service: Service, *, guests: bool = False) -> None:
     scheduler.add_plugin(LeasePlugin(), name="dmlpipe-leases")
     if guests:
         scheduler.handlers["dml_join"] = dml_join
+        scheduler.handlers["dml_leave"] = dml_leave
         return
     scheduler.handlers["adaptive_target"] = adaptive_target
     for address, state in scheduler.workers.items():

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from ...storage.objects.segment import Failure
+from ..peers.tracker import Traffic
 
 
 class JobOffer(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +157,10 @@ class Executor(Protocol):
 
     def slots(self) -> int:
         """Slots that can take leases now."""
+        ...
+
+    def traffic(self) -> Traffic:
+        """Bytes of large files that hosts took since this executor was made, as far as it has heard; asks nobody."""
         ...
 
     def close(self) -> None:

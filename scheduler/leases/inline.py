@@ -14,6 +14,7 @@ from ...storage.objects.segment import Outcome, Row
 from ...storage.store import Store
 from ...worker.inline import InlineWorker
 from ...worker.job import Datum, JobSpec, decode_block, decode_spec
+from ..peers.tracker import Traffic
 from .executor import DatumFailed, Event, JobFinished, JobOffer, Progressed, SegmentStored
 
 _LEASE = 256
@@ -136,6 +137,10 @@ class InlineExecutor:
     def slots(self) -> int:
         """Return one: this thread."""
         return 1
+
+    def traffic(self) -> Traffic:
+        """Return none: there are no hosts."""
+        return Traffic()
 
     def close(self) -> None:
         """Remove the working folder. Idempotent."""

@@ -3,9 +3,10 @@ from __future__ import annotations
 import io
 import itertools
 
+from msgspec.structs import replace
 from rich.console import Console
 
-from dmlpipe.cli.progress import LINE_EVERY_S, Progress, bar, failure_lines
+from dmlpipe.cli.progress import LINE_EVERY_S, Progress, advanced_text, bar, failure_lines
 from dmlpipe.cli.summary import summary_lines
 from dmlpipe.scheduler import report as r
 from dmlpipe.storage.objects.segment import Failure
@@ -64,6 +65,12 @@ def console(*, terminal: bool = False) -> Console:
 def printed(on: Console) -> list[str]:
     assert isinstance(on.file, io.StringIO)
     return [line.rstrip() for line in on.file.getvalue().splitlines()]
+
+
+def test_what_hosts_took_is_told_with_the_peers_share() -> None:
+    told = replace(advanced(10), from_store=1_000_000, from_peers=3_000_000)
+    assert advanced_text(told).endswith("4.0 MB fetched, 75% from peers")
+    assert "fetched" not in advanced_text(advanced(10))
 
 
 def test_lines_where_there_is_no_terminal() -> None:

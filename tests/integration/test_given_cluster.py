@@ -28,6 +28,19 @@ def upper(texts: bytes, stem: str) -> dml.Files:
     return {f"{stem}.txt": texts.upper(), f"{stem}.pid": str(os.getppid())}
 """
 
+LARGE = """
+import os
+from pathlib import Path
+import dmlpipe as dml
+
+dag = dml.DAG("large")
+
+
+@dag.pipeline(dml.cross(text=dml.files("texts", "/{stem}.txt"), models=dml.files("models")))
+def sizes(text: bytes, stem: str, models: Path) -> dml.Files:
+    return {f"{stem}.size": str((models / "large.bin").stat().st_size), f"{stem}.pid": str(os.getppid())}
+"""
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
@@ -90,3 +103,43 @@ def test_what_cannot_work_is_said_before_anything_is_computed(cluster: Any, stor
             given.given_executor(client, str(tmp_path / "nothing-here"), lambda name: b"")
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         given.connect("tcp://127.0.0.1:1", timeout_s=1.0)
+
+
+def test_chosen_workers_compute_share_large_files_and_leave(cluster: Any, store: dml.Store, tmp_path: Path) -> None:
+    from distributed import Client
+
+    from dmlpipe.scheduler.cluster.given import given_executor
+    from dmlpipe.scheduler.jobreport.gather import read_report
+    from dmlpipe.scheduler.jobreport.page import render
+    from dmlpipe.scheduler.leases.dask_executor import scheduler_status
+    from dmlpipe.scheduler.report import JobAdvanced, JobEnded, Report
+    from dmlpipe.storage.digest import from_hex
+
+    store.put("models", ("large.bin", os.urandom(2 << 20)))
+    (tmp_path / "large.py").write_text(LARGE)
+    store.submit(tmp_path / "large.py")
+    told: list[Report] = []
+    with Client(cluster) as client:  # type: ignore[no-untyped-call]
+        first, *_ = sorted(client.nthreads())
+        executor = given_executor(
+            client,
+            store.url,
+            lambda name: store.nodes.get(from_hex(name)),
+            backend=store.backend,
+            cache_dir=str(tmp_path / "theirs"),
+            only=[first],
+        )
+        summary = store.run(targets=["sizes"], executor=executor, observer=told.append)
+        pids = {store["sizes"].read_bytes(f"/{number}.pid") for number in range(40)}
+        left = scheduler_status(client.scheduler.address)
+    assert len(pids) == 1
+    assert (left.workers, left.slots) == (0, 0)
+    (ended,) = (each for each in told if isinstance(each, JobEnded))
+    _, _, record = store.job(summary.jobs[0].job)
+    assert record is not None
+    assert (ended.from_store, ended.from_peers) == (2 << 20, 0)
+    assert record.traffic == {"from_store": 2 << 20, "from_peers": 0}
+    assert [each for each in told if isinstance(each, JobAdvanced)][-1].from_store == 2 << 20
+    page = render(read_report(store, summary.jobs[0].job))
+    assert "<b>2.0</b>MiB from the store" in page
+    assert "<b>0%</b>peers&#x27; share" in page

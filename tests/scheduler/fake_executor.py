@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from dmlpipe.scheduler.leases.executor import Event, JobFinished, JobOffer, Progressed, SegmentStored
+from dmlpipe.scheduler.peers.tracker import Traffic
 from dmlpipe.storage.digest import from_hex
 from dmlpipe.storage.objects.pack import PackBuilder
 from dmlpipe.storage.objects.segment import Failure, Outcome, Row, SegmentMeta, encode_rows, segment_key
@@ -69,6 +70,9 @@ class FakeExecutor:
 
     def advance_fold(self, job: str, fold: int) -> None:
         self.jobs[job].fold = fold
+
+    def traffic(self) -> Traffic:
+        return Traffic()
 
     def open_folds(self, job: str) -> Sequence[int]:
         return [self.jobs[job].fold]
