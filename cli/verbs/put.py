@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from ...storage.errors import ErrorCode, InvalidInputError
-from ...storage.refs import parse_ref
+from ...storage.refs import Ref, parse_ref
 from ..app import App
 from ..command import Verb
 from ..text import count, short, size
@@ -57,7 +58,7 @@ def command(
     part names the file). A repo that does not exist is made. With --link files stay where they are and are read from
     there when needed; one that changes is refused from then on, until it is put again.
     """
-    ref = parse_ref(target)
+    ref = _target(target, sources)
     if ref.up:
         raise InvalidInputError(
             f"{target}: a put goes to a branch, not to an ancestor",
@@ -107,6 +108,21 @@ def command(
         app.say(f"{ref.repo}@{ref.ref} is at {short(view.id)}: {count(view.files, 'file')}, {size(view.size)}{told}")
     else:
         app.say(f"{ref.repo}@{ref.ref} stays at {short(view.id)}: nothing changed")
+
+
+def _target(text: str, sources: tuple[str, ...]) -> Ref:
+    try:
+        return parse_ref(text)
+    except InvalidInputError as err:
+        if os.path.exists(text):
+            # As with `cp`, people name the folder first.
+            repo = sources[-1] if sources else "REPO"
+            raise InvalidInputError(
+                f"{text} is a path, where the name of a repo is expected",
+                code=ErrorCode.BAD_REF,
+                hint=f"the repo comes first: dmlpipe put {repo} {text}",
+            ) from err
+        raise
 
 
 def _sources(path: str, words: list[str]) -> tuple[str, list[Source]]:

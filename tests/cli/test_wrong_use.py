@@ -43,6 +43,13 @@ def dag(body: str) -> dict[str, str]:
 
 
 CASES = [
+    Case(
+        "the folder before the repo",
+        "put ./week labels:/2026",
+        "bad-ref",
+        r"./week is a path, where the name of a repo is expected",
+        r"the repo comes first: dmlpipe put labels:/2026 ./week",
+    ),
     # the command line itself
     Case("unknown verb", "putt images week", "usage", "no verb 'putt'", "did you mean put"),
     Case("unknown noun's verb", "repo lst", "usage", "repo has no verb 'lst'", "did you mean list"),
