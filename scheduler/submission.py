@@ -83,7 +83,7 @@ class CodeWriter:
 
     def put(self, files: Mapping[str, tuple[bytes, int]]) -> str:
         """Return the root of the code tree that holds `files`, in hex."""
-        root = write_code(ValuesOnly(), Tree(OverlayNodes(self._store.nodes)), files).hex()
+        root = write_code(ValuesOnly(self._store.objects.cutting), Tree(OverlayNodes(self._store.nodes)), files).hex()
         self._bundles[root] = files
         return root
 

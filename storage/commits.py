@@ -313,7 +313,10 @@ class CommitView:
         folder = normalize_folder(path)
         if isinstance(other, CommitView):
             return diff_trees(self.tree, other.tree, folder)
-        return diff_folder(self.tree, other, folder, skip=skip, stats=self._archive.stats, rehash=rehash)
+        archive = self._archive
+        return diff_folder(
+            self.tree, other, folder, skip=skip, stats=archive.stats, rehash=rehash, cutting=archive.objects.cutting
+        )
 
     # --- inside ---------------------------------------------------------------------------------------------------
 

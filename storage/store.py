@@ -39,6 +39,8 @@ from .ledger.ledger import Build, Ledger, entry_key
 from .ledger.sweeps import SweepWatch
 from .local.stats import StatCache
 from .objects.cache import FileCache
+from .objects.cutting import FEATURE as CUTTING_FEATURE
+from .objects.cutting import ContentDefined, read_parameters, require_cutter
 from .objects.locations import Locator
 from .objects.node import TREE_TARGET, NodeStore
 from .objects.object_store import Objects
@@ -79,10 +81,14 @@ CACHE_VARIABLE = "DMLPIPE_CACHE_DIR"
 INFO_KEY = "dmlpipe.json"
 FORMAT_NAME = "dmlpipe"
 FORMAT_VERSION = 1
-READ_FEATURES: frozenset[str] = frozenset()
+READ_FEATURES: frozenset[str] = frozenset({CUTTING_FEATURE})
 """Features of a store that this version can read."""
 WRITE_FEATURES: frozenset[str] = frozenset()
 """Features of a store that this version can write."""
+
+FIXED_PIECES = "fixed"
+PIECES_CHOICES = (FIXED_PIECES, "content-defined")
+"""What `Store.init` can be told of large files."""
 
 _PLACE_DIGITS = 16
 _CONTENT_HASH = re.compile(rf"[0-9a-f]{{{CONTENT_PREFIX_MIN},64}}")
@@ -189,6 +195,7 @@ class Store:
             names=self._locator.names,
             locate_many=self._locator.find_many,
             recheck=self.refresh,
+            cutting=read_parameters(info.pieces) if CUTTING_FEATURE in info.read_features else None,
         )
         self.cache = FileCache(self.cache_dir / "files")
         stats = StatCache(own / "stats") if shared else None
@@ -203,6 +210,7 @@ class Store:
         *,
         storage_options: Mapping[str, Any] | None = None,
         description: str = "",
+        pieces: str = FIXED_PIECES,
         cache_dir: str | os.PathLike[str] | None = None,
         actor: str | None = None,
     ) -> Self:
@@ -216,16 +224,21 @@ class Store:
             For the backend, see `open_backend`.
         description
             For people.
+        pieces
+            How files above 16 MiB are cut, for good: ``fixed``, at each 16 MiB; or ``content-defined``, by what they
+            hold, so that of a file that was edited or shifted only what is new is stored.
         cache_dir, actor
             See `open`.
 
         Raises
         ------
         InvalidInputError
-            There is a store already (code ``exists``), or something else.
+            There is a store already (code ``exists``), or something else; or `pieces` are content-defined and the
+            library that cuts is not installed (code ``unsupported``).
         BackendError
             The medium failed, or does not create exclusively (code ``unsafe-backend``).
         """
+        how = _read_pieces_choice(pieces)
         backend = open_backend(os.fspath(url), storage_options)
         if backend.size(INFO_KEY) is not None:
             raise InvalidInputError(f"there is a store at {backend.url} already", code=ErrorCode.EXISTS)
@@ -234,7 +247,14 @@ class Store:
                 f"{backend.url} is not empty and no store", code=ErrorCode.EXISTS, hint="name an empty or a new place"
             )
         probe_exclusive_create(backend)
-        info = StoreInfo(version=FORMAT_VERSION, repo_id=str(uuid.uuid4()), created=utc_now(), description=description)
+        info = StoreInfo(
+            version=FORMAT_VERSION,
+            repo_id=str(uuid.uuid4()),
+            read_features=(CUTTING_FEATURE,) if how is not None else (),
+            pieces={"size": WHOLE_MAX_BYTES, **(how.parameters() if how is not None else {})},
+            created=utc_now(),
+            description=description,
+        )
         if not backend.put_if_absent(INFO_KEY, _encode_info(info), durable=True):
             raise InvalidInputError(f"there is a store at {backend.url} already", code=ErrorCode.EXISTS)
         if backend.properties.path is not None:
@@ -834,6 +854,15 @@ class Store:
         if found is None:
             raise NotFoundError(f"no branch's head holds content {prefix}", code=ErrorCode.NO_FILE)
         return found
+
+
+def _read_pieces_choice(pieces: str) -> ContentDefined | None:
+    if pieces not in PIECES_CHOICES:
+        raise InvalidInputError(f"pieces {pieces!r}: expected one of {', '.join(PIECES_CHOICES)}")
+    if pieces == FIXED_PIECES:
+        return None
+    require_cutter()
+    return ContentDefined()
 
 
 _reopened: weakref.WeakValueDictionary[tuple[int, str, Path], Store] = weakref.WeakValueDictionary()

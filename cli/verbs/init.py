@@ -14,18 +14,32 @@ from ..app import App
 from ..command import Verb
 from ..text import size
 
+PIECES = ("fixed", "content-defined")
+"""As `Store.init` knows them, which is not imported for `--help`."""
+
 TEMPLATES = {"dag.py": "dag.py.txt", "test_dag.py": "test_dag.py.txt"}
 
 
 @click.command("init", cls=Verb)
 @click.argument("url", required=False)
 @click.option("--dag", is_flag=True, help="Also write dag.py and test_dag.py, here or into the folder URL.")
+@click.option(
+    "--pieces",
+    type=click.Choice(PIECES),
+    default=PIECES[0],
+    show_default=True,
+    help="How files above 16 MiB are cut, for good.",
+)
 @click.pass_obj
-def command(app: App, url: str | None, dag: bool) -> None:
+def command(app: App, url: str | None, dag: bool, pieces: str) -> None:
     """Make a store here, and a first DAG with --dag.
 
     URL is a folder or any fsspec URL (s3://bucket/prefix); default: ./.dmlpipe. With --dag a folder is the project's,
     and the store is in its .dmlpipe.
+
+    --pieces content-defined: of a large file that was edited or shifted, only what is new is stored again. For JSON
+    lines, CSV, tars, model weights; no use for what is compressed. Needs the extra cdc; pipelines' outputs take more
+    objects.
     """
     from ...storage.store import STORE_FOLDER, Store
 
@@ -36,7 +50,7 @@ def command(app: App, url: str | None, dag: bool) -> None:
         place = str(project / STORE_FOLDER)
     written = _plan_templates(project) if dag else {}
     try:
-        store = Store.init(place)
+        store = Store.init(place, pieces=pieces)
     except DmlpipeError as error:
         # With --dag the store is not what was asked for first; what is no store is still refused.
         if not dag or error.code != ErrorCode.EXISTS:

@@ -24,7 +24,7 @@ from ...storage.digest import Digest
 from ...storage.errors import CorruptError
 from ...storage.objects.bodies import encode_body, read_job
 from ...storage.objects.condemned import found_place
-from ...storage.objects.content import object_key
+from ...storage.objects.content import Piece, object_key
 from ...storage.objects.index import BlobIndex, index_key
 from ...storage.objects.node import node_key
 from ...storage.objects.segment import Outcome
@@ -516,12 +516,18 @@ class JobRun:
                     case Pieces() as value:
                         keys.append(node_key(Digest(value.manifest)))
                         pieces = self.store.objects.manifest(value).pieces
-                        keys += [object_key(Digest(piece.hash)) for piece in pieces if piece.size >= PACK_BELOW_BYTES]
+                        keys += [object_key(Digest(piece.hash)) for piece in pieces if self._is_loose(piece)]
                     case _:
                         continue
         if self.store.backend.properties.remote:
             return keys  # what is there is durable
         return [found_place(self.store.backend, self.store.nodes.condemned, key) for key in keys]
+
+    def _is_loose(self, piece: Piece) -> bool:
+        if piece.size >= PACK_BELOW_BYTES or self.store.objects.cutting is None:
+            return piece.size >= PACK_BELOW_BYTES
+        # Small pieces of large files stand by themselves, too, unless a pack had them.
+        return self.store.objects.exists_loose(Digest(piece.hash), piece.size)
 
     def _job_record(self, state: State, folded: Folded, state_name: str, counters: r.Counters) -> r.JobRecord:
         env = dict(self._results.versions)

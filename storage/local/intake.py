@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ..digest import Digest
 from ..forked import MAX_UNITS, process_count, share_work
+from ..objects.cutting import ContentDefined
 from ..objects.writer import ObjectWriter
 from ..sources import SourceFolder
 from .large import LargeReader
@@ -49,6 +50,8 @@ class Intake:
         are read. None: no matter.
     beat
         Called now and then while it takes long.
+    cutting
+        Without a writer: how the store cuts large files by what they hold; None: at each 16 MiB.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class Intake:
         trust: bool = True,
         held: Callable[[Sequence[bytes], Sequence[bytes]], list[bytes]] | None = None,
         beat: Callable[[], None] = lambda: None,
+        cutting: ContentDefined | None = None,
     ) -> None:
         self._stats = stats
         self._writer = writer
         self._trust = trust
         self._held = held
         self._beat = beat
+        self._cutting = writer.cutting if writer is not None else cutting
         self._memories: dict[str, Memory] = {}
         self.given_bytes = 0
         """Bytes of content of all files."""
@@ -162,7 +167,7 @@ class Intake:
         ]
         files = [f"{parts[number].local.rstrip('/')}/{parts[number].names[place]}" for number, place in places]
         for (number, place), (value, status) in zip(
-            places, LargeReader(self._writer, self._beat).read(files), strict=True
+            places, LargeReader(self._writer, self._beat, self._cutting).read(files), strict=True
         ):
             read = found[number]
             read.values[place] = value

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ..digest import Data, Digest, digest
-from ..errors import ErrorCode, InvalidInputError
+from ..errors import DmlpipeError, ErrorCode, InvalidInputError
 from ..objects.content import Piece, encode_manifest
-from ..objects.file_pieces import is_hole, zero_digest, zero_piece
+from ..objects.cutting import ContentDefined
+from ..objects.file_pieces import is_hole, piece_digest, read_pieces, zero_digest, zero_piece
 from ..objects.value import WHOLE_MAX_BYTES, Pieces, Value, Whole, encode_value
 from ..objects.writer import ObjectWriter
 from .reading import changing, is_same, unreadable
@@ -32,11 +33,16 @@ class LargeReader:
         Stores what is read; None: it is hashed and nothing else.
     beat
         Called now and then.
+    cutting
+        How the store cuts large files by what they hold; None: at each 16 MiB.
     """
 
-    def __init__(self, writer: ObjectWriter | None, beat: Callable[[], None]) -> None:
+    def __init__(
+        self, writer: ObjectWriter | None, beat: Callable[[], None], cutting: ContentDefined | None = None
+    ) -> None:
         self._writer = writer
         self._beat = beat
+        self._cutting = cutting
         self._local = threading.local()
 
     def read(self, files: Sequence[str]) -> list[tuple[bytes, os.stat_result]]:
@@ -52,15 +58,16 @@ class LargeReader:
         if not files:
             return []
         before = [_look(file) for file in files]
+        # What is cut by its content is read from its beginning: a thread for each file, not for each piece.
         units = [
             (file, start, status)
             for file, status in zip(files, before, strict=True)
-            for start in range(0, max(status.st_size, 1), WHOLE_MAX_BYTES)
+            for start in ((0,) if self._is_cut(status) else range(0, max(status.st_size, 1), WHOLE_MAX_BYTES))
         ]
         threads = min(_THREADS_MAX, len(units), (os.cpu_count() or 1) + 1)
         with ThreadPoolExecutor(threads, thread_name_prefix="dmlpipe-read") as pool:
             try:
-                pieces = iter(list(pool.map(self._read_piece, units)))
+                pieces = iter(list(pool.map(self._read_unit, units)))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -68,9 +75,33 @@ class LargeReader:
         for file, status in zip(files, before, strict=True):
             if not is_same(status, _look(file)):
                 raise changing(file)
-            mine = [next(pieces) for _ in range(0, max(status.st_size, 1), WHOLE_MAX_BYTES)]
+            mine = list(next(pieces))
+            while sum(piece.size for piece in mine) < status.st_size:
+                mine += next(pieces)
             found.append((encode_value(self._join(mine)), status))
         return found
+
+    def _is_cut(self, status: os.stat_result) -> bool:
+        return self._cutting is not None and status.st_size > WHOLE_MAX_BYTES
+
+    def _read_unit(self, unit: tuple[str, int, os.stat_result]) -> list[Piece]:
+        return self._cut(unit[0], unit[2].st_size) if self._is_cut(unit[2]) else [self._read_piece(unit)]
+
+    def _cut(self, file: str, size: int) -> list[Piece]:
+        pieces: list[Piece] = []
+        try:
+            with open(file, "rb", buffering=0) as stream:
+                for part in read_pieces(stream.fileno(), self._cutting):
+                    self._beat()
+                    name = piece_digest(part)
+                    pieces.append(Piece(self._writer.add_piece(part, name) if self._writer else name, len(part)))
+        except DmlpipeError:
+            raise
+        except OSError as error:
+            raise unreadable(file, error) from error
+        if sum(piece.size for piece in pieces) != size:
+            raise changing(file)
+        return pieces
 
     def _read_piece(self, unit: tuple[str, int, os.stat_result]) -> Piece:
         file, start, status = unit

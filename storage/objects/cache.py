@@ -133,11 +133,11 @@ class FileCache:
             The cache folder cannot be written, or its disk is full.
         """
         pauses_s = _PAUSES_S[:1] if ahead else _PAUSES_S
-        return self._get(value, lambda part: self._fetch(value, part, objects), pauses_s)
+        return self._get(value, lambda part: self._fetch(value, part, objects), objects, pauses_s)
 
     def put(self, value: Whole, data: Data) -> None:
         """Keep content that was read, and verified, already."""
-        self._get(value, lambda part: _write(part, data))
+        self._get(value, lambda part: _write(part, data), None)
 
     def lay(self, value: Value, objects: ContentReader, target: str) -> bool:
         """Let the content of `value` appear as the new file `target`: a hard link of the entry, else a copy.
@@ -254,12 +254,18 @@ class FileCache:
     def _limit(self, used: int) -> int:
         return cache_limit_bytes(self.folder, used) if self._max_bytes is None else self._max_bytes
 
-    def _get(self, value: Value, fill: Callable[[OpenPart], None], pauses_s: Sequence[float] = _PAUSES_S) -> Path:
+    def _get(
+        self,
+        value: Value,
+        fill: Callable[[OpenPart], None],
+        objects: ContentReader | None,
+        pauses_s: Sequence[float] = _PAUSES_S,
+    ) -> Path:
         path = self.path_of(value)
         if self._is_fresh(path, value):
             return path
         try:
-            self._make(path, value, fill, pauses_s)
+            self._make(path, value, fill, objects, pauses_s)
         except DmlpipeError:
             raise
         except OSError as error:
@@ -271,14 +277,21 @@ class FileCache:
         self._count(value.size, path)
         return path
 
-    def _make(self, path: Path, value: Value, fill: Callable[[OpenPart], None], pauses_s: Sequence[float]) -> None:
+    def _make(
+        self,
+        path: Path,
+        value: Value,
+        fill: Callable[[OpenPart], None],
+        objects: ContentReader | None,
+        pauses_s: Sequence[float],
+    ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
             inside = self._filling.setdefault(path, threading.Lock())
         alone = inside.acquire(timeout=self._stuck_s)
         try:
             if not self._is_fresh(path, value):
-                self._make_alone(path, value, fill, pauses_s)
+                self._make_alone(path, value, fill, objects, pauses_s)
         finally:
             if alone:
                 with self._lock:
@@ -286,11 +299,16 @@ class FileCache:
                 inside.release()
 
     def _make_alone(
-        self, path: Path, value: Value, fill: Callable[[OpenPart], None], pauses_s: Sequence[float]
+        self,
+        path: Path,
+        value: Value,
+        fill: Callable[[OpenPart], None],
+        objects: ContentReader | None,
+        pauses_s: Sequence[float],
     ) -> None:
         with hold_part(path, stuck_s=self._stuck_s) as part:
             try:
-                if self._is_good(path, value):
+                if self._is_good(path, value, objects):
                     part.path.unlink(missing_ok=True)
                     return
                 self._fill(part, fill, value.size, pauses_s)
@@ -368,12 +386,12 @@ class FileCache:
             _set_times(path, now)
         return True
 
-    def _is_good(self, path: Path, value: Value) -> bool:
+    def _is_good(self, path: Path, value: Value, objects: ContentReader | None) -> bool:
         """Whether the entry is what it should be; hashes it if somebody touched it, removes it if it is another."""
         if self._is_fresh(path, value):
             return True
         try:
-            good = not isinstance(value, External) and value_of_file(path) == value
+            good = _holds(path, value, objects)
             if good:
                 os.chmod(path, _MODE)
                 _set_times(path, time.time())
@@ -384,6 +402,18 @@ class FileCache:
         if not good:
             path.unlink(missing_ok=True)
         return good
+
+
+def _holds(path: Path, value: Value, objects: ContentReader | None) -> bool:
+    """Whether a file is what it should be. Pieces may have been cut anywhere: their list says where."""
+    if isinstance(value, External) or (isinstance(value, Pieces) and objects is None):
+        return False
+    if not isinstance(value, Pieces) or objects is None:
+        return value_of_file(path) == value
+    with open(path, "rb", buffering=0) as file:
+        return os.fstat(file.fileno()).st_size == value.size and all(
+            digest(os.pread(file.fileno(), part.size, part.offset)) == part.hash for part in objects.parts(value)
+        )
 
 
 def _looks_verified(status: os.stat_result, value: Value) -> bool:

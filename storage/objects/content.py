@@ -9,10 +9,12 @@ Everything that is read is checked against its hash: a range of up to 16 MiB is 
 
 from __future__ import annotations
 
+import bisect
 import io
+import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +24,7 @@ from ..backend import Backend
 from ..digest import Data, Digest, short
 from ..errors import CorruptError, NotFoundError
 from .condemned import displaced, place_for
+from .cutting import ContentDefined
 from .external import copy_external, open_external, read_external
 from .file_pieces import end_file, write_piece, zero_digest, zero_piece
 from .filling import Part
@@ -34,7 +37,8 @@ MANIFEST_VERSION = 1
 COALESCE_GAP_BYTES = 64 << 10
 COALESCE_MAX_BYTES = 8 << 20
 
-_PIECES_AHEAD = 4
+_PIECE_BYTES_AHEAD = 16 << 20
+_PIECE_BYTES_AHEAD_REMOTE = 64 << 20
 _MAX_RECENT = 64
 
 Locate = Callable[[Digest], Location | None]
@@ -88,6 +92,8 @@ class Content:
         Like `known`, for many at once, and how many will be asked for in all.
     recheck
         Catches up with the ledger: called where a pack is gone that was known a moment ago.
+    cutting
+        How large files are cut by what they hold; None: at each 16 MiB.
     """
 
     def __init__(
@@ -100,8 +106,10 @@ class Content:
         names: Names | None = None,
         locate_many: LocateMany | None = None,
         recheck: Callable[[], object] | None = None,
+        cutting: ContentDefined | None = None,
     ) -> None:
         self.backend = backend
+        self.cutting = cutting
         self.nodes = nodes
         self.locate: Locate = locate or _nowhere
         self.known: Locate = known or _nowhere
@@ -234,11 +242,14 @@ class Content:
             check_blob(name, body, object_key(name))
         return bodies
 
-    def _get_pieces(self, pieces: Sequence[Piece]) -> Sequence[bytes]:
-        """Return pieces; those of zeros are at hand."""
-        zeros = zero_digest()
-        fetched = self.get_blobs({Digest(piece.hash): piece.size for piece in pieces if piece.hash != zeros})
-        return [zero_piece() if piece.hash == zeros else fetched[Digest(piece.hash)] for piece in pieces]
+    def get_pieces(self, pieces: Sequence[Piece]) -> Sequence[bytes]:
+        """Return pieces of a large file, verified, fetched together; those of zeros are at hand."""
+        zeros = {zero_digest(): zero_piece()}
+        if self.cutting is not None:
+            zeros[zero_digest(self.cutting.max)] = zero_piece(self.cutting.max)
+        fetched = self.get_blobs({Digest(piece.hash): piece.size for piece in pieces if piece.hash not in zeros})
+        found = fetched | zeros
+        return [found[Digest(piece.hash)] for piece in pieces]
 
     def open(self, value: Value) -> BinaryIO:
         """Return `value` as a seekable binary file; of a large one only the pieces that are read are fetched."""
@@ -301,10 +312,9 @@ class Content:
             if low < high:
                 needed.append((piece, low, high))
             offset += piece.size
-        ahead = _PIECES_AHEAD if self.backend.properties.remote else 1
-        for first in range(0, len(needed), ahead):
-            batch = needed[first : first + ahead]
-            bodies = self._get_pieces([piece for piece, _, _ in batch])
+        ahead = _PIECE_BYTES_AHEAD_REMOTE if self.backend.properties.remote else _PIECE_BYTES_AHEAD
+        for batch in _batches(needed, ahead):
+            bodies = self.get_pieces([piece for piece, _, _ in batch])
             for (piece, low, high), body in zip(batch, bodies, strict=True):
                 yield body if high - low == piece.size else body[low:high]
 
@@ -412,15 +422,33 @@ class Content:
         return self.locate(name)
 
 
+def _batches(needed: Sequence[tuple[Piece, int, int]], most: int) -> Iterator[list[tuple[Piece, int, int]]]:
+    """Group pieces, in order, into runs of at most `most` bytes, or of one."""
+    batch: list[tuple[Piece, int, int]] = []
+    size = 0
+    for each in needed:
+        if batch and size + each[0].size > most:
+            yield batch
+            batch, size = [], 0
+        batch.append(each)
+        size += each[0].size
+    if batch:
+        yield batch
+
+
 class _PieceReader(io.RawIOBase):
-    """A large file, one piece in memory."""
+    """A large file, a piece in memory; a few where small pieces are read one after the other."""
 
     def __init__(self, objects: Content, value: Pieces) -> None:
         self._objects = objects
         self._value = value
-        self._manifest = objects.manifest(value)
+        self._pieces = objects.manifest(value).pieces
+        self._ends = list(itertools.accumulate(piece.size for piece in self._pieces))
         self._position = 0
-        self._piece: tuple[int, bytes] = (-1, b"")
+        self._first = 0
+        self._held: Sequence[bytes] = ()
+        """Pieces from number `_first` on."""
+        self._ahead = 0
 
     def readable(self) -> bool:
         return True
@@ -440,17 +468,27 @@ class _PieceReader(io.RawIOBase):
 
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # RawIOBase promises a writable buffer
-        offset = 0
-        for number, piece in enumerate(self._manifest.pieces):
-            if self._position < offset + piece.size:
-                if self._piece[0] != number:
-                    self._piece = (number, self._objects.get_blob(Digest(piece.hash), WHOLE_MAX_BYTES))
-                part = memoryview(self._piece[1])[self._position - offset :][: len(view)]
-                view[: len(part)] = part
-                self._position += len(part)
-                return len(part)
-            offset += piece.size
-        return 0
+        number = bisect.bisect_right(self._ends, self._position)
+        if number == len(self._pieces):
+            return 0
+        if not self._first <= number < self._first + len(self._held):
+            self._fetch(number)
+        piece = self._held[number - self._first]
+        part = memoryview(piece)[self._position - self._ends[number] :][: len(view)]
+        view[: len(part)] = part
+        self._position += len(part)
+        return len(part)
+
+    def _fetch(self, number: int) -> None:
+        """Fetch a piece, and more of them each time that reading goes on behind those at hand."""
+        goes_on = self._held and number == self._first + len(self._held)
+        self._ahead = min(2 * self._ahead or 1 << 20, COALESCE_MAX_BYTES) if goes_on else 0
+        stop, start = number + 1, self._ends[number] - self._pieces[number].size
+        while stop < len(self._pieces) and self._ends[stop] - start <= self._ahead:
+            stop += 1
+        self._held = ()  # not both in memory
+        self._held = self._objects.get_pieces(self._pieces[number:stop])
+        self._first = number
 
 
 def plan_coalesced(

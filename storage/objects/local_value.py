@@ -5,13 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..digest import digest
+from .cutting import ContentDefined
 from .file_pieces import piece_digest, read_pieces
 from .object_store import Piece, encode_manifest
 from .value import INLINE_MAX_BYTES, Inline, Pieces, Value, Whole
 
 
-def value_of_file(file: Path) -> Value:
-    """Hash a file as `ObjectWriter.put_file` would store it; one piece is in memory at a time.
+def value_of_file(file: Path, cutting: ContentDefined | None = None) -> Value:
+    """Hash a file as `ObjectWriter.put_file` would store it; a piece or two are in memory at a time.
+
+    Parameters
+    ----------
+    file
+        A plain file.
+    cutting
+        How the store cuts large files by what they hold; None: at each 16 MiB.
 
     Raises
     ------
@@ -20,7 +28,7 @@ def value_of_file(file: Path) -> Value:
     """
     pieces: list[Piece] = []
     with open(file, "rb", buffering=0) as stream:
-        for part in read_pieces(stream.fileno()):
+        for part in read_pieces(stream.fileno(), cutting):
             if not pieces and len(part) <= INLINE_MAX_BYTES:
                 return Inline(part)
             pieces.append(Piece(piece_digest(part), len(part)))

@@ -13,7 +13,8 @@ from ..digest import Data, Digest, digest
 from ..errors import ConflictError, ErrorCode, NotFoundError
 from .compression import own_compressor
 from .content import Content, Piece, encode_manifest, object_key
-from .file_pieces import piece_digest, read_pieces, unchanged
+from .cutting import ContentDefined
+from .file_pieces import piece_digest, read_pieces, split, unchanged
 from .index import BlobIndex, PackRow, index_key
 from .pack import PACK_TARGET_BYTES, Location, PackBuilder, pack_key, parse_footer
 from .value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, WHOLE_MAX_BYTES, Inline, Pieces, Value, Whole
@@ -69,10 +70,7 @@ class ObjectWriter:
             return Inline(bytes(data))
         if len(data) <= WHOLE_MAX_BYTES:
             return Whole(len(data), self.add_blob(data))
-        view = memoryview(data)
-        return self._put_pieces(
-            bytes(view[start : start + WHOLE_MAX_BYTES]) for start in range(0, len(view), WHOLE_MAX_BYTES)
-        )
+        return self._put_pieces(split(data, self.cutting))
 
     def put_file(self, source: Path | str | int | BinaryIO) -> Value:
         """Store the content of a file and return its value; at most two pieces are in memory.
@@ -91,8 +89,13 @@ class ObjectWriter:
         """
         if isinstance(source, (str, Path)):
             with open(source, "rb", buffering=0) as file, unchanged(file.fileno(), str(source)):
-                return self._put_stream(read_pieces(file.fileno()))
-        return self._put_stream(read_pieces(source))
+                return self._put_stream(read_pieces(file.fileno(), self.cutting))
+        return self._put_stream(read_pieces(source, self.cutting))
+
+    @property
+    def cutting(self) -> ContentDefined | None:
+        """How large files are cut by what they hold; None: at each 16 MiB."""
+        return self._objects.cutting
 
     def add_blob(self, data: Data, name: Digest | None = None) -> Digest:
         """Store up to 16 MiB as one blob and return its hash: packed if it is small or compresses well, else loose.
@@ -109,6 +112,17 @@ class ObjectWriter:
             self._pack(name, data)
         else:
             self._put_large(name, data)
+        return name
+
+    def add_piece(self, data: Data, name: Digest) -> Digest:
+        """Store one piece of a large file, given its hash, and return that.
+
+        In a segment small pieces stand apart, as large ones do: a file of any size must not gather in memory.
+        """
+        if self._owns_packs or len(data) >= PACK_BELOW_BYTES or self.cutting is None:
+            return self.add_blob(data, name)
+        if not self._rely_on_known(name, len(data), self.begin()):
+            self._put_loose(name, data)
         return name
 
     @property
@@ -398,7 +412,7 @@ class ObjectWriter:
             self._keys[key] = None
 
     def _put_pieces(self, parts: Iterator[bytes]) -> Value:
-        return self.join([Piece(self.add_blob(part, piece_digest(part)), len(part)) for part in parts])
+        return self.join([Piece(self.add_piece(part, piece_digest(part)), len(part)) for part in parts])
 
     def _put_stream(self, parts: Iterator[bytes]) -> Value:
         first = next(parts, b"")

@@ -13,6 +13,8 @@ import msgspec
 
 from ..digest import Digest, digest
 from ..objects.content import Content, Piece, encode_manifest
+from ..objects.cutting import ContentDefined
+from ..objects.file_pieces import split
 from ..objects.value import (
     INLINE_MAX_BYTES,
     WHOLE_MAX_BYTES,
@@ -40,7 +42,16 @@ class Puts(Protocol):
 
 
 class ValuesOnly:
-    """Says what values contents would have, and stores nothing."""
+    """Says what values contents would have, and stores nothing.
+
+    Parameters
+    ----------
+    cutting
+        How the store cuts large files by what they hold; None: at each 16 MiB.
+    """
+
+    def __init__(self, cutting: ContentDefined | None = None) -> None:
+        self._cutting = cutting
 
     def put(self, data: bytes) -> Value:
         """Return the value that a store would give `data`."""
@@ -48,8 +59,8 @@ class ValuesOnly:
             return Inline(data)
         if len(data) <= WHOLE_MAX_BYTES:
             return Whole(len(data), digest(data))
-        parts = [data[start : start + WHOLE_MAX_BYTES] for start in range(0, len(data), WHOLE_MAX_BYTES)]
-        return Pieces(len(data), digest(encode_manifest([Piece(digest(part), len(part)) for part in parts])))
+        pieces = [Piece(digest(part), len(part)) for part in split(data, self._cutting)]
+        return Pieces(len(data), digest(encode_manifest(pieces)))
 
 
 def write_code(writer: Puts, tree: Tree, files: Mapping[str, tuple[bytes, int]]) -> Digest:

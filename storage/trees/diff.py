@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import ErrorCode, InvalidInputError
 from ..local.intake import Intake
 from ..local.stats import StatCache
+from ..objects.cutting import ContentDefined
 from ..objects.local_value import value_of_file
 from ..objects.value import Value, decode_value, encode_value
 from ..paths import show_path
@@ -72,6 +73,7 @@ def diff_folder(
     skip: Path | None = None,
     stats: StatCache | None = None,
     rehash: bool = False,
+    cutting: ContentDefined | None = None,
 ) -> Iterator[Change]:
     """Yield what differs between `folder` of a tree and a local folder or file; the local side is the new one.
 
@@ -89,11 +91,13 @@ def diff_folder(
         What is remembered of local files: those that have not changed since they were read are not read again.
     rehash
         Read them all the same.
+    cutting
+        How the store cuts large files by what they hold; None: at each 16 MiB.
     """
     plan = plan_sources([local], folder, skip=skip)
-    pairs = [(folder or item.path, _value_of(item)) for item in plan.singles]
+    pairs = [(folder or item.path, _value_of(item, cutting)) for item in plan.singles]
     if plan.folders:
-        intake = Intake(stats, trust=not rehash)
+        intake = Intake(stats, trust=not rehash, cutting=cutting)
         pairs += zip([key for found in plan.folders for key in found.keys], intake.take(plan.folders), strict=True)
         intake.remember()
     pairs.sort()
@@ -115,9 +119,9 @@ def diff_folder(
         )
 
 
-def _value_of(item: SourceFile) -> bytes:
+def _value_of(item: SourceFile, cutting: ContentDefined | None) -> bytes:
     assert item.file is not None
     try:
-        return encode_value(value_of_file(Path(item.file)))
+        return encode_value(value_of_file(Path(item.file), cutting))
     except OSError as error:
         raise InvalidInputError(f"cannot read {item.file}: {error.strerror}", code=ErrorCode.NO_FILE) from error

@@ -17,7 +17,7 @@ from dmlpipe.storage.backend.local import LocalBackend
 from dmlpipe.storage.backend.memory import MemoryBackend
 from dmlpipe.storage.digest import Digest, digest
 from dmlpipe.storage.errors import ConflictError, CorruptError, NotFoundError
-from dmlpipe.storage.objects import content, writer
+from dmlpipe.storage.objects import content, file_pieces, writer
 from dmlpipe.storage.objects.external import describe_external
 from dmlpipe.storage.objects.index import BlobIndex
 from dmlpipe.storage.objects.node import NodeStore
@@ -38,6 +38,8 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "WHOLE_MAX_BYTES", PIECE)
     monkeypatch.setattr(writer, "PACK_BELOW_BYTES", LOOSE)
     monkeypatch.setattr(content, "WHOLE_MAX_BYTES", PIECE)
+    monkeypatch.setattr(file_pieces, "WHOLE_MAX_BYTES", PIECE)
+    monkeypatch.setattr(content, "_PIECE_BYTES_AHEAD", PIECE)
     monkeypatch.setattr(content, "PACK_BELOW_BYTES", LOOSE)
     monkeypatch.setattr(writer, "PACK_TARGET_BYTES", 8 * LOOSE)
 
