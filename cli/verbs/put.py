@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -80,10 +81,16 @@ def command(
         return
     with store.commit(ref.repo, ref.ref, message, create=True if create else None) as session:
         own = store.backend.properties.path
-        session.put(planned, folder, append=append, mirror=mirror, exclude=exclude, skip=own, link=link, rehash=rehash)
-    if session.stored_bytes >= SUGGEST_LINK_BYTES and not link:
-        app.note(
-            f"{size(session.stored_bytes)} were copied into the store; put --link leaves large files where they are"
+        session.put(
+            planned,
+            folder,
+            append=append,
+            mirror=mirror,
+            exclude=exclude,
+            skip=own,
+            link=link,
+            rehash=rehash,
+            foresee=_suggest_link(app),
         )
     view = session.result
     assert view is not None
@@ -99,12 +106,15 @@ def command(
                 "created": session.creates_repo,
                 "given": session.given_bytes,
                 "stored": session.stored_bytes,
+                "reflinked": session.cloned_bytes,
             }
         )
     if session.creates_repo:
         app.say(f"made repo {ref.repo}")
     if session.made:
         told = f"; stored {size(session.stored_bytes)} of {size(session.given_bytes)}" if session.given_bytes else ""
+        if session.cloned_bytes:
+            told += f", {size(session.cloned_bytes)} of it as reflinks to the files, which take no space"
         app.say(f"{ref.repo}@{ref.ref} is at {short(view.id)}: {count(view.files, 'file')}, {size(view.size)}{told}")
     else:
         app.say(f"{ref.repo}@{ref.ref} stays at {short(view.id)}: nothing changed")
@@ -123,6 +133,22 @@ def _target(text: str, sources: tuple[str, ...]) -> Ref:
                 hint=f"the repo comes first: dmlpipe put {repo} {text}",
             ) from err
         raise
+
+
+def _suggest_link(app: App) -> Callable[[int], None]:
+    """Return what says, before many bytes are copied, that they need not be."""
+    total = 0
+
+    def foresee(size_bytes: int) -> None:
+        nonlocal total
+        before, total = total, total + size_bytes
+        if before < SUGGEST_LINK_BYTES <= total:
+            app.note(
+                f"{size(total)} in large files will be read and stored, unless the store has them; "
+                "put --link leaves them where they are"
+            )
+
+    return foresee
 
 
 def _sources(path: str, words: list[str]) -> tuple[str, list[Source]]:

@@ -6,13 +6,14 @@ the probe that refuses a medium on which the primitive does not hold.
 Key types: `Backend`, `Properties`, `open_backend`, `probe_exclusive_create`.
 """
 
-from .base import MAX_OBJECT_BYTES, Backend, Properties, Request
+from .base import MAX_OBJECT_BYTES, Backend, Clone, Properties, Request
 from .opening import open_backend
 from .probe import is_vacant, probe_exclusive_create
 
 __all__ = [
     "MAX_OBJECT_BYTES",
     "Backend",
+    "Clone",
     "Properties",
     "Request",
     "is_vacant",

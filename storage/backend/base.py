@@ -42,6 +42,21 @@ class Properties:
     """The root folder, where objects are files."""
 
 
+class Clone(Protocol):
+    """A private copy of a part of a file that shares its blocks, and does not follow it."""
+
+    fd: int
+    """Open for reading; bytes begin at 0."""
+
+    def put_if_absent(self, key: str) -> bool:
+        """Create the object `key` with these bytes, unless it exists; see `Backend.put_if_absent`."""
+        ...
+
+    def drop(self) -> None:
+        """Give it up, or what is left of it. Call it once, in the end."""
+        ...
+
+
 class Backend(Protocol):
     """A flat map from keys to bytes with an exclusive, atomic create.
 
@@ -92,6 +107,27 @@ class Backend(Protocol):
     def put_many_if_absent(self, items: Sequence[tuple[str, Data]]) -> Sequence[bool]:
         """`put_if_absent` for each item, concurrently where that is faster; results in the order of `items`."""
         return [self.put_if_absent(key, data) for key, data in items]
+
+    def clone_in(self, source: int, start: int, length: int) -> Clone | None:
+        """Return a copy of a part of an open local file that takes no space, or None where that cannot be.
+
+        Parameters
+        ----------
+        source
+            Descriptor.
+        start, length
+            Which bytes: whole blocks of the file system, but that the last may end with the file.
+        """
+        del source, start, length
+        return None
+
+    def clone_out(self, key: str, dest: int, at: int) -> bool:
+        """Let an object appear in an open local file from `at` on, sharing its blocks; False where that cannot be.
+
+        Nothing is compared: whoever asks has read the object.
+        """
+        del key, dest, at
+        return False
 
     def put(self, key: str, data: Data) -> None:
         """Write `key` whether or not it exists; readers see the old or the new bytes, never a mixture.

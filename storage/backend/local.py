@@ -10,7 +10,6 @@ disk; ``always`` forces each object as it is written, ``never`` leaves it to the
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import secrets
@@ -25,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from ..digest import Data
-from ..errors import BackendError, ErrorCode, NotFoundError
-from .base import Backend, Properties, backend_error, check_key, check_range
+from ..errors import BackendError, NotFoundError
+from .base import Backend, Clone, Properties, backend_error, check_key, check_range
+from .linking import link_new
+from .reflink import clone_range
 
 FSYNC_MODES = ("commit", "always", "never")
 FSYNC_VARIABLE = "DMLPIPE_FSYNC"
@@ -74,6 +75,8 @@ class LocalBackend(Backend):
         self._open: OrderedDict[str, _OpenFile] = OrderedDict()
         self._open_lock = threading.Lock()
         self._durable_folders: set[str] = set()
+        self._no_clones: set[int] = set()
+        """File systems with which blocks cannot be shared."""
         _live.add(self)
 
     @property
@@ -107,7 +110,7 @@ class LocalBackend(Backend):
         try:
             temporary = self._write_temporary(path, data, force)
             try:
-                made = _link(temporary, path)
+                made = link_new(temporary, path)
             finally:
                 _unlink_if_there(temporary)
             if made and force:
@@ -117,6 +120,39 @@ class LocalBackend(Backend):
         except OSError as err:
             raise self._translate(err, f"write object {key}") from err
         return made
+
+    def clone_in(self, source: int, start: int, length: int) -> Clone | None:
+        """See `Backend.clone_in`; file systems that cannot are asked once."""
+        device = os.fstat(source).st_dev
+        if device in self._no_clones:
+            return None
+        temporary = f"{self._base}/{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        clone = _LocalClone(self, fd, temporary)
+        try:
+            done = clone_range(source, start, length, fd, 0)
+        except OSError as err:
+            clone.drop()
+            raise self._translate(err, "share blocks with a file") from err
+        if done:
+            return clone
+        clone.drop()
+        self._no_clones.add(device)
+        return None
+
+    def clone_out(self, key: str, dest: int, at: int) -> bool:
+        """See `Backend.clone_out`."""
+        device = os.fstat(dest).st_dev
+        if device in self._no_clones:
+            return False
+        try:
+            with open(self._path(key), "rb", buffering=0) as file:
+                done = clone_range(file.fileno(), 0, os.fstat(file.fileno()).st_size, dest, at)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if not done:
+            self._no_clones.add(device)
+        return done
 
     def put(self, key: str, data: Data) -> None:
         """See `Backend.put`."""
@@ -325,6 +361,34 @@ class LocalBackend(Backend):
         return backend_error(err, what, self.url)
 
 
+class _LocalClone(Clone):
+    """A file beside the objects."""
+
+    def __init__(self, backend: LocalBackend, fd: int, path: str) -> None:
+        self._backend = backend
+        self.fd = fd
+        self._path = path
+
+    def put_if_absent(self, key: str) -> bool:
+        """See `Clone.put_if_absent`."""
+        path = self._backend._path(key)
+        try:
+            if self._backend._forced(False):
+                os.fsync(self.fd)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            made = link_new(self._path, path)
+            if made and self._backend._forced(False):
+                self._backend._sync_folders([path])
+        except OSError as err:
+            raise self._backend._translate(err, f"write object {key}") from err
+        return made
+
+    def drop(self) -> None:
+        """See `Clone.drop`."""
+        os.close(self.fd)
+        _unlink_if_there(self._path)
+
+
 def _reopen(kind: type[LocalBackend], base: str, fsync: str) -> LocalBackend:
     return kind(base, fsync=fsync)
 
@@ -367,38 +431,3 @@ def _unlink_if_there(path: str) -> None:
         os.unlink(path)
     except (FileNotFoundError, NotADirectoryError):
         pass
-
-
-def _link(temporary: str, path: str) -> bool:
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        # NFS may report a link that it made, when it answers a retransmitted request.
-        return os.stat(temporary).st_nlink == 2
-    except OSError as err:
-        if err.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-            raise
-        return _rename_no_replace(temporary, path)
-    return True
-
-
-_RENAME_NOREPLACE = 1
-_AT_FDCWD = -100
-
-
-def _rename_no_replace(temporary: str, path: str) -> bool:
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is not None:
-        done = renameat2(_AT_FDCWD, os.fsencode(temporary), _AT_FDCWD, os.fsencode(path), _RENAME_NOREPLACE)
-        if done == 0:
-            return True
-        code = ctypes.get_errno()
-        if code == errno.EEXIST:
-            return False
-        if code not in (errno.EINVAL, errno.ENOSYS):
-            raise OSError(code, os.strerror(code), path)
-    raise BackendError(
-        f"the file system of {path} has neither hard links nor an exclusive rename: two writers could both win",
-        code=ErrorCode.UNSAFE_BACKEND,
-        hint="put the store on another file system",
-    )

@@ -52,6 +52,8 @@ class Intake:
         Called now and then while it takes long.
     cutting
         Without a writer: how the store cuts large files by what they hold; None: at each 16 MiB.
+    foresee
+        Called with the bytes of the files of 1 MiB and more that will be read, before they are.
     """
 
     def __init__(
@@ -63,12 +65,14 @@ class Intake:
         held: Callable[[Sequence[bytes], Sequence[bytes]], list[bytes]] | None = None,
         beat: Callable[[], None] = lambda: None,
         cutting: ContentDefined | None = None,
+        foresee: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._stats = stats
         self._writer = writer
         self._trust = trust
         self._held = held
         self._beat = beat
+        self._foresee = foresee
         self._cutting = writer.cutting if writer is not None else cutting
         self._memories: dict[str, Memory] = {}
         self.given_bytes = 0
@@ -166,9 +170,8 @@ class Intake:
             if value == LARGE
         ]
         files = [f"{parts[number].local.rstrip('/')}/{parts[number].names[place]}" for number, place in places]
-        for (number, place), (value, status) in zip(
-            places, LargeReader(self._writer, self._beat, self._cutting).read(files), strict=True
-        ):
+        reader = LargeReader(self._writer, self._beat, self._cutting, self._foresee)
+        for (number, place), (value, status) in zip(places, reader.read(files), strict=True):
             read = found[number]
             read.values[place] = value
             at = place * STAT_BYTES

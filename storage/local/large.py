@@ -12,12 +12,13 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from ..backend import Clone
 from ..digest import Data, Digest, digest
 from ..errors import DmlpipeError, ErrorCode, InvalidInputError
 from ..objects.content import Piece, encode_manifest
 from ..objects.cutting import ContentDefined
 from ..objects.file_pieces import is_hole, piece_digest, read_pieces, zero_digest, zero_piece
-from ..objects.value import WHOLE_MAX_BYTES, Pieces, Value, Whole, encode_value
+from ..objects.value import PACK_BELOW_BYTES, WHOLE_MAX_BYTES, Pieces, Value, Whole, encode_value
 from ..objects.writer import ObjectWriter
 from .reading import changing, is_same, unreadable
 
@@ -35,14 +36,21 @@ class LargeReader:
         Called now and then.
     cutting
         How the store cuts large files by what they hold; None: at each 16 MiB.
+    foresee
+        Called with the bytes of all files before any is read.
     """
 
     def __init__(
-        self, writer: ObjectWriter | None, beat: Callable[[], None], cutting: ContentDefined | None = None
+        self,
+        writer: ObjectWriter | None,
+        beat: Callable[[], None],
+        cutting: ContentDefined | None = None,
+        foresee: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._writer = writer
         self._beat = beat
         self._cutting = cutting
+        self._foresee = foresee
         self._local = threading.local()
 
     def read(self, files: Sequence[str]) -> list[tuple[bytes, os.stat_result]]:
@@ -58,6 +66,7 @@ class LargeReader:
         if not files:
             return []
         before = [_look(file) for file in files]
+        self._foresee(sum(status.st_size for status in before))
         # What is cut by its content is read from its beginning: a thread for each file, not for each piece.
         units = [
             (file, start, status)
@@ -116,19 +125,29 @@ class LargeReader:
             try:
                 if status.st_blocks * 512 < status.st_size and is_hole(fd, start, status.st_size):
                     return Piece(self._store(zero_piece(), zero_digest()), length)
-                done = 0
-                while done < length and (got := os.preadv(fd, [view[done:]], start + done)):
-                    done += got
+                clone = self._clone(fd, start, length)
+                try:
+                    # A clone stays as it is while it is read, hashed and stored.
+                    if _fill(view, fd if clone is None else clone.fd, start if clone is None else 0) < length:
+                        raise changing(file)
+                    return Piece(self._store(view, clone=clone), length)
+                finally:
+                    if clone is not None:
+                        clone.drop()
             finally:
                 os.close(fd)
+        except DmlpipeError:
+            raise
         except OSError as error:
             raise unreadable(file, error) from error
-        if done < length:
-            raise changing(file)
-        return Piece(self._store(view), length)
 
-    def _store(self, data: Data, name: Digest | None = None) -> Digest:
-        return self._writer.add_blob(data, name) if self._writer is not None else name or digest(data)
+    def _clone(self, fd: int, start: int, length: int) -> Clone | None:
+        if self._writer is None or length < PACK_BELOW_BYTES:
+            return None
+        return self._writer.backend.clone_in(fd, start, length)
+
+    def _store(self, data: Data, name: Digest | None = None, clone: Clone | None = None) -> Digest:
+        return self._writer.add_blob(data, name, clone) if self._writer is not None else name or digest(data)
 
     def _join(self, pieces: Sequence[Piece]) -> Value:
         if len(pieces) == 1:
@@ -136,6 +155,14 @@ class LargeReader:
         if self._writer is not None:
             return self._writer.join(pieces)
         return Pieces(sum(piece.size for piece in pieces), digest(encode_manifest(pieces)))
+
+
+def _fill(view: memoryview, fd: int, start: int) -> int:
+    """Read into a buffer; return how many bytes there were."""
+    done = 0
+    while done < len(view) and (got := os.preadv(fd, [view[done:]], start + done)):
+        done += got
+    return done
 
 
 def _look(file: str) -> os.stat_result:

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from ..backend import Backend
+from ..backend import Backend, Clone
 from ..digest import Data, Digest, short
 from ..errors import CorruptError, NotFoundError
 from .condemned import displaced, place_for
@@ -270,16 +270,33 @@ class Content:
         with open(path, "xb") as file:
             try:
                 if isinstance(value, Pieces):
-                    for part in self._read_pieces(value, 0, value.size):
-                        write_piece(file, part)
-                    end_file(file, value.size)
+                    self._copy_pieces(value, file)
                 elif isinstance(value, External):
                     copy_external(value, file)
                 else:
-                    file.write(self.read(value))
+                    data = self.read(value)
+                    if not (isinstance(value, Whole) and self._clone_out(Digest(value.hash), data, file, 0)):
+                        file.write(data)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
+
+    def _copy_pieces(self, value: Pieces, file: BinaryIO) -> None:
+        at = 0
+        for piece, part in zip(self.manifest(value).pieces, self._read_pieces(value, 0, value.size), strict=True):
+            if self._clone_out(Digest(piece.hash), part, file, at):
+                file.seek(at + len(part))
+            else:
+                write_piece(file, part)
+            at += len(part)
+        end_file(file, value.size)
+
+    def _clone_out(self, name: Digest, data: bytes, file: BinaryIO, at: int) -> bool:
+        """Let a blob that was read, and verified, appear in a file without a copy of its bytes."""
+        if len(data) < PACK_BELOW_BYTES or data is zero_piece():
+            return False
+        file.flush()
+        return self.backend.clone_out(object_key(name), file.fileno(), at)
 
     def parts(self, value: Whole | Pieces) -> list[Part]:
         """Return what a file is verified by: its pieces in order, or all of it as one."""
@@ -382,12 +399,20 @@ class Content:
             return True
         return self.exists_loose(name, size)
 
-    def put_loose(self, name: Digest, data: Data) -> tuple[str, bool]:
-        """Make the loose object of blob `name`, unless it is there in full; return its key, and whether it was made."""
+    def put_loose(self, name: Digest, data: Data, clone: Clone | None = None) -> tuple[str, bool]:
+        """Make the loose object of blob `name`, unless it is there in full; return its key, and whether it was made.
+
+        Parameters
+        ----------
+        name, data
+            Hash and content.
+        clone
+            The same content in a file that can become the object.
+        """
         key = place_for(self.backend, self.nodes.condemned, object_key(name))
         if self.backend.size(key) == len(data):
             return key, False
-        if not self.backend.put_if_absent(key, data):
+        if not (clone.put_if_absent(key) if clone is not None else self.backend.put_if_absent(key, data)):
             # There, yet of another size: left by a power cut before anything published it.
             self.backend.put(key, data)
         return key, True

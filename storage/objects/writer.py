@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ..backend import Backend
+from ..backend import Backend, Clone
 from ..digest import Data, Digest, digest
 from ..errors import ConflictError, ErrorCode, NotFoundError
 from .compression import own_compressor
@@ -57,6 +57,8 @@ class ObjectWriter:
         self._unread: list[str] = []
         self.stored_bytes = 0
         """Bytes of content that were stored anew, as they lie; what waits in the open pack is not among them."""
+        self.cloned_bytes = 0
+        """Those of them that share their blocks with the files that were put."""
         self._keys: dict[str, None] = {}
         self._loose: set[Digest] = set()
         self._relied: dict[str, int] = {}
@@ -97,7 +99,7 @@ class ObjectWriter:
         """How large files are cut by what they hold; None: at each 16 MiB."""
         return self._objects.cutting
 
-    def add_blob(self, data: Data, name: Digest | None = None) -> Digest:
+    def add_blob(self, data: Data, name: Digest | None = None, clone: Clone | None = None) -> Digest:
         """Store up to 16 MiB as one blob and return its hash: packed if it is small or compresses well, else loose.
 
         Parameters
@@ -106,12 +108,14 @@ class ObjectWriter:
             Content.
         name
             Its hash, if that is known.
+        clone
+            The same content in a file that can become the object.
         """
         name = name or digest(data)
         if len(data) < PACK_BELOW_BYTES:
             self._pack(name, data)
         else:
-            self._put_large(name, data)
+            self._put_large(name, data, clone)
         return name
 
     def add_piece(self, data: Data, name: Digest) -> Digest:
@@ -322,14 +326,14 @@ class ObjectWriter:
             self._relied_blobs.setdefault(name, version)
         return True
 
-    def _put_large(self, name: Digest, data: Data) -> None:
+    def _put_large(self, name: Digest, data: Data, clone: Clone | None) -> None:
         with self._lock:
             if name in self._loose or name in self.packed or name in self._builder:
                 return
         # In a segment the large ones stand apart: they are stored before it, it lists them.
         frame = own_compressor().frame(data) if self._owns_packs else None
         if frame is None:
-            self._put_loose(name, data)
+            self._put_loose(name, data, clone)
         else:
             self._pack(name, data, frame)
 
@@ -399,14 +403,15 @@ class ObjectWriter:
             self._relied.setdefault(self._objects.nodes.place_of(manifest), version)
         return Pieces(sum(piece.size for piece in pieces), manifest)
 
-    def _put_loose(self, name: Digest, data: Data) -> None:
+    def _put_loose(self, name: Digest, data: Data, clone: Clone | None = None) -> None:
         with self._lock:
             if name in self._loose:
                 return
         version = self._objects.nodes.condemned.begin()
-        key, made = self._objects.put_loose(name, data)
+        key, made = self._objects.put_loose(name, data, clone)
         with self._lock:
             self.stored_bytes += len(data) if made else 0
+            self.cloned_bytes += len(data) if made and clone is not None else 0
             self._relied.setdefault(key, version)
             self._loose.add(name)
             self._keys[key] = None

@@ -5,6 +5,7 @@ Content is stored as it is put. Nothing refers to it until whoever owns the edit
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
@@ -21,8 +22,9 @@ from ..clock import utc_now
 from ..commits import CommitView
 from ..errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError
 from ..local.intake import Intake
+from ..local.large import LargeReader
 from ..objects.external import describe_external, local_link
-from ..objects.value import Value, decode_value, encode_value
+from ..objects.value import PACK_BELOW_BYTES, Value, decode_value, encode_value
 from ..objects.writer import ObjectWriter
 from ..paths import join_path, normalize_folder, normalize_path, show_path
 from ..refs import DEFAULT_BRANCH, parse_ref
@@ -109,6 +111,7 @@ class Editing:
         skip: Path | None = None,
         link: bool = False,
         rehash: bool = False,
+        foresee: Callable[[int], None] = lambda size: None,
     ) -> int:
         """Put files and folders below the folder `dest`; return how many files were put.
 
@@ -131,6 +134,9 @@ class Editing:
             needed, and refused if the file changed since. For files and URLs.
         rehash
             Read every file, also those whose inode, size and times are what they were when they were last read.
+        foresee
+            Called with the bytes of local files of 1 MiB and more that will be read, before they are; more than once,
+            maybe.
 
         Raises
         ------
@@ -159,10 +165,8 @@ class Editing:
         elif link:
             self._put_values([(item.path, encode_value(_link(item))) for item in planned])
         else:
-            values = [(item.path, self._store(item)) for item in planned.singles]
-            self._given_bytes += sum(value.size for _, value in values)
-            self._put_values([(path, encode_value(value)) for path, value in values])
-            self._take(planned.folders, trust=not rehash)
+            self._store_singles(planned.singles, foresee)
+            self._take(planned.folders, foresee, trust=not rehash)
         return len(planned)
 
     def write(self, path: str, data: bytes | str, *, append: bool = False) -> None:
@@ -249,6 +253,11 @@ class Editing:
     def given_bytes(self) -> int:
         """Bytes of content of the files that were put."""
         return self._given_bytes + sum(intake.given_bytes for intake in self._intakes)
+
+    @property
+    def cloned_bytes(self) -> int:
+        """Bytes of what was stored anew that share their blocks with the files that were put."""
+        return self._writer.cloned_bytes
 
     @property
     def stored_bytes(self) -> int:
@@ -368,11 +377,25 @@ class Editing:
         with self._lock:
             self._edits.put_many([path for path, _ in pairs], [value for _, value in pairs])
 
-    def _take(self, folders: Sequence[SourceFolder], *, trust: bool) -> None:
+    def _store_singles(self, singles: Sequence[SourceFile], foresee: Callable[[int], None]) -> None:
+        large = {item.path: item.file for item in singles if item.file is not None and _is_large(item.file)}
+        read = LargeReader(self._writer, self._beat, self._writer.cutting, foresee).read(list(large.values()))
+        found = [(path, value) for path, (value, _) in zip(large, read, strict=True)]
+        self._given_bytes += sum(status.st_size for _, status in read)
+        for item in singles:
+            if item.path not in large:
+                value = self._store(item)
+                found.append((item.path, encode_value(value)))
+                self._given_bytes += value.size
+        self._put_values(found)
+
+    def _take(self, folders: Sequence[SourceFolder], foresee: Callable[[int], None], *, trust: bool) -> None:
         """Put what is in local folders."""
         if not folders:
             return
-        intake = Intake(self._archive.stats, self._writer, trust=trust, held=self._lacking, beat=self._beat)
+        intake = Intake(
+            self._archive.stats, self._writer, trust=trust, held=self._lacking, beat=self._beat, foresee=foresee
+        )
         self._put_values(zip([key for folder in folders for key in folder.keys], intake.take(folders), strict=True))
         self._intakes.append(intake)
 
@@ -420,6 +443,13 @@ class Editing:
             if self._edits.get(item.path) != old:
                 raise ConflictError(f"{show_path(item.path)} was changed by another thread while it was appended to")
             self._edits.append(item.path, encode_value(value))
+
+
+def _is_large(file: str) -> bool:
+    try:
+        return os.stat(file).st_size >= PACK_BELOW_BYTES
+    except OSError:
+        return False  # whoever opens it says why
 
 
 def _link(item: SourceFile) -> Value:

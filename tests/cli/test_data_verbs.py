@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dmlpipe.storage.errors import BackendError
+
 from .conftest import Cli
 
 
@@ -27,9 +29,26 @@ def test_put_tells_what_was_stored_of_what_was_given(
     assert 50_000 < record["stored"] < 60_000
     record = cli("put", "text:/copy", "text", "--json").records[0]
     assert (record["given"], record["stored"]) == (1_050_000, 0)
-    monkeypatch.setattr("dmlpipe.cli.verbs.put.SUGGEST_LINK_BYTES", 50_000)
-    (here / "text/noise").write_bytes(random.Random(2).randbytes(60_000))
-    assert "put --link" in cli("put", "text", "text").err
+
+
+@pytest.mark.parametrize("given", ["text", "text/noise"])
+def test_put_of_very_much_suggests_links_before_it_stores_anything(
+    cli: Cli, store: Path, here: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setattr("dmlpipe.cli.verbs.put.SUGGEST_LINK_BYTES", 1_500_000)
+    (here / "text").mkdir()
+    (here / "text/noise").write_bytes(random.Random(2).randbytes(1_600_000))
+
+    def full(*args: object) -> None:
+        raise BackendError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dmlpipe.storage.objects.writer.ObjectWriter.add_blob", full)
+        answer = cli("put", "text", given)
+        assert (answer.code, "put --link" in answer.err) == (1, True)
+    assert "put --link" in cli("put", "text", given).err
+    assert "put --link" not in cli("put", "text", "text").err, "it is known not to have changed"
+    assert "put --link" not in cli("put", "other", given, "--link").err
 
 
 def test_put_of_the_same_again_makes_no_commit(cli: Cli, store: Path) -> None:
@@ -148,7 +167,7 @@ def test_repos_are_made_and_deleted(cli: Cli, store: Path) -> None:
         (("log", "images"), "repo commit time author message files size parents job"),
         (("diff", "images^", "images"), "path change old_size new_size"),
         (("branch", "list", "images"), "repo branch head files size time trigger"),
-        (("put", "images", "week"), "repo branch commit changed files size created given stored"),
+        (("put", "images", "week"), "repo branch commit changed files size created given stored reflinked"),
         (("put", "images", "week", "-n"), "path from"),
         (("get", "images", "out"), "repo commit dest files"),
         (("rm", "images:/a.txt"), "repo branch commit deleted files"),
