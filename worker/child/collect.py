@@ -116,11 +116,16 @@ def open_output(path: str, name: str, stands: Mapping[str, str] = {}) -> Output:
             raise UserCodeError(
                 f"output {name!r} is {_kind(status.st_mode)}; only files can be outputs", code=ErrorCode.BAD_PATH
             )
-        if status.st_size >= INLINE_MAX_BYTES:
+        size = status.st_size
+        if size >= INLINE_MAX_BYTES:
             taken, fd = fd, -1
             return Output(name, b"", taken)
-        with open(fd, "rb", buffering=0, closefd=False) as file:
-            return Output(name, file.readall())
+        data = os.read(fd, size + 1)
+        if len(data) != size:
+            # It grew, or is one of those that do not tell their size.
+            with open(fd, "rb", buffering=0, closefd=False) as file:
+                data += file.readall()
+        return Output(name, data)
     finally:
         if fd >= 0:
             os.close(fd)
@@ -148,8 +153,7 @@ def collect_folder(
     UserCodeError
         A link leads nowhere or in a circle, a name is no UTF-8, or something is neither file nor folder.
     """
-    names = Names()
-    yield from _walk(folder, "", names, (os.path.realpath(folder),), real, stands)
+    yield from _walk(folder, "", Names(), (folder,), False, real, stands)
 
 
 def _walk(
@@ -157,24 +161,27 @@ def _walk(
     prefix: str,
     names: Names,
     above: tuple[str, ...],
+    linked: bool,
     real: Callable[[str], str] | None,
     stands: Mapping[str, str],
 ) -> Iterator[Output]:
+    """Everything in a folder; `above`: it and those that led to it; `linked`: one of them was a link."""
     with os.scandir(folder) as entries:
-        listed = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+        listed = list(entries)
+    if len(listed) > 1:
+        listed.sort(key=lambda entry: os.fsencode(entry.name))
     for entry in listed:
-        name, place = prefix + entry.name, entry.path
-        if real is not None and entry.is_symlink():
+        name, place, by_link = prefix + entry.name, entry.path, entry.is_symlink()
+        if by_link and real is not None:
             place = real(os.readlink(place))
             place = place if place.startswith("/") else os.path.join(folder, place)
-        if os.path.isdir(place):
-            resolved = os.path.realpath(place)
-            if resolved in above:
-                raise UserCodeError(f"output {name!r} is a link to a folder above it", code=ErrorCode.BAD_PATH)
-            yield from _walk(place, name + "/", names, (*above, resolved), real, stands)
+        if not (os.path.isdir(place) if by_link else entry.is_dir()):
+            yield open_output(place, names.add(name), stands)
             continue
-        path = names.add(name)
-        yield open_output(place, path, stands)
+        # Without links a folder is never inside itself.
+        if (linked or by_link) and os.path.realpath(place) in map(os.path.realpath, above):
+            raise UserCodeError(f"output {name!r} is a link to a folder above it", code=ErrorCode.BAD_PATH)
+        yield from _walk(place, name + "/", names, (*above, place), linked or by_link, real, stands)
 
 
 def collect_files(result: object, stands: Mapping[str, str] = {}) -> Iterator[Output]:

@@ -27,7 +27,7 @@ from .environment import datum_environment
 from .failure import UserFrames, failure_of
 from .frames import FrameSocket, PeerClosedError
 from .permits import Permits
-from .processes import adopt_orphans, die_with_parent, end_children
+from .processes import Company, adopt_orphans, die_with_parent, end_children
 from .wire import (
     Ended,
     FromChild,
@@ -85,6 +85,7 @@ class Child:
         self._kept_bytes = 0
         """Size of the outputs that will travel with the present unit's end."""
         self._log_fd = log_fd
+        self._log = os.fstat(log_fd)
         self._log_at = 0
         self._modules = set(sys.modules)
         self._module_count = len(sys.modules)
@@ -94,6 +95,7 @@ class Child:
         self._commands = Commands(root, users=users, tidy=end_children)
         # After the namespace: entering one forgets the death signal.
         die_with_parent(parent)
+        self._company = Company()
 
     def serve(self) -> None:
         """Do what comes until the slot closes the socket."""
@@ -117,6 +119,7 @@ class Child:
         os.environ.clear()
         os.environ.update(setup.env)
         os.chdir(setup.scratch)
+        self._company.moved()
         self._setup = setup
         self._loaded = None
         self._frames = UserFrames((setup.code,) if setup.code else ())
@@ -169,7 +172,10 @@ class Child:
             results = (Result(Outcome.FAILED, failure_of(err, self._frames)),)
         ended = time.monotonic()
         log, modules = self._take_log(), self._new_modules()
-        self._send(Ended(unit=unit.number, results=results, seconds=ended - begin, at=ended, log=log, modules=modules))
+        # Of a datum without folders nobody asks.
+        alone = bool(first.out or first.root or any(g.path or g.paths for g in first.given.values()))
+        alone = alone and self._company.none()
+        self._send(Ended(unit.number, results, ended - begin, ended, log, modules, alone))
 
     def _call(self, unit: Unit) -> tuple[Result, ...]:
         assert self._loaded is not None
@@ -227,7 +233,7 @@ class Child:
 
     def _take_log(self) -> bytes:
         # First, so that what still waits in a stream goes to this datum's log, not to a later one's.
-        self._mend_streams(os.fstat(self._log_fd))
+        self._mend_streams()
         for stream in (sys.stdout, sys.stderr):
             # User code may have closed or replaced them.
             try:
@@ -243,11 +249,11 @@ class Child:
         self._log_at = 0
         return log
 
-    def _mend_streams(self, log: os.stat_result) -> None:
+    def _mend_streams(self) -> None:
         """Make standard output and error the log again: left closed, the next file that is opened would be they."""
         for fd, name in ((1, "stdout"), (2, "stderr")):
             try:
-                same = os.path.samestat(os.fstat(fd), log)
+                same = os.path.samestat(os.fstat(fd), self._log)
             except OSError:
                 same = False
             if not same:

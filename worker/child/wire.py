@@ -166,6 +166,8 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ended")
     log: bytes = b""
     modules: tuple[str, ...] = ()
     """Top-level modules imported since the last report."""
+    alone: bool = False
+    """Nothing that it started is left: no thread, no process; and its working directory is what it was."""
 
 
 ToChild = Setup | Work

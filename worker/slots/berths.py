@@ -1,7 +1,8 @@
-"""Folders that datums are laid out in, used again: making and removing a folder costs a millisecond on some disks.
+"""Folders that datums are laid out in, used again: making and removing a folder costs milliseconds on some disks.
 
 A berth keeps its first two levels of folders (`<berth>/<input>`, or `<berth>/pfs/<input>`); everything else in it is
-removed when its datum ends, whoever put it there.
+removed when its datum ends, whoever put it there. Folders that are removed are emptied and kept, and appear again where
+one is needed, under a new name each time: no path of an earlier datum leads there.
 """
 
 from __future__ import annotations
@@ -9,21 +10,109 @@ from __future__ import annotations
 import os
 import shutil
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_STOCK_MAX = 1024
+_DEPTH_MAX = 16
+"""Folders nested deeper are removed one by one, without a stack of calls."""
+_SIZE_MAX_BYTES = 64 << 10
+"""A folder that held so many names that its list is larger stays slow: it is not kept."""
+
+
+def _moved(spare: str, path: str) -> bool:
+    """Let an empty folder appear at `path`; False if user code took it away."""
+    try:
+        os.rename(spare, path)
+    except OSError:
+        return False
+    return True
+
+
+class Stock:
+    """Empty folders that nobody uses.
+
+    Parameters
+    ----------
+    folder
+        Where they lie, on the file system where they are needed; made here.
+    """
+
+    def __init__(self, folder: str) -> None:
+        os.mkdir(folder)
+        self._folder = folder
+        self._like = os.stat(folder)
+        self._names: list[str] = []
+        self._made = 0
+
+    def make(self, path: str) -> None:
+        """Make the folder `path`, whose parent exists."""
+        if not (self._names and _moved(self._names.pop(), path)):
+            os.mkdir(path)
+
+    def make_all(self, path: str) -> None:
+        """Make the folder `path` and those above it, as far as they are missing."""
+        if not os.path.isdir(path):
+            self.make_all(os.path.dirname(path))
+            self.make(path)
+
+    def remove(self, name: str, parent: int, *, reuse: bool, depth: int = 0) -> None:
+        """Remove the folder `name` in the folder `parent`, with all that is in it; no link is followed.
+
+        Parameters
+        ----------
+        reuse
+            Nobody is left who may hold it open: it may come back under another name.
+        """
+        if self.empty(name, parent, reuse=reuse, depth=depth) and len(self._names) < _STOCK_MAX:
+            self._made += 1
+            spare = f"{self._folder}/{self._made}"
+            os.rename(name, spare, src_dir_fd=parent)
+            self._names.append(spare)
+        else:
+            os.rmdir(name, dir_fd=parent)
+
+    def empty(self, name: str, parent: int, *, reuse: bool, depth: int = 0) -> bool:
+        """Remove all that is in the folder `name` in `parent`; return whether it may be used again."""
+        fd = os.open(name, _FOLDER, dir_fd=parent)
+        try:
+            with os.scandir(fd) as entries:
+                listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+            for inside, is_folder in listed:
+                if not is_folder:
+                    os.unlink(inside, dir_fd=fd)
+                elif depth < _DEPTH_MAX:
+                    self.remove(inside, fd, reuse=reuse, depth=depth + 1)
+                else:
+                    shutil.rmtree(inside, dir_fd=fd)
+            return reuse and self._is_plain(os.fstat(fd))
+        finally:
+            os.close(fd)
+
+    def _is_plain(self, status: os.stat_result) -> bool:
+        like = self._like
+        return (status.st_mode, status.st_uid, status.st_gid) == (like.st_mode, like.st_uid, like.st_gid) and (
+            status.st_size <= _SIZE_MAX_BYTES
+        )
+
 
 class Berth:
     """One folder with the folders kept in it."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, stock: Stock) -> None:
         self.path = path
+        self.stock = stock
         self._kept: dict[str, set[str]] = {path: set()}
         self._fresh = 0
-        os.mkdir(path)
+        self._last = ""
+        """Name of the folder that `fresh` made last."""
+        self._spare = ""
+        """It, while it is empty and nobody uses it."""
+        stock.make(path)
 
     def keep(self, folder: str, name: str) -> str:
         """Return `folder/name`, an empty folder that stays; `folder` is the berth or kept itself."""
         path = f"{folder}/{name}"
         if path not in self._kept:
-            os.mkdir(path)
+            self.stock.make(path)
             self._kept[folder].add(name)
             self._kept[path] = set()
         return path
@@ -31,8 +120,11 @@ class Berth:
     def fresh(self, name: str) -> str:
         """Make and return a folder that never was: what a late thread of an earlier datum writes is not in it."""
         self._fresh += 1
-        path = f"{self.path}/{name}-{self._fresh}"
-        os.mkdir(path)
+        self._last = f"{name}-{self._fresh}"
+        path = f"{self.path}/{self._last}"
+        spare, self._spare = self._spare, ""
+        if not (spare and _moved(f"{self.path}/{spare}", path)):
+            self.stock.make(path)
         return path
 
     def leave_out(self, folder: str, name: str) -> None:
@@ -42,53 +134,37 @@ class Berth:
             self._kept[folder].discard(name)
             os.rmdir(path)
 
-    def clear(self) -> bool:
+    def clear(self, *, reuse: bool) -> bool:
         """Remove everything but the kept folders; False if the berth is not what it was and must go."""
         try:
             for path, names in self._kept.items():
-                _empty(path, names)
+                self._empty(path, names, reuse)
         except OSError:
             # A kept folder was removed, moved, or replaced by a link or a file.
             return False
         return True
 
+    def _empty(self, path: str, names: set[str], reuse: bool) -> None:
+        """Remove all entries of a folder but the folders `names`; never follows a link."""
+        fd = os.open(path, _FOLDER)
+        try:
+            with os.scandir(fd) as entries:
+                listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+            for name, is_folder in listed:
+                if not is_folder:
+                    os.unlink(name, dir_fd=fd)
+                elif name in names:
+                    continue
+                elif reuse and name == self._last and path == self.path and self.stock.empty(name, fd, reuse=True):
+                    self._spare = name
+                elif name != self._spare:
+                    self.stock.remove(name, fd, reuse=reuse)
+        finally:
+            os.close(fd)
+
     def remove(self) -> None:
         """Delete it."""
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _empty(path: str, names: set[str]) -> None:
-    """Remove all entries of a folder but the folders `names`; never follows a link."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        with os.scandir(fd) as entries:
-            listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-        for name, is_folder in listed:
-            if is_folder:
-                if name not in names:
-                    _remove(name, fd)
-            else:
-                os.unlink(name, dir_fd=fd)
-    finally:
-        os.close(fd)
-
-
-def _remove(name: str, parent: int) -> None:
-    """Remove a folder in the folder `parent`; mostly it holds a file or two, and no folder."""
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        with os.scandir(fd) as entries:
-            listed = list(entries)
-        flat = not any(entry.is_dir(follow_symlinks=False) for entry in listed)
-        if flat:
-            for entry in listed:
-                os.unlink(entry.name, dir_fd=fd)
-    finally:
-        os.close(fd)
-    if flat:
-        os.rmdir(name, dir_fd=parent)
-    else:
-        shutil.rmtree(name, dir_fd=parent)
 
 
 class Berths:
@@ -102,6 +178,7 @@ class Berths:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        self.stock = Stock(os.path.join(folder, "stock"))
         self._free: list[Berth] = []
         self._made = 0
         self._owner: object = None
@@ -116,11 +193,17 @@ class Berths:
         if self._free:
             return self._free.pop()
         self._made += 1
-        return Berth(os.path.join(self._folder, str(self._made)))
+        return Berth(os.path.join(self._folder, str(self._made)), self.stock)
 
-    def give_back(self, berth: Berth, owner: object) -> None:
-        """Take a berth back once its datum has ended."""
-        if owner is self._owner and berth.clear():
+    def give_back(self, berth: Berth, owner: object, *, reuse: bool) -> None:
+        """Take a berth back once its datum has ended.
+
+        Parameters
+        ----------
+        reuse
+            Nothing that the datum started is left: no thread, no process.
+        """
+        if owner is self._owner and berth.clear(reuse=reuse):
             self._free.append(berth)
         else:
             berth.remove()

@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 FRAME_TARGET_S = 0.05
 """Work in one frame to the child."""
 FRAME_MAX_UNITS = 256
+FRAME_MAX_FOLDERS = 32
+"""The same where each has folders: so many times two of them are made when a job begins, and removed in the end."""
 _FRAMES_OUT_MAX = 2
 _VERIFY_S = 0.2
 _LOADING_MIN_S = 600.0
@@ -442,7 +444,8 @@ class _LeaseRun:
     def _fill(self, child: SlotChild) -> None:
         """Lay out and send one frame."""
         per_unit = self._slot.seconds_per_unit
-        wanted = 1 if not per_unit or self._cramped else max(1, min(FRAME_MAX_UNITS, int(FRAME_TARGET_S / per_unit)))
+        most = FRAME_MAX_FOLDERS if self._job.inputs.in_folders else FRAME_MAX_UNITS
+        wanted = 1 if not per_unit or self._cramped else max(1, min(most, int(FRAME_TARGET_S / per_unit)))
         # Two slots' worth of tail: never take so much that the deadline of the last could not be told.
         calls: list[Call] = []
         while len(calls) < wanted and (call := self._attempts.take()) is not None:
@@ -623,7 +626,7 @@ class _LeaseRun:
             self._attempts.succeeded(index)
             outputs = sorted(sent.outputs.get(place, ())) if outcome is Outcome.OK else []
             self._hold(index, outcome, outputs, seconds, log, failure)
-        self._remove(sent)
+        self._remove(sent, reuse=ended.alone)
 
     def _failed(self, index: int, failure: Failure | None, seconds: float, log: bytes) -> None:
         if self._attempts.failed(index):
@@ -676,9 +679,9 @@ class _LeaseRun:
         self._frames_out = 0
 
     @staticmethod
-    def _remove(sent: _Sent) -> None:
+    def _remove(sent: _Sent, *, reuse: bool = False) -> None:
         for prepared in sent.prepared:
-            prepared.remove()
+            prepared.remove(reuse=reuse)
 
     def _withdraw(self) -> None:
         """Take what the child has not begun out of its hands; those calls wait again."""

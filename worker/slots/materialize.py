@@ -61,11 +61,22 @@ def _seal(status: os.stat_result) -> tuple[int, int, int, int]:
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode)
 
 
-class Files:
-    """Files that were laid out together: what they were, to see whether somebody wrote to them."""
+def _make_all(path: str) -> None:
+    os.makedirs(path, exist_ok=True)
 
-    def __init__(self, store: ContentStore) -> None:
+
+class Files:
+    """Files that were laid out together: what they were, to see whether somebody wrote to them.
+
+    Parameters
+    ----------
+    make_all
+        Makes a folder and those above it, as far as they are missing.
+    """
+
+    def __init__(self, store: ContentStore, make_all: Callable[[str], None] = _make_all) -> None:
         self._store = store
+        self._make_all = make_all
         self._placed: list[_Placed] = []
 
     def place(self, value: Value, target: str, content: bytes | None = None) -> None:
@@ -112,7 +123,7 @@ class Files:
                 continue
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(old.path)
-            os.makedirs(os.path.dirname(old.path), exist_ok=True)
+            self._make_all(os.path.dirname(old.path))
             self.place(old.value, old.path)
 
     def place_all(self, entries: Iterable[tuple[str, Value]]) -> None:
@@ -123,7 +134,7 @@ class Files:
         for target, value in entries:
             folder = os.path.dirname(target)
             if folder not in made:
-                os.makedirs(folder, exist_ok=True)
+                self._make_all(folder)
                 made.add(folder)
             if value.size > COPIED_MAX_BYTES:
                 self.place(value, target)
@@ -200,6 +211,8 @@ class JobInputs:
         self._store = store
         self.forms = _forms(spec, self.varying)
         """Per varying input, the form that its parameter asks for; empty: nobody asks for it."""
+        self.in_folders = _in_folders(spec, self.forms)
+        """Whether its datums are laid out in folders."""
         self.resident = _resident_names(spec)
         for item in spec.inputs:
             if item.constant:
@@ -266,6 +279,13 @@ def _forms(spec: JobSpec, varying: Sequence[JobInput]) -> tuple[str, ...]:
     return tuple(asked.get(item.name, "") for item in varying)
 
 
+def _in_folders(spec: JobSpec, forms: Sequence[str]) -> bool:
+    transform = spec.transform
+    if not isinstance(transform, PythonTransform) or transform.result == "out":
+        return True
+    return not {"", "bytes"}.issuperset(forms)
+
+
 def _resident_names(spec: JobSpec) -> frozenset[str]:
     transform = spec.transform
     if not isinstance(transform, PythonTransform):
@@ -281,7 +301,7 @@ class Prepared:
     files
         None: no file was laid out.
     done
-        Takes its folder back.
+        Takes its folder back; True: nobody is left who may use it.
     """
 
     __slots__ = ("_base", "_done", "_files", "_standins", "payload")
@@ -291,7 +311,7 @@ class Prepared:
         payload: Payload,
         files: Files | None,
         base: str,
-        done: Callable[[], None] | None,
+        done: Callable[[bool], None] | None,
         standins: StandIns | None = None,
     ) -> None:
         self.payload = payload
@@ -326,13 +346,19 @@ class Prepared:
             raise InvalidInputError(f"there is no file {path!r} in input {name!r}", code=ErrorCode.NO_FILE)
         return value
 
-    def remove(self) -> None:
-        """Delete everything that was laid out or put out. Idempotent."""
+    def remove(self, *, reuse: bool = False) -> None:
+        """Delete everything that was laid out or put out. Idempotent.
+
+        Parameters
+        ----------
+        reuse
+            Nothing that the datum started is left: its folders may serve another.
+        """
         if self._standins is not None:
             self._standins.close()
         done, self._done = self._done, None
         if done is not None:
-            done()
+            done(reuse)
 
 
 class Materializer:
@@ -438,7 +464,7 @@ class _Layout:
         self._datum = datum
         self._attempt = attempt
         self._contents = contents
-        self._files = Files(store)
+        self._files = Files(store, berths.stock.make_all)
         self._standins = StandIns(store.objects) if any(each.lazy or each.empty for each in job.varying) else None
         self._stands: dict[str, str] = {}
         self._berth: Berth | None = None
@@ -460,7 +486,7 @@ class _Layout:
         if berth is None:
             return Prepared(payload, self._files, "", None, self._standins)
         job = self._job
-        done = lambda: self._berths.give_back(berth, job)  # noqa: E731 - it keeps what it is made of
+        done = lambda reuse: self._berths.give_back(berth, job, reuse=reuse)  # noqa: E731 - it keeps what it is made of
         return Prepared(payload, self._files, berth.path, done, self._standins)
 
     def _root(self) -> Berth:
@@ -534,7 +560,7 @@ class _Layout:
             self._place_all(declared, folder, [(path, decode_value(item.value))])
             return target
         if "/" in path:
-            os.makedirs(os.path.dirname(target))
+            self._berths.stock.make_all(os.path.dirname(target))
         self._files.place(decode_value(item.value), target, self._contents.get(item.value))
         return target
 
@@ -544,7 +570,7 @@ class _Layout:
         files = files_below(self._store.tree(Digest(item.value)), path)
         self._place_all(declared, folder, files)
         target = f"{folder}/{path}" if path else folder
-        os.makedirs(target, exist_ok=True)
+        self._berths.stock.make_all(target)
         return target
 
     def _group(self, declared: JobInput, item: Item, root: str) -> tuple[str, ...]:
@@ -557,7 +583,7 @@ class _Layout:
             target = f"{folder}/{path}" if path else folder
             found[target] = None
             if member.kind == "d":
-                os.makedirs(target, exist_ok=True)
+                self._berths.stock.make_all(target)
                 files = files_below(self._store.tree(Digest(member.value)), path)
             else:
                 files = iter([(path, decode_value(member.value))])

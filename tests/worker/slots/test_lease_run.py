@@ -581,6 +581,62 @@ def test_what_a_datum_leaves_behind_does_not_reach_the_next(bench: Bench, mischi
     assert {name: bench.log(row, job.job) for name, row in rows.items()} == {str(i): f"heard {i}\n" for i in range(4)}
 
 
+def test_folders_are_used_again_under_new_names(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+    import os
+    def f(x, out):
+        assert not os.listdir(out)
+        (out / "deep").mkdir()
+        (out / "deep" / x.name).write_text(str(out))
+    """
+    made: list[str] = []
+
+    def mkdir(path: str, *arguments: object, **options: object) -> None:
+        made.append(path)
+        real_mkdir(path, *arguments, **options)  # type: ignore[arg-type]
+
+    real_mkdir = os.mkdir
+    tree = put(bench.store, "in", {f"{i % 7}/{i}": b"four" for i in range(60)})
+    signature = (parameter("x"), parameter("out", source="out"))
+    job = spec(python(bench.store, source, "f", *signature, result="out"), varying("x", tree))
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    bench.run(job, file_datums(tree), size=3)
+    assert len(set(bench.content(job.job).values())) == 60, "a path was used twice"
+    # Of 60 datums with a folder in and one out; at most three are laid out at a time.
+    assert len([path for path in made if "/d/" in str(path)]) <= 20
+
+
+@pytest.mark.parametrize("held", ["os.open(out, os.O_RDONLY)", "os.chdir(out)"], ids=["thread", "chdir"])
+def test_what_still_holds_a_datums_folder_writes_into_no_others(bench: Bench, held: str) -> None:
+    source = f"""
+    import os, threading
+    go = threading.Event()
+    late = []
+    def write(fd):
+        go.wait()
+        os.open("late", os.O_CREAT | os.O_WRONLY, dir_fd=fd)
+    def f(x, out):
+        if not late:
+            late.append(threading.Thread(target=write, args=[{held}], daemon=True))
+            late[0].start() if late[0]._args[0] else None
+        elif late[0].is_alive():
+            go.set()
+            late[0].join()
+        else:
+            try:
+                open("late", "w")
+            except FileNotFoundError:
+                pass
+        (out / x.name).write_text("mine")
+    """
+    tree = put(bench.store, "in", {str(i): b"four" for i in range(12)})
+    signature = (parameter("x"), parameter("out", source="out"))
+    job = spec(python(bench.store, source, "f", *signature, result="out"), varying("x", tree), timeout_s=20.0)
+    # Leases so short that the second datum has the berth of the first, if it may.
+    bench.run(job, file_datums(tree), size=1)
+    assert bench.content(job.job) == {str(i): b"mine" for i in range(12)}
+
+
 def test_pipes_and_links_to_what_was_not_fetched(bench: Bench) -> None:
     tree = put(bench.store, "images", {"a.png": b"A" * 300_000, "b.png": b"B"})
     shell = "cat $image > $out/$(basename $image).txt; ln -s $image $out/$(basename $image)"
