@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..storage import records as r
 from ..storage.state import State
 from ..storage.store import Store
-from .jobs.runs import OUTPUT_BRANCH, source_view, topological, why_due
+from .jobs.runs import publishes, source_view, topological, why_due
 from .report import PipelineStatus, StoreStatus
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _pipeline_status(
     standing: Mapping[str, Stood],
 ) -> PipelineStatus:
     pipeline = pipelines[name]
-    head = state.head(name) or ""
+    head = state.output(name) or ""
     known = state.commit(name, head) if head else None
     if pipeline.standing:
         return PipelineStatus(
@@ -63,9 +63,7 @@ def _pipeline_status(
     view = source_view(state, pipelines)
     heads = {
         f"{repo}@{branch}": (
-            state.head(repo, branch) or ""
-            if branch == OUTPUT_BRANCH and repo in pipelines
-            else view.get(f"{repo}@{branch}", "")
+            state.head(repo, branch) or "" if publishes(pipelines, repo, branch) else view.get(f"{repo}@{branch}", "")
         )
         for repo, branch in pipeline.inputs
     }
@@ -130,7 +128,7 @@ def _held(state: State, name: str, pipeline: r.PipelineState, due: tuple[str, ..
     hold = pipeline.hold
     assert hold is not None
     newer = 0
-    for head in state.history(name):
+    for head in state.history(name, pipeline.branch):
         if head.commit == hold.commit and head.n < pipeline.hold_n:
             break
         if head.n < pipeline.hold_n:

@@ -22,15 +22,15 @@ from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
 from ..storage.objects.bodies import read_job
 from ..storage.provenance.derivation import Derivation
 from ..storage.provenance.explain import CONTENT_PREFIX_MIN
-from ..storage.refs import Ref, nearest
+from ..storage.refs import DEFAULT_BRANCH, Ref, nearest
 from ..storage.state import State
 from ..storage.store import Store as VersionedStore
 from .errors import JobFailed
 from .jobs.preview import Plans, preview
 from .pipelines.spec import Claim, PipelineSpec, decode_pipeline
 from .report import Notice, Observer, RunSummary, StoreStatus, Submitted, ignore
-from .submission import Built, CodeWriter, Given, Params, What, build, record
-from .succession import succeed
+from .submission import Built, CodeWriter, Given, Params, What, build, ended_triggers, record
+from .succession import recorded, succeed
 
 if TYPE_CHECKING:
     from .leases.executor import Executor
@@ -293,11 +293,13 @@ class Store(VersionedStore):
             raise InvalidInputError(f"{to} is a commit of {found.repo!r}, not of {pipeline!r}", code=ErrorCode.BAD_REF)
 
         def build_records(state: State) -> Sequence[r.Record]:
-            head = state.head(pipeline) or ""
+            known = state.pipeline(pipeline)
+            branch = known.branch if known is not None else DEFAULT_BRANCH
+            head = state.head(pipeline, branch) or ""
             records: list[r.Record] = []
             if head != found.commit:
-                records.append(r.RefSet(repo=pipeline, branch="master", old=head, new=found.commit))
-            return [*records, r.Hold(pipeline=pipeline, branch="master", commit=found.commit, why=why)]
+                records.append(r.RefSet(repo=pipeline, branch=branch, old=head, new=found.commit))
+            return [*records, r.Hold(pipeline=pipeline, branch=branch, commit=found.commit, why=why)]
 
         self.publish(build_records)
         return self[found]
@@ -333,8 +335,9 @@ class Store(VersionedStore):
         from .planning.rows import find_datum
 
         row = find_datum(self, target)
-        commit = (job.commit if (job := self.state.job(row.job)) is not None else "") or "master"
-        if not row.outputs or not self.state.head(row.pipeline):
+        job = self.state.job(row.job)
+        commit = (job.commit if job is not None else "") or self.state.output(row.pipeline)
+        if not row.outputs or not commit:
             raise NotFoundError(
                 f"datum {target} of {row.pipeline} made no file: {row.outcome}",
                 code=ErrorCode.NO_FILE,
@@ -497,13 +500,17 @@ class Store(VersionedStore):
         self._need_pipeline(name)
 
         def build_records(state: State) -> Sequence[r.Record]:
-            readers = {reader for branch in state.branches(name) for reader in state.readers(name, branch)}
+            known = state.pipeline(name)
+            branches = {*state.branches(name), known.branch if known is not None else DEFAULT_BRANCH}
+            readers = {reader for branch in branches for reader in state.readers(name, branch)}
             if readers and not (keep_repo or force):
                 raise InvalidInputError(
                     f"repo {name!r} is read by {', '.join(sorted(readers))}",
                     hint="keep it (--keep-repo), or delete it all the same (--force)",
                 )
             records: list[r.Record] = [r.PipelineDelete(name=name)]
+            spec = recorded(self, state, name)
+            records += ended_triggers(state, spec) if spec is not None else ()
             if not keep_repo:
                 records.append(r.RepoDelete(repo=name))
             return records

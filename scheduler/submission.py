@@ -24,7 +24,6 @@ from ..storage.trees.codetree import ValuesOnly, write_code
 from ..storage.trees.prolly import Tree
 from .inputs.expression import Array, Files, leaves
 from .inputs.standing import cron_inputs
-from .jobs.runs import OUTPUT_BRANCH
 from .pipelines.commands import read_folder
 from .pipelines.dag import DAG
 from .pipelines.declared import with_parameters
@@ -252,12 +251,16 @@ def record(
                         quiet=_quiet(spec),
                         crons=cron_inputs(spec.input),
                         standing=spec.standing.kind if spec.standing else "",
+                        branch=spec.output_branch,
+                        every_commit=spec.options.every_commit,
                         dag=spec.dag,
                         packs=() if published else written.packs,
                         index="" if published else written.index,
                     )
                 )
             records += _standing(state, records, spec)
+            if old is not None:
+                records += ended_triggers(state, old, spec)
             outcome.append(
                 Submitted(
                     name=spec.name,
@@ -274,7 +277,9 @@ def record(
             if pipeline.dag and pipeline.dag in built.dags and name not in names:
                 outcome.append(Submitted(name=name, version=pipeline.version, status="pruned" if prune else "orphan"))
                 if prune:
+                    gone = recorded(store, state, name)
                     records.append(r.PipelineDelete(name=name))
+                    records += ended_triggers(state, gone) if gone is not None else ()
         return [] if dry_run else records
 
     if dry_run:
@@ -306,11 +311,24 @@ def _standing(state: State, records: Sequence[r.Record], spec: PipelineSpec) -> 
         if state.repo(cron.repo) is None and cron.repo not in made:
             made.add(cron.repo)
             yield r.RepoCreate(repo=cron.repo, description=f"ticks of {spec.name}")
-    for leaf in leaves(spec.input):
-        if isinstance(leaf, Files) and leaf.trigger is not None:
-            known = state.trigger(leaf.repo, leaf.branch)
-            if known is None or known.trigger != leaf.trigger:
-                yield r.TriggerSet(repo=leaf.repo, branch=leaf.branch, trigger=leaf.trigger)
+    for leaf in _triggered(spec):
+        known = state.trigger(leaf.repo, leaf.branch)
+        if known is None or known.trigger != leaf.trigger:
+            yield r.TriggerSet(repo=leaf.repo, branch=leaf.branch, trigger=leaf.trigger)
+
+
+def ended_triggers(state: State, old: PipelineSpec, new: PipelineSpec | None = None) -> Iterator[r.Record]:
+    """End the rules that a version set for its inputs, unless the next one has them too, or others read there."""
+    kept = {(leaf.repo, leaf.branch) for leaf in _triggered(new)} if new is not None else set()
+    for leaf in _triggered(old):
+        known = state.trigger(leaf.repo, leaf.branch)
+        others = set(state.readers(leaf.repo, leaf.branch)) - {old.name}
+        if (leaf.repo, leaf.branch) not in kept and known is not None and known.trigger == leaf.trigger and not others:
+            yield r.TriggerSet(repo=leaf.repo, branch=leaf.branch)
+
+
+def _triggered(spec: PipelineSpec) -> list[Files]:
+    return [leaf for leaf in leaves(spec.input) if isinstance(leaf, Files) and leaf.trigger is not None]
 
 
 def _compare(spec: PipelineSpec, old: PipelineSpec | None) -> tuple[str, tuple[str, ...]]:
@@ -355,6 +373,7 @@ def _check(state: State, built: Built) -> None:
                     code=ErrorCode.NAME_CLASH,
                     hint="give the cron input another repo=",
                 )
+        _check_output(state, spec)
         for repo_name, _ in _branches(spec):
             if repo_name not in given and repo_name not in ticks and state.repo(repo_name) is None:
                 known = [name for name, _ in state.repos()] + list(given)
@@ -365,12 +384,29 @@ def _check(state: State, built: Built) -> None:
                     hint=(f"did you mean {near}? " if near else "")
                     + f"make it: dmlpipe put {repo_name} PATH, or dmlpipe repo create {repo_name}",
                 )
-    upstream = {
-        name: [repo for repo, branch in pipeline.inputs if branch == OUTPUT_BRANCH]
-        for name, pipeline in existing.items()
-    }
-    upstream |= {name: [repo for repo, branch in _branches(s) if branch == OUTPUT_BRANCH] for name, s in given.items()}
-    topological_order(upstream)
+    inputs = {name: pipeline.inputs for name, pipeline in existing.items()}
+    inputs |= {name: _branches(spec) for name, spec in given.items()}
+    outputs = {name: pipeline.branch for name, pipeline in existing.items()}
+    outputs |= {name: spec.output_branch for name, spec in given.items()}
+    topological_order(
+        {name: [repo for repo, branch in read if outputs.get(repo) == branch] for name, read in inputs.items()}
+    )
+
+
+def _check_output(state: State, spec: PipelineSpec) -> None:
+    """Refuse a branch that something else moves, and input from the repo that the pipeline itself writes."""
+    if state.trigger(spec.name, spec.output_branch) is not None:
+        raise InvalidInputError(
+            f"pipeline {spec.name!r} would publish on {spec.name}@{spec.output_branch}, which follows another branch",
+            code=ErrorCode.NAME_CLASH,
+            hint="publish on another branch, or end its trigger",
+        )
+    own = next((branch for repo, branch in _branches(spec) if repo == spec.name), None)
+    if own is not None:
+        raise InvalidInputError(
+            f"pipeline {spec.name!r} reads its own output: {spec.name}@{own} is a branch of the repo that it writes",
+            code=ErrorCode.CYCLE,
+        )
 
 
 __all__ = ["SPEC_SUFFIXES", "Built", "CodeWriter", "Params", "build", "record"]

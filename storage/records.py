@@ -146,6 +146,10 @@ class PipelineSet(_Record, frozen=True, tag="pipeline.set"):
     crons: tuple[CronInput, ...] = ()
     standing: str = ""
     """`spout` or `service`: a process that stands, in place of jobs; empty: jobs."""
+    branch: str = "master"
+    """Of its repo: where its jobs publish."""
+    every_commit: bool = False
+    """It has a job for each commit to its inputs, not only for their heads."""
 
 
 class PipelineDelete(_Record, frozen=True, tag="pipeline.delete"):
@@ -640,6 +644,10 @@ class PipelineState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     last_state: str = ""
     quiet: tuple[tuple[str, str], ...] = ()
     standing: str = ""
+    branch: str = "master"
+    every_commit: bool = False
+    since: int = 0
+    """Entry of its present version, or of its last start or release: what came before is considered together."""
 
 
 class CronState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -161,6 +161,17 @@ class State:
         """Commit id that the branch points to, hex; None if there is no such branch."""
         return self._text(f"branch/{repo}/{branch}")
 
+    def output(self, pipeline: str) -> str | None:
+        """Head of the branch that a pipeline publishes on; None if it published nothing, or there is none."""
+        found = self.pipeline(pipeline)
+        return self.head(pipeline, found.branch) if found is not None else None
+
+    def publisher(self, repo: str, branch: str) -> str | None:
+        """Name of the pipeline that publishes on the branch, or None."""
+        found = self.repo(repo)
+        pipeline = self.pipeline(found.pipeline) if found is not None and found.pipeline else None
+        return found.pipeline if found is not None and pipeline is not None and pipeline.branch == branch else None
+
     def branches(self, repo: str) -> dict[str, str]:
         """Branch name to commit id."""
         prefix = f"branch/{repo}/".encode()
@@ -298,9 +309,18 @@ class State:
             return None if run.done else (name, run)
         return None
 
-    def causes(self) -> list[r.Cause]:
-        """Causes that no run has taken yet, in order."""
-        return [cause for _, cause in self._names("cause/", r.Cause)]
+    def head_at(self, repo: str, branch: str, n: int) -> str | None:
+        """Commit that a branch which is there now pointed to after entry `n`; None if it was not there yet."""
+        if self.head(repo, branch) is None:
+            return None
+        return next((head.commit for head in self.history(repo, branch) if head.n <= n), None)
+
+    def causes(self, last: int | None = None) -> Iterator[r.Cause]:
+        """Causes that no run has taken yet, in order; up to those of entry `last` if it is given."""
+        for _, cause in self._names("cause/", r.Cause):
+            if last is not None and cause.n > last:
+                return
+            yield cause
 
     def controller(self) -> r.ControllerState | None:
         """The last controller that took the store."""
@@ -613,12 +633,15 @@ def _take_head(s: _Scratch, repo: str, branch: str, head: str, entry: r.Entry, e
 def _fold_trigger(s: _Scratch, record: r.TriggerSet | r.TriggerTick, entry: r.Entry, entry_hash: str) -> None:
     key = f"trigger/{record.repo}/{record.branch}"
     if isinstance(record, r.TriggerSet):
-        repo = _need_repo(s, record.repo)
+        _need_repo(s, record.repo)
         if record.trigger is None:
             s.drop(key)
             return
-        if repo.pipeline and record.branch == "master":
-            raise InvalidInputError(f"{record.repo}@master is published by pipeline {repo.pipeline!r}: it follows none")
+        publisher = s.publisher(record.repo, record.branch)
+        if publisher is not None:
+            raise InvalidInputError(
+                f"{record.repo}@{record.branch} is published by pipeline {publisher!r}: it follows none"
+            )
         others = {branch: state.trigger for branch, state in s.triggers(record.repo).items()}
         check_trigger(record.repo, record.branch, record.trigger, others)
         s.put(key, r.TriggerState(trigger=record.trigger, since=entry.ts))
@@ -652,7 +675,11 @@ def _add_cause(s: _Scratch, entry: r.Entry, entry_hash: str, kind: str, subject:
     if pipeline is not None and pipeline.standing:
         return
     cause = r.Cause(n=entry.n, hash=entry_hash, kind=kind, subject=subject)
-    s.put(f"cause/{_up(entry.n)}/{kind}/{subject}", cause)
+    s.put(_cause_key(cause), cause)
+
+
+def _cause_key(cause: r.Cause) -> str:
+    return f"cause/{_up(cause.n)}/{cause.kind}/{cause.subject}"
 
 
 def _fold_pipeline(
@@ -685,7 +712,7 @@ def _fold_pipeline(
             s.put(f"pipe/{record.name}", replace(pipeline, stopped=True))
         case r.PipelineStart():
             pipeline = _need_pipeline(s, record.name)
-            s.put(f"pipe/{record.name}", replace(pipeline, stopped=False, considered=None))
+            s.put(f"pipe/{record.name}", replace(pipeline, stopped=False, considered=None, since=entry.n))
             _add_cause(s, entry, entry_hash, "start", record.name)
         case r.Hold():
             pipeline = _need_pipeline(s, record.pipeline)
@@ -694,7 +721,7 @@ def _fold_pipeline(
             pipeline = _need_pipeline(s, record.pipeline)
             if pipeline.hold is None:
                 raise InvalidInputError(f"pipeline {record.pipeline!r} is not held")
-            s.put(f"pipe/{record.pipeline}", replace(pipeline, hold=None, hold_n=0))
+            s.put(f"pipe/{record.pipeline}", replace(pipeline, hold=None, hold_n=0, since=entry.n))
             _add_cause(s, entry, entry_hash, "release", record.pipeline)
         case r.Retry():
             for name in record.pipelines:
@@ -740,6 +767,9 @@ def _fold_pipeline_set(s: _Scratch, record: r.PipelineSet, entry: r.Entry, entry
         n=entry.n,
         quiet=record.quiet,
         standing=record.standing,
+        branch=record.branch,
+        every_commit=record.every_commit,
+        since=entry.n,
     )
     _set_crons(s, record.name, record.crons, entry)
     if before is not None:
@@ -748,7 +778,7 @@ def _fold_pipeline_set(s: _Scratch, record: r.PipelineSet, entry: r.Entry, entry
             stopped=before.stopped,
             hold=before.hold,
             hold_n=before.hold_n,
-            considered=before.considered,
+            considered=_elsewhere(before.considered) if record.branch != before.branch else before.considered,
             last_job=before.last_job,
             last_state=before.last_state,
         )
@@ -759,6 +789,11 @@ def _fold_pipeline_set(s: _Scratch, record: r.PipelineSet, entry: r.Entry, entry
     )
     _fold_content(s, entry, record.packs, record.index)
     _add_cause(s, entry, entry_hash, "pipeline", record.name)
+
+
+def _elsewhere(considered: dict[str, str] | None) -> dict[str, str] | None:
+    """What was considered, of a pipeline that publishes on another branch now: there it has published nothing."""
+    return {key: value for key, value in considered.items() if key != IDENTITY} if considered is not None else None
 
 
 def _set_crons(s: _Scratch, pipeline: str, crons: Sequence[r.CronInput], entry: r.Entry) -> None:
@@ -818,10 +853,9 @@ def _fold_control(
                     time=entry.ts,
                 ),
             )
-            s.put_text(f"runn/{_down(entry.n)}", record.run)
-            for key, cause in list(s._names("cause/", r.Cause)):
-                if cause.n <= record.last:
-                    s.drop(f"cause/{key}")
+            s.put_text(_place(s, "runn", entry.n), record.run)
+            for cause in list(s.causes(record.last)):
+                s.drop(_cause_key(cause))
         case r.RunDone():
             run = s.run(record.run)
             if run is None:
@@ -851,11 +885,17 @@ def _fold_job_start(s: _Scratch, record: r.JobStart | r.JobUnrunnable, entry: r.
         job = msgspec.structs.replace(job, state="unrunnable", end_n=entry.n, ended=entry.ts, because=record.because)
         _consider(s, record.job, job)
     s.put(f"job/{record.job}", job)
-    # One entry may begin several: within it the later one is the newer.
-    place = f"{_down(entry.n)}/{_down(len(run.jobs))}"
-    s.put_text(f"jobn/{place}", record.job)
-    s.put_text(f"jobp/{record.pipeline}/{place}", record.job)
+    s.put_text(_place(s, "jobn", entry.n), record.job)
+    s.put_text(_place(s, f"jobp/{record.pipeline}", entry.n), record.job)
     s.put(f"run/{record.run}", msgspec.structs.replace(run, jobs=(*run.jobs, record.job)))
+
+
+def _place(s: _Scratch, kind: str, n: int) -> str:
+    """Key for the next of what is listed newest first: one entry may begin several, the later one is the newer."""
+    prefix = f"{kind}/{_down(n)}/"
+    newest = next(s.scan(prefix.encode()), None)
+    before = 0 if newest is None else _LAST - int(newest[0][len(prefix) :]) + 1
+    return f"{prefix}{_down(before)}"
 
 
 _END_STATES = {r.JobDone: "done", r.JobFailed: "failed", r.JobStopped: "stopped"}

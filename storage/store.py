@@ -416,7 +416,12 @@ class Store:
         """
         check_name(branch, "branch")
         commit = self._commit_in(repo, at if at is not None else Ref(repo))
-        self.publish([RefSet(repo=repo, branch=branch, old="", new=commit)])
+
+        def build(state: State) -> Sequence[Record]:
+            _refuse_published(state, repo, branch, commit)
+            return [RefSet(repo=repo, branch=branch, old="", new=commit)]
+
+        self.publish(build)
         return CommitRef(repo, commit)
 
     def set_branch(self, repo: str, branch: str, at: str | Ref) -> CommitRef:
@@ -431,12 +436,7 @@ class Store:
         commit = self._commit_in(repo, at)
 
         def build(state: State) -> Sequence[Record]:
-            found = state.repo(repo)
-            if found is not None and found.pipeline and state.pipeline(found.pipeline) and branch == DEFAULT_BRANCH:
-                raise ReadOnlyError(
-                    f"{repo}@{branch} is published by pipeline {found.pipeline!r}",
-                    hint=f"dmlpipe revert {found.pipeline} --to {at} -m WHY",
-                )
+            _refuse_published(state, repo, branch, at)
             head = state.head(repo, branch) or ""
             return [] if head == commit else [RefSet(repo=repo, branch=branch, old=head, new=commit)]
 
@@ -480,6 +480,12 @@ class Store:
             readers = state.readers(repo, branch)
             if readers:
                 raise InvalidInputError(f"{repo}@{branch} is read by {', '.join(readers)}")
+            publisher = state.publisher(repo, branch)
+            if publisher is not None:
+                raise ReadOnlyError(
+                    f"{repo}@{branch} is published by pipeline {publisher!r}",
+                    hint=f"delete that: dmlpipe pipeline delete {publisher}",
+                )
             return [RefSet(repo=repo, branch=branch, old=head, new="")]
 
         self.publish(build)
@@ -876,6 +882,15 @@ def attach_open_commit(backend: Backend, cache_dir: Path, session: str) -> OpenC
     if store is None:
         store = _reopened[key] = Store(backend, read_info(backend), cache_dir=cache_dir)
     return store.attach(session)
+
+
+def _refuse_published(state: State, repo: str, branch: str, to: str | Ref) -> None:
+    publisher = state.publisher(repo, branch)
+    if publisher is not None:
+        raise ReadOnlyError(
+            f"{repo}@{branch} is published by pipeline {publisher!r}",
+            hint=f"dmlpipe revert {publisher} --to {to} -m WHY",
+        )
 
 
 def _place(url: str | os.PathLike[str] | None) -> str:

@@ -27,7 +27,7 @@ def list_(app: App) -> None:
     rows = []
     for name, pipeline in state.pipelines():
         inputs = [f"{repo}@{branch}" for repo, branch in pipeline.inputs]
-        head = state.head(name) or ""
+        head = state.output(name) or ""
         if app.json:
             app.emit(
                 {

@@ -96,9 +96,10 @@ def _lines(plans: Sequence[PipelinePlan], *, verbose: bool) -> list[str]:
 def _amount(each: PipelinePlan) -> str:
     removed = f", {each.removed:,} removed" if each.removed else ""
     if each.run:
-        return f"{each.run:,} of {each.total:,}{' runs' if each.total == 1 else ''}{removed}"
+        jobs = f" in {each.jobs:,} jobs" if each.jobs > 1 else ""
+        return f"{each.run:,} of {each.total:,}{' runs' if each.total == 1 else ''}{jobs}{removed}"
     if each.status == "would reuse":
-        return f"0 of {each.total:,}{removed}"
+        return f"0 of {each.total:,}{f' in {each.jobs:,} jobs' if each.jobs > 1 else ''}{removed}"
     return "may run" if each.status == "if" else each.status
 
 

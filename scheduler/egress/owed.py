@@ -50,7 +50,7 @@ def owed(state: State, spec_of: Callable[[str, int], PipelineSpec]) -> list[Owed
     found = []
     for name, pipeline in state.pipelines():
         egress = spec_of(name, pipeline.version).egress
-        head = state.head(name)
+        head = state.head(name, pipeline.branch)
         commit = state.commit(name, head) if head else None
         if egress is None or head is None or commit is None or pipeline.stopped:
             continue

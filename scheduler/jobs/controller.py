@@ -94,7 +94,7 @@ class _Draft:
     @property
     def unnamed_causes(self) -> bool:
         """Whether what was added is a cause, which has no hash before its entry stands."""
-        return any(cause.n == self._n for cause in self.state.causes())
+        return next(self.state.scan(f"cause/{self._n:012d}/".encode()), None) is not None
 
     def add(self, *records: r.Record) -> None:
         """Apply records as if they stood in the entry that is being made."""
@@ -315,7 +315,7 @@ class Controller:
                 if self._epoch is None and not taken_epoch:
                     draft.add(take(draft.state.controller(), self._kind))
                     taken_epoch = True
-                causes = [cause for cause in draft.state.causes() if cause.n <= pinned.last]
+                causes = list(draft.state.causes(pinned.last))
                 draft.add(
                     r.RunStart(
                         run=run,
@@ -353,7 +353,7 @@ class Controller:
                     self._record_end(draft, ending)
                     endings.append(ending)
                     continue
-                draft.add(job.start_record(self._epoch_of(draft), draft.state.head(start.pipeline) or ""))
+                draft.add(job.start_record(self._epoch_of(draft), draft.state.output(start.pipeline) or ""))
                 draft.reports.append(job.planned())
                 if job.needs_executor:
                     prepared[start.job] = job
@@ -426,7 +426,7 @@ class Controller:
                 state="unrunnable",
                 counters=r.Counters(),
                 seconds=0.0,
-                head=draft.state.head(skip.pipeline) or "",
+                head=draft.state.output(skip.pipeline) or "",
                 reason=f"{above.pipeline if above else 'an input'} failed in job {skip.because[:6]}",
             )
             ending = Ending((record,), report)
@@ -461,7 +461,7 @@ class Controller:
         spec = self._spec(draft.state, start.pipeline, start.version)
         bindings = bind_inputs(draft.state, spec, start.heads, self._single(draft.state, pipelines))
         key = job_context(spec, bindings).hex()
-        head = draft.state.head(start.pipeline) or ""
+        head = draft.state.output(start.pipeline) or ""
         epoch = self._epoch_of(draft)
         begun = r.JobStart(
             job=start.job,

@@ -85,7 +85,7 @@ def _ended(store: Store, state: State, name: str, job: JobState) -> JobEnded:
         counters=job.end.counters,
         seconds=_seconds(record.started, record.ended) if record else 0.0,
         commit=job.commit,
-        head=state.head(job.pipeline) or "",
+        head=state.output(job.pipeline) or "",
         reason=reason,
         failures=tuple(_group(plain) for plain in record.failures) if record else (),
     )

@@ -10,6 +10,7 @@ A `JobRun` talks to an executor and to the store's objects; the ledger is its co
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ from ..leases.executor import Executor, JobOffer
 from ..peers.tracker import Traffic
 from ..pipelines.quantities import parse_size_bytes
 from ..pipelines.spec import Options, PipelineSpec
-from ..planning.plan import Drop, Hit, JobPlan, Run, job_context, plan_job
+from ..planning.plan import Drop, Hit, JobPlan, PlanItem, Run, Twin, job_context, plan_job
 from ..planning.reasons import Why
 from ..planning.summary import describe_key
 from ..report import FailureGroup, JobAdvanced, JobEnded, JobPlanned
@@ -140,6 +141,7 @@ class JobRun:
         self._resumed = len(self._results.finished()) if resume else 0
         self._drops: list[Drop] = []
         self._hits: list[Hit] = []
+        self._twins: list[Twin] = []
         self._block: list[Datum] = []
         self._block_bytes = 0
         self._blocks: deque[tuple[str, int]] = deque()
@@ -165,7 +167,7 @@ class JobRun:
         )
         self.plan = plan
         self.context = context or r.Context(inputs={}, order=())
-        self._items: Iterator[Run | Hit | Drop] | None = iter(plan.items())
+        self._items: Iterator[PlanItem] | None = iter(plan.items())
         self._read_plan(blocks=1)
 
     def _read(self, value: bytes) -> bytes:
@@ -273,6 +275,8 @@ class JobRun:
                         made += 1
                 case Hit():
                     self._hits.append(item)
+                case Twin():
+                    self._twins.append(item)
                 case Drop():
                     self._drops.append(item)
 
@@ -359,6 +363,7 @@ class JobRun:
         self._drain_plan()
         # Once, for all that follows: merging them anew costs as much as folding them.
         done = list(self._rows())
+        hits = [*self._hits, *self._settle_twins(done)]
         failed_now = sum(1 for _, row, _ in done if row.outcome == Outcome.FAILED) + len(self._lost)
         too_many = not self._allows(failed_now)
         publish = not too_many and self.stop_reason is None and not self.hopeless
@@ -374,7 +379,7 @@ class JobRun:
             order=self.plan.order,
             total=self.plan.total,
             drops=self._drops,
-            hits=self._hits,
+            hits=hits,
             rows=done,
             lost=self._lost,
             publish=publish,
@@ -400,6 +405,25 @@ class JobRun:
             if key in self._collected:
                 finished = msgspec.structs.replace(finished, outcome=int(Outcome.FAILED), outputs=(), failure=FAILURE)
             yield key, finished, segment
+
+    def _settle_twins(self, done: list[Done]) -> Iterator[Hit]:
+        """Let datums share the fate of those with their content: results are yielded, failures go into `done`."""
+        if not self._twins:
+            return
+        wanted = {twin.fingerprint for twin in self._twins}
+        first = {row.fingerprint: (row, segment) for _, row, segment in done if row.fingerprint in wanted}
+        lost = set(self._lost.values())
+        failed: list[Done] = []
+        for twin in self._twins:
+            found = first.get(twin.fingerprint)
+            if found is None:
+                if twin.fingerprint in lost:
+                    self._lost[twin.key] = twin.fingerprint
+            elif found[0].outcome == Outcome.OK:
+                yield Hit(twin.key, twin.fingerprint, bytes.fromhex(self.job), found[0].outputs)
+            else:
+                failed.append((twin.key, *found))
+        done[:] = heapq.merge(done, failed, key=lambda each: each[0])
 
     def _drain_plan(self) -> None:
         # A stopped job leaves its plan unread; hits and drops of the rest do not matter then.
@@ -430,8 +454,8 @@ class JobRun:
             index=index,
             rows=rows,
         )
-        repo = self.spec.name
-        head = state.head(repo) or ""
+        repo, branch = self.spec.name, self.spec.output_branch
+        head = state.head(repo, branch) or ""
         key = self.plan.key.hex()
         records: tuple[r.Record, ...]
         commit_id = ""
@@ -461,7 +485,7 @@ class JobRun:
                     packs=written.packs,
                     index=written.index,
                 ),
-                r.RefSet(repo=repo, branch="master", old=head, new=commit_id),
+                r.RefSet(repo=repo, branch=branch, old=head, new=commit_id),
             )
         elif state_name == "failed":
             records = (r.JobFailed(job=self.job, epoch=epoch, key=key, context=folded.context, end=end),)

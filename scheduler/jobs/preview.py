@@ -19,13 +19,13 @@ from ...storage.records import InputBinding, PipelineState
 from ...storage.state import State
 from ...storage.store import Store
 from ..inputs.expression import Array, Files, leaves
-from ..pipelines.spec import PipelineSpec, decode_pipeline, identity
+from ..pipelines.spec import PipelineSpec, decode_pipeline, identity, upstream
 from ..pipelines.topology import topological_order
 from ..planning.plan import job_context, plan_job
 from ..planning.reasons import Why, explain
 from ..planning.summary import PlanSummary, summarize
 from .jobrun import bind_inputs, is_single
-from .runs import OUTPUT_BRANCH, wants_retry, why_due
+from .runs import commits_ahead, wants_retry, why_due, working
 from .ticks import count_due
 
 _JOBS_TIMED = 8
@@ -47,6 +47,9 @@ class PipelinePlan:
         Datums. Of a plan that depends on another's output, as if every input it reads from there were new.
     reasons
         (reason, datums, example), most datums first.
+    jobs
+        How many there would be: of a pipeline that has one for every commit, one for each that waits. Numbers of datums
+        are those of the newest commit.
     seconds
         Estimate from the rate of the last job that computed something; None: unknown.
     """
@@ -63,6 +66,7 @@ class PipelinePlan:
     detail: str = ""
     notices: tuple[str, ...] = ()
     seconds: float | None = None
+    jobs: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data with stable keys."""
@@ -130,20 +134,13 @@ def preview(
     specs = {name: _recorded_spec(store, state, name, pipeline.version) for name, pipeline in recorded.items()}
     changes = {spec.name: _change(spec, recorded.get(spec.name), specs.get(spec.name)) for spec in given}
     specs |= {spec.name: spec for spec in given}
-    upstream = {
-        name: [
-            leaf.repo
-            for leaf in leaves(spec.input)
-            if isinstance(leaf, Files | Array) and leaf.branch == OUTPUT_BRANCH and leaf.repo in specs
-        ]
-        for name, spec in sorted(specs.items())
-    }
+    above = upstream([spec for _, spec in sorted(specs.items())])
     single = {name: is_single(spec) for name, spec in specs.items()}
     plans: dict[str, PipelinePlan] = {}
-    for name in topological_order(upstream):
+    for name in topological_order(above):
         standing = specs[name].standing
         if standing is None:
-            plan = _plan_one(store, state, specs[name], recorded.get(name), plans, upstream[name], single)
+            plan = _plan_one(store, state, specs[name], recorded.get(name), plans, above[name], single)
         else:
             plan = PipelinePlan(name, "up to date", detail=f"a {standing.kind}: dmlpipe up keeps it running")
         if name in changes:
@@ -179,8 +176,8 @@ def _plan_one(
     state: State,
     spec: PipelineSpec,
     recorded: PipelineState | None,
-    above: Mapping[str, PipelinePlan],
-    upstream: Sequence[str],
+    plans: Mapping[str, PipelinePlan],
+    above: Sequence[str],
     single: Mapping[str, bool],
 ) -> PipelinePlan:
     name = spec.name
@@ -192,7 +189,7 @@ def _plan_one(
         if isinstance(leaf, Files | Array)
     }
     ticks = count_due(state, name, store.now()) if recorded is not None else 0
-    unsure = [repo for repo in upstream if above[repo].status in ("would run", "if")]
+    unsure = [repo for repo in above if plans[repo].status in ("would run", "if")]
     missing = [branch for branch, commit in heads.items() if not commit]
     if unsure and any(branch.rpartition("@")[0] in unsure for branch in missing):
         return PipelinePlan(name, "if", if_upstream=", ".join(unsure), detail="runs when its inputs exist")
@@ -237,7 +234,15 @@ def _plan_one(
         reasons=tuple((str(line), line.count, line.example) for line in summary.reasons),
         detail="" if summary.run else "every result is known",
         seconds=_estimate(state, recorded, summary.run),
+        jobs=_jobs(state, spec, recorded),
     )
+
+
+def _jobs(state: State, spec: PipelineSpec, recorded: PipelineState | None) -> int:
+    """How many jobs the commits that wait would make; a version that is not recorded begins with the newest."""
+    if recorded is None or not recorded.every_commit or identity(spec) != recorded.identity:
+        return 1
+    return max(1, commits_ahead(state, working(state), spec.name))
 
 
 def _summary(

@@ -5,6 +5,9 @@ Rules
 1. A run takes every cause that stands in the ledger when its first job starts, and pins what it sees of the branches
    that no pipeline writes (`run.start`). Runs follow one another; jobs of one run that do not depend on each other
    run together.
+   Where a cause reaches a pipeline that has a job for every commit, the run takes the causes up to that one, and sees
+   heads as of then. As long as more causes stand, such a run is for those pipelines and what they read; what does not
+   care is left to the last.
 2. A pipeline is due iff its identity or the commit of one of its input branches, as its run sees them, differs from
    what it *considered* last. Where its output branch stands is never asked: so a reverted pipeline does not undo the
    revert.
@@ -17,7 +20,8 @@ Rules
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -25,8 +29,6 @@ from ...storage.digest import digest
 from ...storage.records import Cause, PipelineState, RunState
 from ...storage.state import IDENTITY, State
 from ..pipelines.topology import topological_order
-
-OUTPUT_BRANCH = "master"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,10 +102,15 @@ def topological(pipelines: Mapping[str, PipelineState]) -> list[str]:
     """Names in an order where each follows what it reads; by name where that leaves a choice."""
     return topological_order(
         {
-            name: sorted(repo for repo, branch in pipelines[name].inputs if branch == OUTPUT_BRANCH)
+            name: sorted(repo for repo, branch in pipelines[name].inputs if publishes(pipelines, repo, branch))
             for name in sorted(pipelines)
         }
     )
+
+
+def publishes(pipelines: Mapping[str, PipelineState], repo: str, branch: str) -> bool:
+    """Whether the branch is the one on which one of `pipelines` publishes."""
+    return repo in pipelines and pipelines[repo].branch == branch
 
 
 def working(state: State) -> dict[str, PipelineState]:
@@ -111,13 +118,14 @@ def working(state: State) -> dict[str, PipelineState]:
     return {name: pipeline for name, pipeline in state.pipelines() if not pipeline.standing}
 
 
-def source_view(state: State, pipelines: Mapping[str, PipelineState]) -> dict[str, str]:
-    """Heads of the branches that some pipeline reads and none writes, as they are now."""
+def source_view(state: State, pipelines: Mapping[str, PipelineState], *, at: int | None = None) -> dict[str, str]:
+    """Heads of the branches that some pipeline reads and none writes: after entry `at`; None: now."""
     view: dict[str, str] = {}
     for pipeline in pipelines.values():
         for repo, branch in pipeline.inputs:
-            if not _written(repo, branch, pipelines):
-                view[f"{repo}@{branch}"] = state.head(repo, branch) or ""
+            name = f"{repo}@{branch}"
+            if name not in view and not publishes(pipelines, repo, branch):
+                view[name] = (state.head(repo, branch) if at is None else state.head_at(repo, branch, at)) or ""
     return view
 
 
@@ -157,7 +165,7 @@ def next_step(
         if version is None or (wanted is not None and name not in wanted):
             continue
         pipeline = pipelines[name]
-        above = [r for r, branch in pipeline.inputs if _written(r, branch, pipelines)]
+        above = [r for r, branch in pipeline.inputs if publishes(pipelines, r, branch)]
         if name in jobs:
             started, job = jobs[name]
             if job.state == "running":
@@ -174,13 +182,13 @@ def next_step(
         heads = {
             f"{repo}@{branch}": (
                 state.head(repo, branch) or ""
-                if _written(repo, branch, pipelines)
+                if publishes(pipelines, repo, branch)
                 else taken.view.get(f"{repo}@{branch}", "")
             )
             for repo, branch in pipeline.inputs
         }
         # A quiet input starts nothing: what failed there leaves its last good head, which the next job reads.
-        loud = [repo for repo in above if (repo, OUTPUT_BRANCH) not in pipeline.quiet]
+        loud = [repo for repo in above if (repo, pipelines[repo].branch) not in pipeline.quiet]
         failed = next((bad[upstream] for upstream in loud if upstream in bad), None)
         if failed is not None and not (pipeline.hold or pipeline.stopped):
             skip.append(SkipJob(job_id(run, name, version), name, version, heads, failed))
@@ -243,34 +251,108 @@ def plan_run(
         Run id, what it pins (`n` is not yet known and -1), its first step. None: nothing is due.
     """
     # Normally a cause stands behind whatever is due. A targeted run takes the causes and leaves the rest due.
-    causes = state.causes()
-    taken = _pinned(state, pipelines, first=causes[0].n if causes else state.n)
-    step = next_step(state, "", taken, pipelines, targets=targets)
-    if not step.start:
-        return None
-    relevant = _relevant(causes, [job.pipeline for job in step.start], pipelines) or causes
-    run = run_id(relevant[0]) if relevant else ""
-    if not run or state.run(run) is not None:
-        run = digest(f"run after {state.chain}".encode()).hex()[:16]
-    if relevant:
-        taken = msgspec.structs.replace(taken, first=relevant[0].n)
-    return run, taken, next_step(state, run, taken, pipelines, targets=targets)
+    for at, wanted in _stretches(state, pipelines, targets):
+        taken = _pinned(state, pipelines, at=at, only=wanted)
+        step = next_step(state, "", taken, pipelines, targets=targets)
+        if not step.start:
+            continue
+        causes = list(state.causes(taken.last))
+        relevant = _relevant(causes, [job.pipeline for job in step.start], pipelines) or causes
+        run = run_id(relevant[0]) if relevant else ""
+        if not run or state.run(run) is not None:
+            run = digest(f"run after {state.chain}, up to {taken.last}".encode()).hex()[:16]
+        taken = msgspec.structs.replace(taken, first=relevant[0].n if relevant else state.n)
+        return run, taken, next_step(state, run, taken, pipelines, targets=targets)
+    return None
+
+
+def commits_ahead(state: State, pipelines: Mapping[str, PipelineState], name: str) -> int:
+    """How many runs the causes that stand may make for a pipeline that has a job for every commit."""
+    readers = _Readers(pipelines)
+    return len({cause.n for cause in state.causes() if name in _each(pipelines, readers, cause)})
+
+
+def _stretches(
+    state: State, pipelines: Mapping[str, PipelineState], targets: Sequence[str]
+) -> Iterator[tuple[int | None, set[str] | None]]:
+    """Yield what the next run may take, the least first: causes up to which entry, and for which pipelines.
+
+    The last is everything: (None, None).
+    """
+    if any(pipeline.every_commit for pipeline in pipelines.values()):
+        readers = _Readers(pipelines)
+        wanted = _needed(targets, pipelines)
+        last, each = 0, set[str]()
+        for n, causes in itertools.groupby(state.causes(), key=lambda cause: cause.n):
+            # Everything that stands is more than what stands up to its last entry: it is yielded below.
+            if last:
+                yield last, _needed(sorted(each), pipelines)
+                last = 0
+            each = {name for cause in causes for name in _each(pipelines, readers, cause)}
+            if wanted is not None:
+                each &= wanted
+            if each:
+                last = n
+    yield None, None
+
+
+class _Readers:
+    """Who hears of what."""
+
+    def __init__(self, pipelines: Mapping[str, PipelineState]) -> None:
+        self._pipelines = pipelines
+        self._of: dict[str, list[str]] = {}
+        for name, pipeline in pipelines.items():
+            for repo, branch in pipeline.inputs:
+                if (repo, branch) not in pipeline.quiet:
+                    self._of.setdefault(f"{repo}@{branch}", []).append(name)
+
+    def below(self, subject: str) -> set[str]:
+        """The pipelines that a cause reaches: of a branch its readers, of a pipeline itself, and what is below them."""
+        found: set[str] = set()
+        stack = list(self._of.get(subject, ())) if "@" in subject else [subject]
+        while stack:
+            name = stack.pop()
+            if name not in found and name in self._pipelines:
+                found.add(name)
+                stack += self._of.get(f"{name}@{self._pipelines[name].branch}", ())
+        return found
+
+
+def _each(pipelines: Mapping[str, PipelineState], readers: _Readers, cause: Cause) -> set[str]:
+    """The pipelines that have a job for every commit, and this one after what makes them consider everything anew."""
+    return {
+        name
+        for name in readers.below(cause.subject)
+        if (pipeline := pipelines[name]).every_commit
+        and pipeline.since <= cause.n
+        and not pipeline.stopped
+        and pipeline.hold is None
+    }
 
 
 def without_data(
     state: State, pipelines: Mapping[str, PipelineState], *, targets: Sequence[str] = ()
 ) -> Mapping[str, str]:
     """Pipelines that are due but for a branch without a commit, and that branch."""
-    return next_step(state, "", _pinned(state, pipelines, first=state.n), pipelines, targets=targets).no_data
+    return next_step(state, "", _pinned(state, pipelines), pipelines, targets=targets).no_data
 
 
-def _pinned(state: State, pipelines: Mapping[str, PipelineState], *, first: int) -> RunState:
+def _pinned(
+    state: State, pipelines: Mapping[str, PipelineState], *, at: int | None = None, only: set[str] | None = None
+) -> RunState:
+    """What a run sees that takes the causes up to entry `at` (None: all), for the pipelines `only` (None: all)."""
+    last = state.n if at is None else at
     return RunState(
         n=-1,
-        first=first,
-        last=state.n,
-        view=source_view(state, pipelines),
-        versions={name: pipeline.version for name, pipeline in pipelines.items()},
+        first=last,
+        last=last,
+        view=source_view(state, pipelines, at=at),
+        versions={
+            name: pipeline.version
+            for name, pipeline in pipelines.items()
+            if (only is None or name in only) and pipeline.since <= last
+        },
         time="",
     )
 
@@ -297,10 +379,6 @@ def describe_cause(cause: Cause) -> str:
             return f"{cause.kind} of {subject}"
 
 
-def _written(repo: str, branch: str, pipelines: Mapping[str, PipelineState]) -> bool:
-    return branch == OUTPUT_BRANCH and repo in pipelines
-
-
 def _needed(targets: Sequence[str], pipelines: Mapping[str, PipelineState]) -> set[str] | None:
     if not targets:
         return None
@@ -311,7 +389,7 @@ def _needed(targets: Sequence[str], pipelines: Mapping[str, PipelineState]) -> s
         if name in needed or name not in pipelines:
             continue
         needed.add(name)
-        stack.extend(repo for repo, branch in pipelines[name].inputs if branch == OUTPUT_BRANCH)
+        stack.extend(repo for repo, branch in pipelines[name].inputs if publishes(pipelines, repo, branch))
     return needed
 
 

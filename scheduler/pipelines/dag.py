@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from ...storage.errors import ErrorCode, InvalidInputError
-from ...storage.refs import check_name
+from ...storage.refs import DEFAULT_BRANCH, check_name
 from ...worker.job import CommandTransform
 from ..identity.bundle import git_state
 from ..identity.source import Project, find_root
@@ -26,11 +26,12 @@ from ..inputs.expression import Files as FilesInput
 from ..inputs.standing import with_cron_repos
 from .commands import command_spec, make_command
 from .declared import Declared, Home, PutBundle, check_parameters, make_options, python_spec
+from .egress import as_egress
 from .environment import command_environment, declared_env
 from .fresh import FreshModules
 from .signature import FileMapping as Files
 from .signature import read_signature
-from .spec import NO_INPUT, Egress, PipelineSpec, Standing, check_service
+from .spec import NO_INPUT, Egress, PipelineSpec, Standing, check_service, publishes
 from .topology import topological_order
 
 __all__ = ["DAG", "Declared", "Files", "SubmitsDags"]
@@ -102,7 +103,10 @@ class DAG:
         include: str | Sequence[str] = (),
         keep: str | None = None,
         by_content: bool = False,
-        egress: str | None = None,
+        egress: str | Egress | None = None,
+        output_branch: str = DEFAULT_BRANCH,
+        every_commit: bool = False,
+        every_job: bool = False,
         version: str | None = None,
     ) -> Callable[[Transform], Transform]:
         """Declare a function or class as a pipeline; it is returned unchanged.
@@ -144,7 +148,14 @@ class DAG:
             The code does not look at the names of files: then equal content is computed once, whatever it is called
             and wherever it stands. Outputs are named by content, too; equal datums share them.
         egress
-            A folder or bucket (any fsspec URL) that each commit's new and changed files are sent to.
+            A folder or bucket (any fsspec URL) that each commit's new and changed files are sent to; or `egress`: a
+            database.
+        output_branch
+            The branch of its repo on which its jobs publish.
+        every_commit
+            A job for each commit to its inputs; else commits that come before a run share one.
+        every_job
+            Every job computes all its datums, whatever is known.
         version
             Stands for the code instead of its analysis: raise it when outputs may differ.
 
@@ -166,6 +177,8 @@ class DAG:
             max_failures=max_failures,
             secrets=secrets,
             keep=keep,
+            every_commit=every_commit,
+            every_job=every_job,
         )
         _check_input(input)
         if version is not None and (not isinstance(version, str) or not version):
@@ -193,7 +206,8 @@ class DAG:
                     version=version,
                     writes=writes,
                     by_content=by_content,
-                    egress=egress,
+                    egress=as_egress(egress),
+                    output_branch=check_name(output_branch, "branch"),
                     line=line,
                 )
             )
@@ -234,7 +248,10 @@ class DAG:
         secrets: Sequence[str] = (),
         keep: str | None = None,
         by_content: bool = False,
-        egress: str | None = None,
+        egress: str | Egress | None = None,
+        output_branch: str = DEFAULT_BRANCH,
+        every_commit: bool = False,
+        every_job: bool = False,
         salt: str = "",
     ) -> None:
         """Declare a command, in any language, as a pipeline.
@@ -256,7 +273,7 @@ class DAG:
             Files, folders or globs relative to this file: they stand in `/code` under the same relative paths.
         by_content
             As of `pipeline`: the command does not look at the names of files.
-        egress
+        egress, output_branch, every_commit, every_job
             As of `pipeline`.
         working_dir, accept, err_cmd, err_stdin, user
             Where it starts; exit codes that are success beside 0; what runs when it failed, and recovers the datum
@@ -288,6 +305,8 @@ class DAG:
             max_failures=max_failures,
             secrets=secrets,
             keep=keep,
+            every_commit=every_commit,
+            every_job=every_job,
         )
         _check_input(input)
         _check_flag("by_content", by_content)
@@ -324,7 +343,8 @@ class DAG:
                 code=code,
                 include=_listed(include),
                 by_content=by_content,
-                egress=egress,
+                egress=as_egress(egress),
+                output_branch=check_name(output_branch, "branch"),
                 salt=salt,
                 line=sys._getframe(1).f_lineno,
             )
@@ -445,7 +465,10 @@ class DAG:
         InvalidInputError
             `CYCLE`.
         """
-        return topological_order({name: _repos(declared.input) for name, declared in self.pipelines.items()})
+        branches = {name: declared.output_branch for name, declared in self.pipelines.items()}
+        return topological_order(
+            {name: _published(declared.input, branches) for name, declared in self.pipelines.items()}
+        )
 
     def build(
         self, params: Mapping[str, Mapping[str, Any]] | None = None, *, put_bundle: PutBundle
@@ -498,7 +521,8 @@ class DAG:
             specs.append(
                 msgspec.structs.replace(
                     spec,
-                    egress=Egress(url=declared.egress) if declared.egress else None,
+                    egress=declared.egress,
+                    output_branch=declared.output_branch,
                     dag=self.name,
                     env=env,
                     env_name=env_name,
@@ -558,8 +582,9 @@ def _check_input(input: object) -> None:
         )
 
 
-def _repos(input: Input) -> list[str]:
-    return [leaf.repo for leaf in leaves(input) if not isinstance(leaf, Values)]
+def _published(input: Input, branches: Mapping[str, str]) -> list[str]:
+    read = [leaf for leaf in leaves(input) if not isinstance(leaf, Values)]
+    return [leaf.repo for leaf in read if publishes(branches, leaf)]
 
 
 def _shown(leaf: FilesInput | Array | Values) -> str:

@@ -22,6 +22,7 @@ import msgspec
 from ...storage.digest import digest
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.objects.value import WHOLE_MAX_BYTES
+from ...storage.refs import DEFAULT_BRANCH
 from ...worker.child.secrets import parse_secret
 from ...worker.job import CommandTransform, PythonTransform
 from ..identity.bundle import PICKLES, BundleFile, included_files, module_files
@@ -31,7 +32,7 @@ from ..identity.source import Project
 from ..inputs.expression import Input, Like, canonical_json
 from .quantities import check_share, parse_duration_s, parse_size_bytes
 from .signature import Signature
-from .spec import Definition, Options, PipelineSpec, Standing
+from .spec import Definition, Egress, Options, PipelineSpec, Standing
 
 PutBundle = Callable[[dict[str, BundleFile]], str]
 """Stores files (path to content and mode) as a tree; returns its id in hex."""
@@ -63,7 +64,8 @@ class Declared:
     version: str | None = None
     writes: Like | None = None
     by_content: bool = False
-    egress: str | None = None
+    egress: Egress | None = None
+    output_branch: str = DEFAULT_BRANCH
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Of a command."""
     code: str | None = None
@@ -89,6 +91,8 @@ def make_options(
     max_failures: str | int = 0,
     secrets: Sequence[str] = (),
     keep: str | None = None,
+    every_commit: bool = False,
+    every_job: bool = False,
 ) -> Options:
     """Check the options of a pipeline.
 
@@ -114,6 +118,9 @@ def make_options(
             raise _bad(f"resources: expected a number above 0 for {name!r}, got {amount!r}")
     if isinstance(priority, bool) or not isinstance(priority, int):
         raise _bad(f"priority: expected a whole number, got {priority!r}")
+    for name, flag in (("every_commit", every_commit), ("every_job", every_job)):
+        if not isinstance(flag, bool):
+            raise _bad(f"{name}: expected True or False, got {flag!r}")
     if keep not in (None, "latest"):
         raise _bad(f'keep: expected "latest", got {keep!r}')
     if isinstance(secrets, str) or not all(isinstance(item, str) for item in secrets):
@@ -136,6 +143,8 @@ def make_options(
         max_failures=check_share(max_failures),
         secrets=tuple(secrets),
         keep=keep or "",
+        every_commit=every_commit,
+        every_job=every_job,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from ...storage.digest import digest
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...worker.job import CommandTransform, Transform
-from ..inputs.expression import Array, Cross, Files, Group, Input, Join, Like, Union, Values, factors
+from ..inputs.expression import Array, Cross, Files, Group, Input, Join, Like, Union, Values, factors, leaves
 
 
 class Definition(msgspec.Struct, frozen=True, array_like=True):
@@ -43,6 +44,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A number or a percentage (`0.1%`)."""
     secrets: tuple[str, ...] = ()
     keep: str = ""
+    every_commit: bool = False
+    """A job for each commit to the inputs, not only for their heads."""
+    every_job: bool = False
+    """Every job computes all its datums, whatever is known."""
 
 
 class Egress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -108,6 +113,8 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     by_content: bool = False
     """Where a file stands does not count: equal content is computed once, whatever it is called."""
     egress: Egress | None = None
+    output_branch: str = "master"
+    """Of the repo of the pipeline's name: where its jobs publish."""
     options: Options = Options()
     definitions: tuple[Definition, ...] = ()
     whole_modules: tuple[str, ...] = ()
@@ -144,6 +151,22 @@ def check_service(name: str, input: Input) -> None:
         raise InvalidInputError(
             f"service {name!r} can serve files, and a cross of files, as a whole", code=ErrorCode.BAD_INPUT
         )
+
+
+def upstream(specs: Sequence[PipelineSpec]) -> dict[str, list[str]]:
+    """Return, for each of `specs`, those of them that publish what it reads."""
+    branches = {spec.name: spec.output_branch for spec in specs}
+    return {
+        spec.name: [
+            leaf.repo for leaf in leaves(spec.input) if isinstance(leaf, Files | Array) and publishes(branches, leaf)
+        ]
+        for spec in specs
+    }
+
+
+def publishes(branches: Mapping[str, str], leaf: Files | Array) -> bool:
+    """Whether an input reads what a pipeline publishes, of those in `branches` (pipeline to its output branch)."""
+    return branches.get(leaf.repo) == leaf.branch
 
 
 def expression(node: Input) -> Any:

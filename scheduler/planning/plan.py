@@ -10,6 +10,8 @@ Rules (T, S and F are the trees of a `Context`)
 5. A key in F runs, unless its datum is as it was and stands in T: then the failure was that of other inputs. A reason
    that begins with ``reprocess`` makes it run all the same, without a look into S.
 6. A datum that a resumed job has finished (in `finished`) is not mentioned again; its `Drop` is.
+7. Where every job computes all (`every_job`), each datum of the inputs runs, and none is looked up.
+8. Of a pipeline `by_content`, of datums with equal content the first runs; the others are its `Twin`s.
 
 What the keeper of contexts owes: every datum of `Context.inputs` is in T or in F; a job that fails or is stopped only
 adds to F; one that is done leaves its own failures there and nothing else.
@@ -40,7 +42,19 @@ from .datums import Bound, Combination, bind, rebind
 from .fingerprint import context_key
 from .reasons import Reason, Why, explain
 
-__all__ = ["Drop", "Hit", "JobPlan", "PlanItem", "Run", "explain", "job_context", "job_inputs", "memo_key", "plan_job"]
+__all__ = [
+    "Drop",
+    "Hit",
+    "JobPlan",
+    "PlanItem",
+    "Run",
+    "Twin",
+    "explain",
+    "job_context",
+    "job_inputs",
+    "memo_key",
+    "plan_job",
+]
 
 FORCED_PREFIX = "reprocess"
 """How a reason in F begins that asks for a run though a result is known."""
@@ -88,7 +102,16 @@ class Drop:
     """Whether the inputs have no datum with that key any more; else its `Run` or `Hit` follows, or is finished."""
 
 
-PlanItem = Run | Hit | Drop
+@dataclasses.dataclass(frozen=True, slots=True)
+class Twin:
+    """A datum of which another one of this job has the content: what becomes of that becomes of it."""
+
+    key: bytes
+    fingerprint: bytes
+    """Of both."""
+
+
+PlanItem = Run | Hit | Drop | Twin
 
 
 class _Todo(NamedTuple):
@@ -120,6 +143,8 @@ class JobPlan:
     """Why a datum runs of which nothing else is known."""
     _new: Bound = dataclasses.field(repr=False)
     _old: Bound | None = dataclasses.field(repr=False)
+    _every: bool = dataclasses.field(repr=False)
+    """Every datum runs, whatever is known."""
     _memory: _Memory = dataclasses.field(repr=False)
     _job_inputs: tuple[JobInput, ...] = dataclasses.field(repr=False)
 
@@ -138,15 +163,17 @@ class JobPlan:
     def runs_all(self) -> bool:
         """Whether every datum runs, as nothing is known that could be looked up."""
         memory = self._memory
-        return self._old is None and memory.s.is_empty() and memory.f.is_empty() and not memory.finished
+        known = not (memory.s.is_empty() and memory.f.is_empty() and not memory.finished)
+        return self._old is None and not known and not memory.by_content
 
     def items(self) -> Iterator[PlanItem]:
         """Everything to do, sorted by key, read as it is yielded. May be iterated again."""
         if self.mode == "reuse":
             return
-        todos = self._changed() if self._old is not None else self._everything()
+        todos = self._everything() if self._old is None else self._anew() if self._every else self._changed()
+        contents: set[bytes] | None = set() if self._memory.by_content else None
         while batch := list(itertools.islice(todos, _BATCH)):
-            yield from self._look_up(batch)
+            yield from self._look_up(batch, contents)
 
     def job_inputs(self) -> tuple[JobInput, ...]:
         """Inputs as workers see them: the varying ones in the order of the key, then the constant ones."""
@@ -187,14 +214,25 @@ class JobPlan:
                 if found is not None:
                     yield todos[0]._replace(old=found, new=found)
 
+    def _anew(self) -> Iterator[_Todo]:
+        """What leaves, and all that is there."""
+        assert self._old is not None
+        changes = (_Todo(key, old, new, _ANEW, False) for key, old, new in self._old.delta(self._new))
+        there = (_Todo(found.key, found, found, _ANEW, False) for found in self._new.enumerate())
+        # What changed stands in both: the change, which comes first, says what leaves.
+        merged = heapq.merge(changes, there, key=lambda todo: todo.key)
+        return (next(group) for _, group in itertools.groupby(merged, key=lambda todo: todo.key))
+
     def _failed(self) -> Iterator[_Todo]:
         for key, reason in self._memory.f.scan():
             yield _Todo(key, None, None, _why_again(reason), False)
 
-    def _look_up(self, batch: Sequence[_Todo]) -> Iterator[PlanItem]:
+    def _look_up(self, batch: Sequence[_Todo], contents: set[bytes] | None) -> Iterator[PlanItem]:
+        """Decide for some datums; `contents` are the fingerprints that run in this job, where equal ones share."""
         memory = self._memory
         in_t = memory.in_t([todo.key for todo in batch if todo.old is not None and not todo.in_t])
-        failed = memory.failed_before([todo.key for todo in batch]) if self._old is None else {}
+        looks = self._old is None and not self._every
+        failed = memory.failed_before([todo.key for todo in batch]) if looks else {}
         if failed:
             batch = [todo._replace(why=failed.get(todo.key, todo.why)) for todo in batch]
         finished = memory.is_finished([todo.key for todo in batch if todo.new is not None])
@@ -208,9 +246,17 @@ class JobPlan:
                 if todo.old is todo.new and todo.why.reason is not Reason.FORCED:
                     continue
                 yield Drop(todo.key, self._new.fingerprint(self.key, todo.old), gone=todo.new is None)
-            if todo.key not in datums or todo.key in finished:
+            datum = datums.get(todo.key)
+            if datum is None:
                 continue
-            yield hits.get(todo.key) or Run(datums[todo.key], todo.why.reason, todo.why.detail)
+            hit = hits.get(todo.key)
+            if contents is not None and hit is None:
+                if todo.key not in finished and datum.fingerprint in contents:
+                    yield Twin(datum.key, datum.fingerprint)
+                    continue
+                contents.add(datum.fingerprint)
+            if todo.key not in finished:
+                yield hit or Run(datum, todo.why.reason, todo.why.detail)
 
 
 def plan_job(
@@ -262,10 +308,11 @@ def plan_job(
     new = bind(spec.input, trees, order=order, read=reader, commits=commits, by_content=spec.by_content)
     inputs = new.record()
     memory = _Memory.open(context, finished, open_tree, by_content=spec.by_content)
+    every = spec.options.every_job
     old: Bound | None = None
     mode: Mode = "all"
     if context is not None and (context.inputs or context.t):
-        if context.inputs == inputs and memory.f.is_empty():
+        if context.inputs == inputs and memory.f.is_empty() and not every:
             old, mode = new, "reuse"
         else:
             old = rebind(spec.input, context.inputs, new, open_tree=open_tree, read=reader, by_content=spec.by_content)
@@ -277,9 +324,10 @@ def plan_job(
         constants=whole,
         inputs=inputs,
         mode=mode,
-        why=why[0] if why else Why(Reason.FIRST_RUN),
+        why=_ANEW if every and context is not None else why[0] if why else Why(Reason.FIRST_RUN),
         _new=new,
         _old=old,
+        _every=every,
         _memory=memory,
         _job_inputs=job_inputs(spec, bindings, new.order),
     )
@@ -371,6 +419,9 @@ def memo_key(key: bytes, fingerprint: bytes, by_content: bool) -> bytes:
 _success: msgspec.msgpack.Decoder[tuple[bytes, tuple[tuple[str, bytes], ...]]] = msgspec.msgpack.Decoder(
     tuple[bytes, tuple[tuple[str, bytes], ...]]
 )
+
+
+_ANEW = Why(Reason.FORCED, "every job computes all")
 
 
 def _present(tree: Tree | None, keys: Sequence[bytes]) -> set[bytes]:

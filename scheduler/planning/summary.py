@@ -12,7 +12,7 @@ import msgspec
 from ...storage.provenance.datum_key import KeyPart, read_key
 from ..inputs.expression import Input
 from .datums import SEPARATOR
-from .plan import Drop, Hit, JobPlan, Run
+from .plan import Drop, Hit, JobPlan, Run, Twin
 from .reasons import Reason, Why
 
 __all__ = ["PlanSummary", "ReasonCount", "describe_key", "summarize"]
@@ -47,7 +47,7 @@ class PlanSummary:
     """Datums of the inputs."""
     run: int
     known: int
-    """Of those that do not run: results that are taken back from earlier jobs."""
+    """Of those that do not run: results that are taken from earlier jobs, or from another datum of equal content."""
     removed: int
     """Datums whose inputs are gone."""
     reasons: tuple[ReasonCount, ...]
@@ -100,7 +100,7 @@ def summarize(plan: JobPlan, pipeline: str) -> PlanSummary:
         match item:
             case Drop():
                 removed += item.gone
-            case Hit():
+            case Hit() | Twin():
                 known += 1
             case Run():
                 run += 1

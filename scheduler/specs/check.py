@@ -19,7 +19,7 @@ from ...worker.child.container import PROGRAMS
 from ...worker.child.secrets import parse_secret, read_secrets
 from ...worker.job import CommandTransform
 from ..inputs.expression import Array, Values, leaves
-from ..pipelines.spec import PipelineSpec
+from ..pipelines.spec import PipelineSpec, upstream
 from ..pipelines.topology import topological_order
 from .documents import documents, read_text
 from .reader import Source, read_spec
@@ -119,9 +119,8 @@ def _without_clashes(verdicts: list[Verdict], specs: Sequence[PipelineSpec]) -> 
             notice = f"{verdict.pipeline}: {places} has this name too, and replaces it if it is submitted later"
             verdict = dataclasses.replace(verdict, verdict="ok with notices", notices=(*verdict.notices, notice))
         out.append(verdict)
-    upstream = {spec.name: [leaf.repo for leaf in leaves(spec.input) if not isinstance(leaf, Values)] for spec in specs}
     try:
-        topological_order(upstream)
+        topological_order(upstream(specs))
     except InvalidInputError as err:
         inside = set(re.findall(r"[\w.-]+", err.message))
         return [

@@ -24,11 +24,12 @@ def effective(spec: PipelineSpec) -> dict[str, Any]:
     found["transform"] = _transform(spec)
     if spec.standing is None or spec.standing.kind != "spout":
         found["input"] = _input(spec.input)
-    found["output_branch"] = "master"
+    found["output_branch"] = spec.output_branch
     found["datum_tries"] = options.tries
     found["datum_timeout"] = f"{options.timeout_s:g}s" if options.timeout_s else ""
     found["job_timeout"] = f"{options.job_timeout_s:g}s" if options.job_timeout_s else ""
     found["resource_requests"] = _resources(options)
+    found["reprocess_spec"] = "every_job" if options.every_job else ""
     found["max_failures"] = options.max_failures
     found["params"] = dict(spec.parameters)
     found["by_content"] = spec.by_content
@@ -36,12 +37,11 @@ def effective(spec: PipelineSpec) -> dict[str, Any]:
     found["env"] = spec.env_name
     found["salt"] = spec.salt
     said = {name: value for name, value in found.items() if value not in ("", {}, False)}
-    return said | _standing(spec.standing)
+    # Jobs alone come commit by commit, and that they do not has to be said.
+    return said | ({"every_commit": options.every_commit} if spec.standing is None else _standing(spec.standing))
 
 
-def _standing(standing: Standing | None) -> dict[str, Any]:
-    if standing is None:
-        return {}
+def _standing(standing: Standing) -> dict[str, Any]:
     service = {"internal_port": standing.port} if standing.port else {}
     if standing.kind == "spout":
         return {"spout": {"service": service} if service else {}}

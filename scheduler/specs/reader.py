@@ -14,14 +14,14 @@ from pathlib import Path
 import msgspec
 
 from ...storage.errors import ErrorCode, InvalidInputError
-from ...storage.refs import check_name
+from ...storage.refs import DEFAULT_BRANCH, check_name
 from ...worker.job import CommandTransform
 from ..identity.bundle import BundleFile
-from ..inputs.expression import Input, Values, leaves
+from ..inputs.expression import Input
 from ..pipelines.commands import code_hash, command_code_id, command_definitions, with_environment
 from ..pipelines.environment import DeclaredEnvironment, command_environment
 from ..pipelines.quantities import check_share, parse_duration_s, parse_size_bytes
-from ..pipelines.spec import NO_INPUT, Definition, Options, PipelineSpec, Standing, check_service
+from ..pipelines.spec import NO_INPUT, Definition, Options, PipelineSpec, Standing, check_service, upstream
 from ..pipelines.topology import topological_order
 from .documents import documents
 from .egress import read_egress
@@ -98,10 +98,7 @@ def parse_specs(text: str, source: Source) -> tuple[list[PipelineSpec], list[str
         notices += told
     if not found:
         raise InvalidInputError(f"{name}: holds no pipeline", code=ErrorCode.BAD_SPEC)
-    upstream = {
-        spec.name: [leaf.repo for leaf in leaves(spec.input) if not isinstance(leaf, Values)] for spec in found.values()
-    }
-    return [found[item] for item in topological_order(upstream)], notices
+    return [found[item] for item in topological_order(upstream(list(found.values())))], notices
 
 
 def read_spec(data: object, source: Source, line: int) -> tuple[PipelineSpec, list[str]]:
@@ -137,10 +134,6 @@ class _Reader:
         transform, secrets = read_transform(fields.value("transform"), around, self.notices)
         if environment is not None:
             transform = with_environment(transform, environment, self.where)
-        if fields.text("output_branch") not in ("", "master"):
-            raise fields.unsupported("output_branch", "the output branch is master")
-        if fields.text("reprocess_spec") not in ("", "until_success"):
-            raise fields.unsupported("reprocess_spec", "what was computed once from the same inputs is not again")
         standing = self._standing()
         node: Input = NO_INPUT
         if standing is None or standing.kind != "spout":
@@ -165,6 +158,7 @@ class _Reader:
             salt=fields.text("salt"),
             by_content=fields.flag("by_content"),
             egress=read_egress(fields.value("egress") or {}, self.where),
+            output_branch=check_name(fields.text("output_branch") or DEFAULT_BRANCH, "branch"),
             options=self._options(secrets),
             definitions=_definitions(transform, self.filename, self.line, code, files),
             source=f"{self.filename}:{self.line}",
@@ -230,6 +224,8 @@ class _Reader:
             timeout_s=self._seconds("datum_timeout"),
             job_timeout_s=self._seconds("job_timeout"),
             secrets=secrets,
+            every_commit=fields.value("every_commit") is None or fields.flag("every_commit"),
+            every_job=self._every_job(),
         )
         if isinstance(share, str | int):
             options = msgspec.structs.replace(
@@ -242,6 +238,12 @@ class _Reader:
             if fields.value(name) is not None:
                 options = self._resources(options, name)
         return options
+
+    def _every_job(self) -> bool:
+        said = self.fields.text("reprocess_spec") or "until_success"
+        if said not in ("until_success", "every_job"):
+            raise self.fields.bad(f"reprocess_spec: expected until_success or every_job, got {said!r}")
+        return said == "every_job"
 
     def _seconds(self, field: str) -> float:
         text = self.fields.text(field)

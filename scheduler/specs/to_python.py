@@ -13,7 +13,7 @@ from typing import Any
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...worker.job import CommandTransform
 from ..inputs.expression import Array, Cross, Files, Group, Input, Join, Union, Values
-from ..pipelines.spec import PipelineSpec
+from ..pipelines.spec import Egress, PipelineSpec
 
 _TEMPLATE = re.compile(r"\$\{?(\d+)\}?")
 _LINE_MAX = 100
@@ -45,7 +45,6 @@ def to_python(specs: Sequence[PipelineSpec], *, name: str, code: str = "") -> st
 
 
 def _pipeline(spec: PipelineSpec, code: str) -> list[str]:
-    _check(spec)
     transform = spec.transform
     assert isinstance(transform, CommandTransform)
     options = spec.options
@@ -75,7 +74,10 @@ def _pipeline(spec: PipelineSpec, code: str) -> list[str]:
         "job_timeout": options.job_timeout_s,
         "max_failures": options.max_failures if options.max_failures != "0" else "",
         "by_content": spec.by_content,
-        "egress": spec.egress.url if spec.egress and not spec.egress.rows else "",
+        "egress": _egress(spec.egress) if spec.egress is not None else "",
+        "output_branch": spec.output_branch if spec.output_branch != "master" else "",
+        "every_commit": options.every_commit,
+        "every_job": options.every_job,
         "salt": spec.salt,
     }
     call, inputs = "command", [_input(spec.input, spec.name)]
@@ -94,9 +96,16 @@ def _pipeline(spec: PipelineSpec, code: str) -> list[str]:
     return [*notes, f"dag.{call}(", *(f"    {line}," for line in arguments), ")"]
 
 
-def _check(spec: PipelineSpec) -> None:
-    if spec.egress is not None and spec.egress.rows:
-        raise _unsayable(spec.name, "its egress goes to a database")
+class _Source(str):
+    """Python source, to be written as it is."""
+
+
+def _egress(egress: Egress) -> str:
+    if not egress.rows:
+        return egress.url
+    given = {"rows": egress.rows, "columns": list(egress.columns), "secret": egress.secret}
+    said = [f"{name}={_literal(value)}" for name, value in given.items() if value]
+    return _Source(f"dml.egress({', '.join([_text(egress.url), *said])})")
 
 
 def _input(node: Input, pipeline: str) -> str:
@@ -206,6 +215,8 @@ def _text(value: str) -> str:
 
 def _literal(value: Any) -> str:
     """Python source of plain data, with double quotes where they need no escape."""
+    if isinstance(value, _Source):
+        return str(value)
     if isinstance(value, str):
         plain = '"' not in value and "\\" not in value and value.isprintable()
         return f'"{value}"' if plain else repr(value)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .scheduler.inputs.standing import trigger as trigger
     from .scheduler.pipelines.dag import DAG as DAG
     from .scheduler.pipelines.dag import Files as Files
+    from .scheduler.pipelines.egress import egress as egress
     from .scheduler.store import Store as Store
     from .scheduler.store import init as init
     from .scheduler.store import open as open
@@ -38,6 +39,7 @@ _HOME = {
     "array": "scheduler.inputs.expression",
     "cron": "scheduler.inputs.standing",
     "cross": "scheduler.inputs.expression",
+    "egress": "scheduler.pipelines.egress",
     "files": "scheduler.inputs.expression",
     "group": "scheduler.inputs.expression",
     "init": "scheduler.store",

@@ -39,14 +39,18 @@ class Ran:
         (found,) = [job for job in self.summary.jobs if job.pipeline == pipeline]
         return found
 
+    def each(self, pipeline: str) -> list[tuple[int, int]]:
+        """Datums (run, skipped) of every job of a pipeline, in order."""
+        return [(job.counters.run, job.counters.skipped) for job in self.summary.jobs if job.pipeline == pipeline]
+
     @property
     def states(self) -> dict[str, str]:
-        """Pipeline to the state of its job."""
+        """Pipeline to the state of its last job."""
         return {job.pipeline: job.state for job in self.summary.jobs}
 
     @property
     def counts(self) -> dict[str, tuple[int, int]]:
-        """Pipeline to datums (run, skipped)."""
+        """Pipeline to datums (run, skipped) of its last job."""
         return {job.pipeline: (job.counters.run, job.counters.skipped) for job in self.summary.jobs}
 
 

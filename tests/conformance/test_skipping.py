@@ -147,8 +147,9 @@ def test_a_rename_inside_a_folder_that_is_one_datum_is_not_skipped(lab: Lab) -> 
     lab.put("images", {"d/a": "1", "d/b": "2"})
     lab.submit(lab.spec("names", pfs("images", "/*", name="in"), "ls /pfs/in/d > /pfs/out/names"))
     lab.run()
-    lab.remove("images", "d/a")
-    lab.put("images", {"d/aa": "1"})
+    with lab.store.commit("images") as session:
+        session.delete("d/a")
+        session.write("d/aa", "1")
     assert lab.run().computed == 1
     assert lab.files("names") == {"/names": "aa\nb\n"}
 
@@ -304,3 +305,99 @@ def test_by_content_a_copy_is_not_computed_again_and_outlives_the_original(lab: 
     lab.remove("images", "copy")
     lab.run()
     assert lab.files("digests") == {}
+
+
+def test_by_content_equal_new_files_are_computed_once(lab: Lab) -> None:
+    lab.put("images", {"x": "1", "y": "1", "z": "2"})
+    by_content(lab)
+    assert lab.plan()["digests"].run == 2
+    ran = lab.run()
+    assert (ran.computed, ran.counts) == (2, {"digests": (2, 1)})
+    assert sorted(lab.files("digests").values()) == ["1", "2"]
+    lab.remove("images", "x")
+    assert lab.run().computed == 0
+    assert sorted(lab.files("digests").values()) == ["1", "2"]
+    assert lab.store.why(next(f"digests:{path}" for path, text in lab.files("digests").items() if text == "1"))
+    lab.put("images", {"x": "3", "y": "3"})
+    assert lab.run().counts == {"digests": (1, 2)}
+    assert sorted(lab.files("digests").values()) == ["2", "3"]
+
+
+def test_by_content_equal_files_fail_together_and_are_tried_once(lab: Lab) -> None:
+    lab.put("images", {"x": "1", "y": "1", "z": "2"})
+    line = f'test "$(cat /pfs/in/*)" != 1; {BY_CONTENT}'
+    spec = lab.spec("digests", pfs("images", "/*", name="in"), line, by_content=True, datumTries=1, max_failures=2)
+    lab.submit(spec)
+    ran = lab.run()
+    assert ran.computed == 2
+    assert (ran.job("digests").counters.failed, ran.job("digests").counters.run) == (2, 1)
+    lab.put("images", {"w": "4"})
+    assert lab.run().computed == 2
+
+
+# --- every_job: nothing is skipped
+
+
+def test_every_job_computes_all_datums_again(lab: Lab) -> None:
+    lab.put("images", {"a": "1", "b": "2"})
+    lab.submit(copies(lab, reprocess_spec="every_job"))
+    assert lab.run().each("copies") == [(2, 0)]
+    lab.put("images", {"c": "3"})
+    assert lab.run().each("copies") == [(3, 0)]
+    lab.remove("images", "a")
+    assert lab.run().each("copies") == [(2, 0)]
+    assert lab.files("copies") == {"/b": "2", "/c": "3"}
+
+
+def test_every_job_starts_none_by_itself(lab: Lab) -> None:
+    lab.put("images", {"a": "1"})
+    lab.submit(copies(lab, reprocess_spec="every_job"))
+    lab.run()
+    assert lab.run().each("copies") == []
+    assert lab.plan()["copies"].status == "up to date"
+
+
+def test_every_job_takes_no_result_of_others(lab: Lab) -> None:
+    lab.put("images", {"a": "1"})
+    lab.submit(copies(lab))
+    lab.run()
+    lab.submit(copies(lab, "anew", reprocess_spec="every_job"))
+    assert lab.run().each("anew") == [(1, 0)]
+
+
+def test_what_every_job_computed_is_known_to_others(lab: Lab) -> None:
+    lab.put("images", {"a": "1"})
+    lab.submit(copies(lab, "anew", reprocess_spec="every_job"))
+    lab.run()
+    lab.submit(copies(lab))
+    assert lab.run().each("copies") == [(0, 1)]
+
+
+def test_every_job_or_not_is_no_part_of_what_is_computed(lab: Lab) -> None:
+    lab.put("images", {"a": "1"})
+    lab.submit(copies(lab, reprocess_spec="every_job"))
+    lab.run()
+    assert [each.status for each in lab.submit(copies(lab))] == ["cosmetic"]
+    lab.put("images", {"b": "2"})
+    assert lab.run().each("copies") == [(1, 1)]
+
+
+def test_every_job_plans_all_and_says_why(lab: Lab) -> None:
+    lab.put("images", {"a": "1", "b": "2"})
+    lab.submit(copies(lab, reprocess_spec="every_job"))
+    lab.run()
+    lab.put("images", {"b": "two"})
+    plan = lab.plan()["copies"]
+    assert (plan.run, plan.total, plan.reasons[0][:2]) == (2, 2, ("forced: every job computes all", 2))
+
+
+def test_every_job_tries_what_failed_again(lab: Lab) -> None:
+    lab.put("images", {"a": "1", "b": "bad"})
+    line = 'test "$(cat /pfs/in/*)" != bad; cp /pfs/in/* /pfs/out/'
+    spec = lab.spec("p", pfs("images", name="in"), line, reprocess_spec="every_job", datumTries=1, max_failures=1)
+    lab.submit(spec)
+    assert lab.run().each("p") == [(1, 0)]
+    lab.put("images", {"c": "3"})
+    ran = lab.run()
+    assert (ran.computed, ran.each("p")) == (3, [(2, 0)])
+    assert lab.files("p") == {"/a": "1", "/c": "3"}

@@ -54,7 +54,7 @@ def test_a_service_makes_no_job_and_no_cause(lab: Lab) -> None:
     assert "without meaning here: service.externalPort" in " ".join(told.notices)
     assert lab.run().counts == {}
     lab.put("r", {"b": ""})
-    assert lab.store.refresh().causes() == []
+    assert list(lab.store.refresh().causes()) == []
     assert lab.store.pipeline_spec("web").standing.port == 8080  # type: ignore[union-attr]
 
 

@@ -216,7 +216,7 @@ def test_outputs_of_a_job_fire_triggers(lab: Lab) -> None:
     runs = [name for name, _ in state.runs()]
     assert len(runs) == 3
     assert "0" * 16 not in runs
-    assert state.causes() == []
+    assert list(state.causes()) == []
 
 
 def test_deferred_processing_runs_when_a_branch_is_moved(lab: Lab) -> None:
@@ -226,3 +226,37 @@ def test_deferred_processing_runs_when_a_branch_is_moved(lab: Lab) -> None:
     assert lab.run().counts == {}
     lab.store.create_branch("r", "master", "r@staging")
     assert lab.run().counts == {"p": (2, 0)}
+
+
+def test_the_rule_of_an_input_ends_with_its_pipeline(lab: Lab) -> None:
+    lab.put("r", {"0": ""})
+    spec = lab.spec("p", pfs("r", branch="batch", trigger={"branch": "master", "commits": 1}))
+    lab.submit(spec)
+    lab.store.delete_pipeline("p")
+    assert list(lab.store.refresh().all_triggers()) == []
+    put(lab, 1)
+    assert lab.head("r", "batch") == ""
+
+
+def test_the_rule_of_an_input_ends_with_a_version_without_it(lab: Lab) -> None:
+    lab.put("r", {"0": ""})
+    lab.submit(lab.spec("p", pfs("r", branch="batch", trigger={"branch": "master", "commits": 1})))
+    lab.submit(lab.spec("p", pfs("r")))
+    assert list(lab.store.refresh().all_triggers()) == []
+
+
+def test_a_rule_that_others_wait_for_outlives_the_pipeline_that_set_it(lab: Lab) -> None:
+    lab.put("r", {"0": ""})
+    lab.submit(lab.spec("p", pfs("r", branch="batch", trigger={"branch": "master", "commits": 1})))
+    lab.submit(lab.spec("q", pfs("r", branch="batch")))
+    lab.store.delete_pipeline("p")
+    put(lab, 1)
+    assert lab.head("r", "batch") == lab.head("r")
+
+
+def test_a_rule_that_was_set_by_hand_outlives_every_pipeline(lab: Lab) -> None:
+    lab.put("r", {"0": ""})
+    follow(lab, "batch", commits=3)
+    lab.submit(lab.spec("p", pfs("r", branch="batch")))
+    lab.store.delete_pipeline("p")
+    assert lab.store.refresh().trigger("r", "batch") is not None

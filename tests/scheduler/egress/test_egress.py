@@ -12,6 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 
+import dmlpipe as dml
 from dmlpipe.scheduler.egress import sending
 from dmlpipe.scheduler.errors import JobFailed
 from dmlpipe.scheduler.leases.inline import InlineExecutor
@@ -244,6 +245,25 @@ def test_a_password_is_read_where_it_is_sent_from_and_told_nobody(
     assert "hunter2" not in str(failed.value)
 
 
+def test_a_python_dag_sends_rows(store: Store, tmp_path: Path) -> None:
+    dag = dml.DAG("shop")
+
+    @dag.pipeline(
+        dml.files("given", "/*"), egress=dml.egress(database(tmp_path), rows="csv", columns=["shop", "amount"])
+    )
+    def copy(given: Path) -> dml.Files:
+        return {f"sales/{given.name}": given.read_bytes()}
+
+    with store.commit("given", create=True) as commit:
+        commit.write("/a", "bergen,3\n")
+        commit.write("/b", "oslo,5\n")
+    dag.submit(store)
+    executor = InlineExecutor(store, targets={"copy": copy})
+    store.run(executor=executor)
+    executor.close()
+    assert rows(tmp_path) == [("bergen", 3, None), ("oslo", 5, None)]
+
+
 # --- declarations ---
 
 
@@ -266,3 +286,18 @@ def test_a_wrong_egress_is_refused(egress: dict[str, Any], message: str) -> None
     }
     with pytest.raises(InvalidInputError, match=message):
         parse_specs(json.dumps(spec), Source("s.json"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"url": ""}, "expected a URL"),
+        ({"url": "sqlite://", "rows": "parquet"}, 'rows: expected "csv" or "json"'),
+        ({"url": "sqlite://", "rows": "csv", "columns": "a"}, "columns: expected a list of names"),
+        ({"url": "sqlite://", "rows": "csv", "secret": "db"}, 'secret: expected "name/key"'),
+        ({"url": "s3://b", "columns": ["a"]}, "are those of a database"),
+    ],
+)
+def test_a_wrong_egress_of_a_dag_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        dml.egress(**given)

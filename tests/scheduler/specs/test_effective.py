@@ -94,6 +94,23 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
         "datum_tries": st.integers(1, 5),
         "datum_timeout": st.sampled_from(["90s", "1h30m"]),
         "salt": st.just("s"),
+        "output_branch": st.sampled_from(["master", "staging"]),
+        "every_commit": st.booleans(),
+        "reprocess_spec": st.sampled_from(["until_success", "every_job"]),
+        "by_content": st.booleans(),
+        "egress": st.sampled_from(
+            [
+                {"url": "s3://b/there"},
+                {"sql_database": {"url": "sqlite://", "file_format": {"type": "JSON"}}},
+                {
+                    "sql_database": {
+                        "url": "sqlite://",
+                        "file_format": {"type": "CSV", "columns": ["a", "b"]},
+                        "secret": {"name": "n", "key": "k"},
+                    }
+                },
+            ]
+        ),
         "max_failures": st.sampled_from([3, "0.1%"]),
         "params": st.dictionaries(st.sampled_from(["p", "q"]), st.one_of(words, st.integers(0, 9), st.booleans())),
         "resource_requests": st.just({"cpu": 2, "memory": "1GiB", "gpu": {"number": 1}}),
@@ -149,6 +166,7 @@ def test_python_says_the_same_as_the_spec(data: dict[str, Any]) -> None:
     assert made.code_id == spec.code_id
     assert made.options == spec.options
     assert made.parameters == spec.parameters
+    assert (made.egress, made.output_branch) == (spec.egress, spec.output_branch)
     if not any(kind in data["input"] for kind in ("join", "group")):
         # Nothing is computed anew by whoever goes from one to the other.
         assert identity(made) == identity(spec)

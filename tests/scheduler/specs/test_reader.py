@@ -189,8 +189,6 @@ def test_a_field_that_is_off_says_nothing(field: str, value: Any) -> None:
     [
         ("tf_job", {"x": 1}),
         ("s3_out", True),
-        ("reprocess_spec", "every_job"),
-        ("output_branch", "staging"),
         ("pipeline.project", "other"),
         ("input.pfs.s3", True),
         ("input.pfs.project", "other"),
