@@ -231,7 +231,7 @@ def test_revert_holds_and_release_ends_it(cli: Cli, work: Path) -> None:
             "type url entries controller run cluster"
             "|type name version state head files job counters detail ended progress",
         ),
-        ("plan", "name status change total run skipped removed reasons if_upstream detail notices seconds"),
+        ("plan", "name status change total run skipped removed reasons if_upstream detail notices seconds jobs"),
         ("submit dag.py", "pipeline version status why inputs notices"),
         ("pipeline list", "pipeline version dag inputs head stopped held last_job last_state"),
         ("pipeline inspect counts", "pipeline spec versions"),
