@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .scoring import load_model, score
+from .models import MODELS
 
 FILES_PER_CALL = 16
 """Files that one message carries where the alternative allows it; a tenth of a second of work."""
@@ -30,11 +30,13 @@ class Work:
     inputs: Path
     """Folder of the files to label."""
     model: Path
-    """The persisted model."""
+    """Folder of the persisted model."""
     out: Path
     """Folder for the results, empty."""
     slots: int
     """Files labelled at a time."""
+    scorer: str = "forest"
+    """Name in `MODELS`: whose `load_model` and `score` are called."""
 
     def paths(self) -> list[Path]:
         """Files to label, in order."""
@@ -48,45 +50,51 @@ Baseline = Callable[[Work, Begin], None]
 def run_loop(work: Work, begin: Begin) -> None:
     """Label in this process, one after the other."""
     begin()
-    model = load_model(work.model)
+    scorer = MODELS[work.scorer].module()
+    model = scorer.load_model(work.model)
     for path in work.paths():
-        _write(work.out, path, score(model, path.read_bytes()))
+        _write(work.out, path, scorer.score(model, path.read_bytes()))
 
 
-_resident: Any = None
-"""The model of a pool's process."""
+_resident: tuple[Any, Any] | None = None
+"""Scorer and model of a pool's process."""
 
 
-def _load_resident(path: Path) -> None:
+def _load_resident(path: Path, scorer: str) -> None:
     global _resident
-    _resident = load_model(path)
+    module = MODELS[scorer].module()
+    _resident = module, module.load_model(path)
 
 
 def _label_with_resident(path: Path, out: Path) -> None:
-    _write(out, path, score(_resident, path.read_bytes()))
+    assert _resident is not None
+    scorer, model = _resident
+    _write(out, path, scorer.score(model, path.read_bytes()))
 
 
 def run_pool(work: Work, begin: Begin) -> None:
     """Label in a pool of processes, each with its own model, several files a message."""
     paths = work.paths()
-    with ProcessPoolExecutor(work.slots, initializer=_load_resident, initargs=(work.model,)) as pool:
+    with ProcessPoolExecutor(work.slots, initializer=_load_resident, initargs=(work.model, work.scorer)) as pool:
         begin()
         for _ in pool.map(_label_with_resident, paths, [work.out] * len(paths), chunksize=FILES_PER_CALL):
             pass
 
 
 @lru_cache(maxsize=1)
-def _model_of_worker(path: Path) -> Any:
-    return load_model(path)
+def _model_of_worker(path: Path, scorer: str) -> tuple[Any, Any]:
+    module = MODELS[scorer].module()
+    return module, module.load_model(path)
 
 
-def _label_one(path: Path, model: Path, out: Path) -> None:
-    _write(out, path, score(_model_of_worker(model), path.read_bytes()))
+def _label_one(path: Path, model: Path, out: Path, scorer: str) -> None:
+    module, loaded = _model_of_worker(model, scorer)
+    _write(out, path, module.score(loaded, path.read_bytes()))
 
 
-def _label_several(paths: Sequence[Path], model: Path, out: Path) -> None:
+def _label_several(paths: Sequence[Path], model: Path, out: Path, scorer: str) -> None:
     for path in paths:
-        _label_one(path, model, out)
+        _label_one(path, model, out, scorer)
 
 
 def run_client_map(work: Work, begin: Begin) -> None:
@@ -116,12 +124,42 @@ def _run_dask(work: Work, begin: Begin, label: Callable[..., None], groups: Sequ
     ):
         client.wait_for_workers(work.slots, timeout=60)
         begin()
-        client.gather(client.map(label, groups, model=work.model, out=work.out, pure=False))
+        client.gather(client.map(label, groups, model=work.model, out=work.out, scorer=work.scorer, pure=False))
+
+
+def run_bag(work: Work, begin: Begin) -> None:
+    """Label with `dask.bag` on its own pool of processes, a partition for `FILES_PER_CALL` files."""
+    import dask.bag
+
+    # Each process is there before the clock starts, as everybody else's.
+    dask.bag.range(work.slots, work.slots).compute(scheduler="processes", num_workers=work.slots)  # type: ignore[no-untyped-call]
+    begin()
+    bag = dask.bag.from_sequence(work.paths(), partition_size=FILES_PER_CALL)  # type: ignore[no-untyped-call]
+    bag.map(_label_one, model=work.model, out=work.out, scorer=work.scorer).compute(
+        scheduler="processes", num_workers=work.slots
+    )
+
+
+def run_ray_data(work: Work, begin: Begin) -> None:
+    """Label with Ray Data: an actor a slot, `FILES_PER_CALL` files a batch."""
+    import ray  # type: ignore[import-not-found, unused-ignore]  # pyright: ignore[reportMissingImports]
+
+    class Labeller:
+        def __call__(self, batch: Any) -> Any:
+            for path in batch["path"]:
+                _label_one(Path(path), work.model, work.out, work.scorer)
+            return batch
+
+    ray.init(num_cpus=work.slots, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    begin()
+    rows = ray.data.from_items([{"path": str(path)} for path in work.paths()])
+    rows.map_batches(Labeller, batch_size=FILES_PER_CALL, concurrency=work.slots).materialize()
+    ray.shutdown()
 
 
 def _write(out: Path, source: Path, text: str) -> None:
     # As one that may be interrupted must: a result is there whole or not at all.
-    target = out / f"{source.stem}.csv"
+    target = out / f"{source.name}.txt"
     partial = target.with_suffix(f".{os.getpid()}")
     partial.write_text(text)
     partial.replace(target)
@@ -132,4 +170,6 @@ BASELINES: Mapping[str, Baseline] = {
     "ProcessPool": run_pool,
     "client.map": run_client_map,
     "client.map in 16s": run_client_map_batched,
+    "dask.bag": run_bag,
+    "ray data": run_ray_data,
 }

@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,8 @@ import dmlpipe as dml
 from dmlpipe.storage.objects.value import encode_value
 
 from . import namespaces
+from .cluster_key import make_key
+from .fleets import scheduler_with
 from .machine import commit, describe, versions
 from .namespaces import Place
 from .object_server import BUCKET, object_server
@@ -91,45 +92,6 @@ def places(count: int, link_mbit: int, *, loopback: bool) -> Iterator[tuple[str,
             yield made
 
 
-def make_key(folder: Path) -> Path:
-    """Make a cluster's key; return its folder."""
-    folder.mkdir(mode=0o700)
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    command += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem"), "-subj", "/CN=bench"]
-    subprocess.run(command, check=True, capture_output=True)
-    (folder / "key.pem").chmod(0o600)
-    return folder
-
-
-@contextlib.contextmanager
-def scheduler(address: str, key: Path, log: Path) -> Iterator[str]:
-    """Run a scheduler; yield its address."""
-    with socket.socket() as held:
-        held.bind((address, 0))
-        port = held.getsockname()[1]
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dmlpipe.scheduler.leases.scheduler_process", address, str(port), "--key", str(key)],
-            stderr=errors,
-        )
-    try:
-        yield f"tls://{address}:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
 class Rounds:
     """Measures one broadcast after the other.
 
@@ -181,7 +143,7 @@ def run(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         places(given.hosts, given.link_mbit, loopback=given.loopback) as (address, where),
         object_server(folder / "server") as server,
         Throttle(address, ("127.0.0.1", server.port), given.origin_mib * 2**20) as throttle,
-        scheduler(address, key, folder / "logs" / "scheduler") as cluster,
+        scheduler_with(address, key, folder / "logs" / "scheduler") as cluster,
     ):
         os.environ.update(server.environment | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}"})
         url = f"s3://{BUCKET}/store"

@@ -49,7 +49,8 @@ def draw(result: Mapping[str, Any], target: Path) -> None:
     axes.set_yticks(places, [f"{row['contender']}, {row['slots']} slot{'s'[: row['slots'] > 1]}" for row in rows])
     axes.set_xlabel(f"items a second; median and range of {result['rounds']} rounds")
     axes.set_title(
-        f"Resident random forest, {result['workload']['files']:,} files of {result['workload']['items']} scans, "
+        f"{result['workload'].get('about', 'a random forest over scans of digits')}, "
+        f"{result['workload']['files']:,} files, "
         f"{result['machine']['cores']} cores",
         fontsize="medium",
     )

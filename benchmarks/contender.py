@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .baselines import BASELINES, Work
+from .models import MODELS
 
 DMLPIPE = "dmlpipe"
 
@@ -91,7 +92,8 @@ def main() -> None:
     parser.add_argument("name", choices=[*BASELINES, DMLPIPE])
     parser.add_argument("--slots", type=int, required=True)
     parser.add_argument("--inputs", type=Path)
-    parser.add_argument("--model", type=Path)
+    parser.add_argument("--model", type=Path, help="folder of the persisted model")
+    parser.add_argument("--scorer", choices=MODELS, default="forest")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--store", type=Path)
     given = parser.parse_args()
@@ -99,7 +101,7 @@ def main() -> None:
     if given.name == DMLPIPE:
         marks = run_dmlpipe(given.store, given.slots)
     else:
-        marks = run_baseline(given.name, Work(given.inputs, given.model, given.out, given.slots))
+        marks = run_baseline(given.name, Work(given.inputs, given.model, given.out, given.slots, given.scorer))
     print(json.dumps(dataclasses.asdict(dataclasses.replace(marks, cpu_s=used_cpu_s()))))
 
 

@@ -30,11 +30,13 @@ import dmlpipe as dml
 from .baselines import BASELINES
 from .contender import DMLPIPE, Marks
 from .machine import ONE_THREAD, RESULTS, commit, describe, versions
+from .models import MODEL_REPO, MODELS
 from .rounds import Spread, interleaved, ratios
-from .workloads import InferenceWorkload, write_inputs, write_training
+from .workloads import InferenceWorkload
 
 PACKAGES = ("dmlpipe", "dask", "distributed", "scikit-learn", "numpy", "joblib")
 LIMIT_S = 1800.0
+RAY = "ray data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,39 +71,49 @@ class Prepared:
     """What is made once, before anything is measured."""
 
     folder: Path
+    scorer: str
+    """Name in `MODELS`."""
     inputs: Path
     model: Path
+    """Its folder."""
     store: Path
     """A store that holds the files and the trained model; each run of dmlpipe gets a copy."""
     input_bytes: int
     put_s: float
 
 
-def prepare(workload: InferenceWorkload, folder: Path) -> Prepared:
-    """Write the files, put them into a store, train the model there."""
-    from .pipelines import dag
-
-    inputs, training = folder / "inputs", folder / "training"
-    size = write_inputs(workload, inputs)
-    write_training(training)
+def prepare(workload: InferenceWorkload, folder: Path, *, model: str = "forest", data: Path | None = None) -> Prepared:
+    """Write the files, put them into a store, train the model there or put it."""
+    scorer = MODELS[model]
+    scorer.check()
+    inputs, project = folder / "inputs", folder / "project"
+    inputs.mkdir()
+    size = 0
+    for name, content in scorer.items(workload.files, workload, data):
+        (inputs / name).write_bytes(content)
+        size += len(content)
     store = dml.init(folder / "store", cache_dir=folder / "cache")
-    store.put("training", training, message="scikit-learn's digits")
+    scorer.provide(store, workload, folder)
     began = time.monotonic()
-    store.put("scans", inputs, message=f"{workload.files} files")
+    store.put("items", inputs, message=f"{workload.files} files")
     put_s = time.monotonic() - began
-    store.submit(dag, params={"model": {"trees": workload.trees, "seed": workload.seed}})
-    store.run(slots=1, targets=["model"])
-    model = folder / "model.joblib"
-    model.write_bytes(store["model"].read_bytes("/model.joblib"))
-    return Prepared(folder, inputs, model, folder / "store", size, put_s)
+    project.mkdir()
+    (project / "dag.py").write_text(scorer.dag_text("items"))
+    store.submit(project / "dag.py", params=scorer.parameters(workload))
+    if scorer.trained:
+        store.run(slots=1, targets=[MODEL_REPO])
+    store[MODEL_REPO].get("/", folder / "model")
+    return Prepared(folder, model, inputs, folder / "model", folder / "store", size, put_s)
 
 
-def measure(contender: Contender, prepared: Prepared) -> Measured:
+def measure(contender: Contender, prepared: Prepared, ray: Path | None = None) -> Measured:
     """Run a contender once, in a process of its own, and look at all it left."""
     place = prepared.folder / "run"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    command = [sys.executable, "-m", "dmlpipe.benchmarks.contender", contender.name, "--slots", str(contender.slots)]
+    python = str(ray) if ray is not None and contender.name == RAY else sys.executable
+    command = [python, "-m", "dmlpipe.benchmarks.contender", contender.name, "--slots", str(contender.slots)]
+    command += ["--scorer", prepared.scorer]
     if contender.name == DMLPIPE:
         shutil.copytree(prepared.store, place / "store")
         command += ["--store", str(place / "store")]
@@ -116,19 +128,19 @@ def measure(contender: Contender, prepared: Prepared) -> Measured:
         raise RuntimeError(f"{contender} failed with exit code {done.returncode}:\n{done.stderr}")
     marks = Marks(**json.loads(done.stdout.splitlines()[-1]))
     if contender.name == DMLPIPE:
-        results = _digest(_committed(place / "store", place / "cache"))
+        results = _digest(_committed(place / "store", place / "cache", prepared.scorer))
     else:
         results = _digest((path.name, path.read_bytes()) for path in sorted((place / "out").iterdir()))
     return Measured(whole_s, marks.done - marks.leased, marks.cpu_s, marks.computed, results)
 
 
-def _committed(store_path: Path, cache: Path) -> Iterable[tuple[str, bytes]]:
+def _committed(store_path: Path, cache: Path, scorer: str) -> Iterable[tuple[str, bytes]]:
     """Results as the store has them, after asking it what made one of them."""
     store = dml.open(store_path, cache_dir=cache)
     commit = store["predictions"]
     names = sorted(entry.path for entry in commit.ls("/"))
     told = json.dumps(store.why(f"predictions:{names[0]}").to_dict())
-    if "training" not in told or "model.joblib" not in told:
+    if MODEL_REPO not in told or ("training" not in told and MODELS[scorer].trained):
         raise RuntimeError(f"the derivation of {names[0]} does not lead to the model and its training data: {told}")
     return ((name.lstrip("/"), commit.read_bytes(name)) for name in names)
 
@@ -142,7 +154,15 @@ def _digest(results: Iterable[tuple[str, bytes]]) -> str:
 
 
 def run_rounds(
-    workload: InferenceWorkload, contenders: Sequence[Contender], rounds: int, folder: Path, console: Console
+    workload: InferenceWorkload,
+    contenders: Sequence[Contender],
+    rounds: int,
+    folder: Path,
+    console: Console,
+    *,
+    model: str = "forest",
+    data: Path | None = None,
+    ray: Path | None = None,
 ) -> tuple[dict[Contender, list[Measured]], Prepared]:
     """Measure every contender once a round, and refuse figures of different results.
 
@@ -151,12 +171,12 @@ def run_rounds(
     RuntimeError
         A contender failed, left out a file, or its results differ from the loop's.
     """
-    console.print(f"preparing {workload.files:,} files of {workload.items} scans", style="dim")
-    prepared = prepare(workload, folder)
+    console.print(f"preparing {workload.files:,} files for {MODELS[model].about}", style="dim")
+    prepared = prepare(workload, folder, model=model, data=data)
     measured: dict[Contender, list[Measured]] = {contender: [] for contender in contenders}
     expected = ""
     for number, contender in interleaved(contenders, rounds, seed=workload.seed):
-        found = measure(contender, prepared)
+        found = measure(contender, prepared, ray)
         measured[contender].append(found)
         expected = expected or found.results
         if found.computed != workload.files or found.results != expected:
@@ -206,10 +226,12 @@ def _plain(spread: Spread) -> dict[str, float]:
     return {name: round(value, 4) for name, value in dataclasses.asdict(spread).items()}
 
 
-def show(rows: Sequence[dict[str, Any]], workload: InferenceWorkload, rounds: int, console: Console) -> None:
+def show(
+    rows: Sequence[dict[str, Any]], workload: InferenceWorkload, rounds: int, console: Console, *, model: str = "forest"
+) -> None:
     """Print the table."""
     table = Table(
-        title=f"{workload.files:,} files of {workload.items} scans, random forest of {workload.trees} trees; "
+        title=f"{workload.files:,} files, {MODELS[model].about}; "
         f"median (range) of {rounds} round{'s' if rounds > 1 else ''}, in turn",
         title_justify="left",
         caption="leased: from the first file handed out to the last result written (dmlpipe: committed). "
@@ -255,9 +277,9 @@ def result_file(out: Path | None, benchmark: str = "") -> Path:
     return (out or RESULTS) / f"{name}.json"
 
 
-def contenders_for(slots: Sequence[int]) -> list[Contender]:
+def contenders_for(slots: Sequence[int], *, ray: bool = False) -> list[Contender]:
     """Return the loop, and each other contender on each number of slots."""
-    others = [name for name in (*BASELINES, DMLPIPE) if name != "loop"]
+    others = [name for name in (*BASELINES, DMLPIPE) if name != "loop" and (ray or name != RAY)]
     return [Contender("loop", 1), *(Contender(name, count) for name in others for count in slots)]
 
 
@@ -269,6 +291,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--trees", type=int, default=usual.trees, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 2], help="default: 1 2")
+    parser.add_argument("--model", choices=MODELS, default="forest", help="default: %(default)s")
+    parser.add_argument("--data", type=Path, help="folder whose files magika or minilm label: Python's own library")
+    parser.add_argument("--ray", type=Path, metavar="PYTHON", help="a Python that has Ray and dmlpipe: measure it, too")
     parser.add_argument("--dir", type=Path, help="where to work, default: the system's folder for temporary files")
     parser.add_argument("--out", type=Path, help="file or folder; default: benchmarks/results, and an .svg beside it")
     given = parser.parse_args(arguments)
@@ -280,10 +305,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not console.is_terminal:
         console = Console(width=132)
     out = result_file(given.out)
-    workload = InferenceWorkload(files=given.files, trees=given.trees)
+    items = usual.items if MODELS[given.model].trained else 1
+    workload = InferenceWorkload(files=given.files, items=items, trees=given.trees)
     machine, taken_at = describe(), commit()
     with tempfile.TemporaryDirectory(prefix="dmlpipe-bench-", dir=given.dir) as folder:
-        measured, prepared = run_rounds(workload, contenders_for(given.slots), given.rounds, Path(folder), console)
+        measured, prepared = run_rounds(
+            workload,
+            contenders_for(given.slots, ray=given.ray is not None),
+            given.rounds,
+            Path(folder),
+            console,
+            model=given.model,
+            data=given.data,
+            ray=given.ray,
+        )
     rows = report(workload, measured)
     result = {
         "benchmark": "inference",
@@ -292,6 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "machine": dataclasses.asdict(machine),
         "versions": versions(PACKAGES),
         "workload": dataclasses.asdict(workload)
+        | {"model": given.model, "about": MODELS[given.model].about}
         | {"input_bytes": prepared.input_bytes, "result_hash": next(iter(measured.values()))[0].results},
         "rounds": given.rounds,
         "fsync": os.environ.get("DMLPIPE_FSYNC", "commit"),
@@ -304,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from .chart import draw
 
     draw(result, out.with_suffix(".svg"))
-    show(rows, workload, given.rounds, console)
+    show(rows, workload, given.rounds, console, model=given.model)
     console.print(f"all {len(measured) * given.rounds} runs gave the same results; put took {prepared.put_s:.2f} s")
     console.print(f"figures: {out}\nplot:    {out.with_suffix('.svg')}", soft_wrap=True)
 

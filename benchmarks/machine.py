@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent if (HERE.parent / ".git").exists() else None
@@ -48,6 +50,13 @@ def describe() -> Machine:
         python=f"{platform.python_implementation()} {platform.python_version()}",
         load_before=round(os.getloadavg()[0], 2),
     )
+
+
+def describe_here() -> dict[str, Any]:
+    """Describe this machine by what does not change from call to call, its name included."""
+    found = dataclasses.asdict(describe())
+    del found["load_before"]
+    return {"host": platform.node(), **found}
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

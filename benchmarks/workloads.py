@@ -5,6 +5,7 @@ Everything follows from the seed: two machines with the same scikit-learn make t
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,33 +28,26 @@ class InferenceWorkload:
         """Scans in all files."""
         return self.files * self.items
 
-    def names(self) -> Iterator[str]:
-        """Names of the files without their suffix, in order."""
-        return (f"{number:05d}" for number in range(self.files))
 
+def scan_files(workload: InferenceWorkload, count: int | None = None) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of files to label: real scans drawn with replacement, with a little noise each.
 
-def write_inputs(workload: InferenceWorkload, folder: Path) -> int:
-    """Write the files to label: real scans drawn with replacement, with a little noise so that no two files agree.
-
-    Returns
-    -------
-    int
-        Bytes written.
+    Parameters
+    ----------
+    count
+        How many; None: all of the workload. The first ones are the same whatever their number.
     """
     import numpy as np
     from sklearn.datasets import load_digits
 
     scans = load_digits(return_X_y=True)[0].astype(np.uint8)
     rng = np.random.default_rng(workload.seed)
-    folder.mkdir(parents=True)
-    size = 0
-    for name in workload.names():
+    for number in range(workload.files if count is None else count):
         drawn = scans[rng.integers(len(scans), size=workload.items)]
         noise = rng.integers(0, 2, size=drawn.shape, dtype=np.uint8)
-        path = folder / f"{name}.npy"
-        np.save(path, drawn + noise)
-        size += path.stat().st_size
-    return size
+        raw = io.BytesIO()
+        np.save(raw, drawn + noise)
+        yield f"{number:05d}.npy", raw.getvalue()
 
 
 def write_training(folder: Path) -> None:

@@ -50,6 +50,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     "cluster": {
         "up": "Keep pipelines up to date in the background.",
         "down": "End what up started.",
+        "bench": "inference, overhead, broadcast, storage, compare.",
         "demo": "See all of it on handwritten digits.",
     },
     "nouns": {

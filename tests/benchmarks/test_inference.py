@@ -12,7 +12,7 @@ from dmlpipe.benchmarks import inference
 from dmlpipe.benchmarks.chart import draw
 from dmlpipe.benchmarks.inference import Contender, Measured, Prepared, report, result_file, run_rounds
 from dmlpipe.benchmarks.machine import ONE_THREAD, RESULTS
-from dmlpipe.benchmarks.workloads import InferenceWorkload, write_inputs
+from dmlpipe.benchmarks.workloads import InferenceWorkload, scan_files
 
 FILES = 20
 
@@ -40,6 +40,7 @@ def test_every_contender_labels_every_file_alike(tmp_path: Path, capsys: pytest.
         ("ProcessPool", 2),
         ("client.map", 2),
         ("client.map in 16s", 2),
+        ("dask.bag", 2),
         ("dmlpipe", 2),
     ]
     assert result["workload"]["files"] == FILES
@@ -48,7 +49,7 @@ def test_every_contender_labels_every_file_alike(tmp_path: Path, capsys: pytest.
     assert all(0 < row["leased_s"][0] < row["whole_s"][0] for row in result["contenders"])
     assert set(result["versions"]) == set(inference.PACKAGES)
     assert (tmp_path / "result.svg").read_text().startswith("<?xml")
-    assert "all 5 runs gave the same results" in capsys.readouterr().out
+    assert "all 6 runs gave the same results" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "result.svg"]
 
 
@@ -62,9 +63,9 @@ def test_figures_of_different_results_are_refused(
         "loop": Measured(2.0, 1.0, 1.0, FILES, "a"),
         "dmlpipe": Measured(2.0, 1.0, 1.0, computed, results),
     }
-    prepared = Prepared(tmp_path, tmp_path, tmp_path, tmp_path, 0, 0.0)
-    monkeypatch.setattr(inference, "prepare", lambda workload, folder: prepared)
-    monkeypatch.setattr(inference, "measure", lambda contender, prepared: found[contender.name])
+    prepared = Prepared(tmp_path, "forest", tmp_path, tmp_path, tmp_path, 0, 0.0)
+    monkeypatch.setattr(inference, "prepare", lambda *given, **options: prepared)
+    monkeypatch.setattr(inference, "measure", lambda contender, *given: found[contender.name])
     contenders = [Contender("loop", 1), Contender("dmlpipe", 2)]
     with pytest.raises(RuntimeError, match=rf"of {FILES} files, results"):
         run_rounds(InferenceWorkload(files=FILES), contenders, 1, tmp_path, Console(quiet=True))
@@ -86,16 +87,26 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert ours["cpu_to_loop"]["median"] == 1.5
 
 
-def test_the_workload_follows_from_its_seed(tmp_path: Path) -> None:
+def test_the_workload_follows_from_its_seed() -> None:
     workload = InferenceWorkload(files=3, items=4)
-    sizes = [write_inputs(workload, tmp_path / name) for name in ("a", "b")]
-    other = write_inputs(InferenceWorkload(files=3, items=4, seed=1), tmp_path / "c")
-    first, second, third = (
-        [path.read_bytes() for path in sorted((tmp_path / name).iterdir())] for name in ("a", "b", "c")
-    )
+    first, second = list(scan_files(workload)), list(scan_files(workload))
+    third = list(scan_files(InferenceWorkload(files=3, items=4, seed=1)))
     assert first == second != third
-    assert len(set(first)) == 3
-    assert {*sizes, other} == {3 * (128 + 4 * 64)}
+    assert first[:2] == list(scan_files(workload, 2))
+    assert len({content for _, content in first}) == 3
+    assert {len(content) for _, content in first + third} == {128 + 4 * 64}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["onnx", "magika"])
+@pytest.mark.usefixtures("same_environment")
+def test_other_models_are_labelled_alike_by_all(tmp_path: Path, model: str) -> None:
+    (tmp_path / "docs").mkdir()
+    for number, text in enumerate(("import os\nprint(os.getcwd())\n" * 9, "<html><body>hello</body></html>\n" * 9)):
+        (tmp_path / "docs" / f"{number}").write_text(text)
+    result = run(tmp_path, "--slots", "1", "--model", model, "--data", str(tmp_path / "docs"), "--dir", str(tmp_path))
+    assert {row["contender"] for row in result["contenders"]} >= {"loop", "dask.bag", "dmlpipe"}
+    assert result["workload"]["items"] == (1 if model == "magika" else 100)
 
 
 def test_the_newest_stored_result_can_be_drawn_again(tmp_path: Path) -> None:
