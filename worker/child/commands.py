@@ -70,7 +70,7 @@ class Commands:
         self._secrets = self._scratch = self._program = ""
         self._user: tuple[int, int] | None = None
         self._batch: Batch | None = None
-        self._namespace = False
+        self._namespace = self._here = False
         if root:
             try:
                 enter(root, users=users)
@@ -101,6 +101,8 @@ class Commands:
         self._place_secrets(setup)
         self._user = self._become(transform.user)
         self._scratch = setup.scratch
+        with contextlib.suppress(OSError):
+            self._here = os.path.samefile(setup.scratch, ".")
         if self._user is not None:
             self._hand_over(setup, *self._user)
         if transform.batching:
@@ -244,6 +246,7 @@ class Commands:
                 shell=shell,
                 user=self._user,
                 prefix=setup.prefix,
+                here=self._here and folder == setup.scratch,
             )
 
         if self._batch is not None:

@@ -153,10 +153,12 @@ class Child:
         setup = self._setup
         assert setup is not None
         first = unit.payloads[0]
-        for name, text in datum_environment(first.id, first.attempt).items():
-            # Setting a variable costs as much as all the rest of a small datum.
-            if os.environ.get(name) != text:
-                os.environ[name] = text
+        # Commands are given theirs.
+        if self._loaded is not None:
+            for name, text in datum_environment(first.id, first.attempt).items():
+                # Setting a variable costs as much as all the rest of a small datum.
+                if os.environ.get(name) != text:
+                    os.environ[name] = text
         self._kept_bytes = 0
         begin = time.monotonic()
         results: tuple[Result, ...]

@@ -11,6 +11,7 @@ import ctypes
 import os
 import stat
 import sys
+from functools import cache
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
@@ -32,6 +33,7 @@ class NamespaceUnavailableError(OSError):
     """The kernel or a sandbox refuses the namespace; the text says which call."""
 
 
+@cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

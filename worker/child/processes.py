@@ -58,12 +58,18 @@ class Company:
             # The folder of threads has a link for each; user code may have closed everything that it did not open.
             if tasks.st_nlink != 3 or not os.path.samestat(tasks, self._tasks) or os.getcwd() != self._cwd:
                 return False
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return True
         except OSError:
             return False
+        return not has_children()
+
+
+def has_children() -> bool:
+    """Whether this process has a child, dead or alive. One system call."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
         return False
+    return True
 
 
 def children() -> list[int]:
@@ -91,6 +97,8 @@ def end_children(keep: frozenset[int] = frozenset()) -> int:
     The caller must have called `adopt_orphans`, and must be the only one who reaps.
     """
     ended = 0
+    if not has_children():
+        return ended
     while found := [pid for pid in children() if pid not in keep]:
         for pid in found:
             with contextlib.suppress(ProcessLookupError):

@@ -7,8 +7,11 @@ one is needed, under a new name each time: no path of an earlier datum leads the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import stat
+from collections.abc import Mapping
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STOCK_MAX = 1024
@@ -100,7 +103,8 @@ class Berth:
     def __init__(self, path: str, stock: Stock) -> None:
         self.path = path
         self.stock = stock
-        self._kept: dict[str, set[str]] = {path: set()}
+        self._kept: dict[str, dict[str, bool]] = {path: {}}
+        """Of each kept folder, what stays in it: name, and whether that is a folder."""
         self._fresh = 0
         self._last = ""
         """Name of the folder that `fresh` made last."""
@@ -113,8 +117,8 @@ class Berth:
         path = f"{folder}/{name}"
         if path not in self._kept:
             self.stock.make(path)
-            self._kept[folder].add(name)
-            self._kept[path] = set()
+            self._kept[folder][name] = True
+            self._kept[path] = {}
         return path
 
     def fresh(self, name: str) -> str:
@@ -127,34 +131,68 @@ class Berth:
             self.stock.make(path)
         return path
 
+    def write(self, folder: str, name: str, data: bytes) -> None:
+        """Let the file `folder/name` hold `data`. It stays, too: a new file costs more than new content."""
+        path = f"{folder}/{name}"
+        if name not in self._kept[folder]:
+            self._kept[folder][name] = False
+        elif self._overwrite(path, data):
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+
+    @staticmethod
+    def _overwrite(path: str, data: bytes) -> bool:
+        """Write to a file of ours; False if it is none any more."""
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            status = os.fstat(fd)
+            # User code may have linked it elsewhere.
+            if status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
+                return False
+            os.write(fd, data)
+            if status.st_size > len(data):
+                os.ftruncate(fd, len(data))
+        finally:
+            os.close(fd)
+        return True
+
     def leave_out(self, folder: str, name: str) -> None:
         """See to it that there is no `folder/name`, which an earlier datum may have had."""
         path = f"{folder}/{name}"
         if self._kept.pop(path, None) is not None:
-            self._kept[folder].discard(name)
+            del self._kept[folder][name]
             os.rmdir(path)
 
     def clear(self, *, reuse: bool) -> bool:
         """Remove everything but the kept folders; False if the berth is not what it was and must go."""
         try:
-            for path, names in self._kept.items():
-                self._empty(path, names, reuse)
+            for path, kept in self._kept.items():
+                self._empty(path, kept, reuse)
         except OSError:
             # A kept folder was removed, moved, or replaced by a link or a file.
             return False
         return True
 
-    def _empty(self, path: str, names: set[str], reuse: bool) -> None:
-        """Remove all entries of a folder but the folders `names`; never follows a link."""
+    def _empty(self, path: str, kept: Mapping[str, bool], reuse: bool) -> None:
+        """Remove all entries of a folder but what is kept; never follows a link."""
         fd = os.open(path, _FOLDER)
         try:
             with os.scandir(fd) as entries:
                 listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
             for name, is_folder in listed:
+                if kept.get(name) is is_folder:
+                    continue
                 if not is_folder:
                     os.unlink(name, dir_fd=fd)
-                elif name in names:
-                    continue
                 elif reuse and name == self._last and path == self.path and self.stock.empty(name, fd, reuse=True):
                     self._spare = name
                 elif name != self._spare:

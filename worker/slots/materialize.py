@@ -642,11 +642,11 @@ class _Layout:
             variables[name] = f"{PFS}/{name}" if inside == "." else f"{PFS}/{name}/{inside}"
         variables |= {name: value for name, value in self._captures().items() if name not in variables}
         out = berth.keep(pfs, "out")
-        with open(f"{pfs}/.env", "w", encoding="utf-8") as file:
-            listed = variables | datum_environment(self._datum.fingerprint.hex(), self._attempt)
-            file.writelines(f"{name}={value}\n" for name, value in listed.items())
+        name = self._datum.fingerprint.hex()
+        listed = variables | datum_environment(name, self._attempt)
+        berth.write(pfs, ".env", "".join(f"{key}={value}\n" for key, value in listed.items()).encode())
         return Payload(
-            id=self._datum.fingerprint.hex(),
+            id=name,
             given={},
             out=out,
             root=pfs,

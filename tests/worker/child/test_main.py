@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,17 @@ def test_words_of_an_argv_may_be_variables(bench: Bench) -> None:
     job = spec(command("cp", "$in", "${out}/copy"), varying("in", tree))
     bench.run(job, file_datums(tree))
     assert bench.content(job.job) == {"copy": b"content"}
+
+
+def test_a_program_inherits_no_descriptors_and_no_ignored_signals(bench: Bench) -> None:
+    line = "ls /proc/self/fd > $out/fds; grep SigIgn /proc/self/status > $out/ignored; readlink /proc/self/fd/0 > $out/in"
+    row, content, _ = run_line(bench, line)
+    assert row.outcome is Outcome.OK
+    # ls has the folder open itself.
+    assert content["fds"].split() == [b"0", b"1", b"2", b"3"]
+    ignored = int(content["ignored"].split()[1], 16)
+    assert [each for each in (signal.SIGPIPE, signal.SIGXFSZ) if ignored >> (each - 1) & 1] == []
+    assert content["in"] == b"/dev/null\n"
 
 
 def test_a_program_that_is_not_there_is_named(bench: Bench) -> None:
