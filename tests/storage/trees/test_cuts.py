@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dmlpipe.storage.trees.cuts import CutRule, find_cuts
+
+
+def cut_one_by_one(keys: list[bytes], level: int, target: int) -> list[int]:
+    rule = CutRule.of(target)
+    cuts, count = [], 0
+    for number, key in enumerate(keys, 1):
+        count += 1
+        if rule.ends(key, level, count):
+            cuts.append(number)
+            count = 0
+    return cuts
 
 
 @given(
@@ -12,11 +24,11 @@ from dmlpipe.storage.trees.cuts import CutRule, find_cuts
     st.sampled_from([2, 3, 8, 16, 100]),
 )
 def test_all_at_once_is_the_same_as_one_by_one(keys: list[bytes], level: int, target: int) -> None:
-    rule = CutRule.of(target)
-    expected, count = [], 0
-    for number, key in enumerate(keys, 1):
-        count += 1
-        if rule.ends(key, level, count):
-            expected.append(number)
-            count = 0
-    assert list(find_cuts(keys, level, target)) == expected
+    assert list(find_cuts(keys, level, target)) == cut_one_by_one(keys, level, target)
+
+
+@pytest.mark.parametrize("target", [2, 64, 1024, 4096])
+def test_many_keys_are_cut_as_one_by_one(target: int) -> None:
+    # More than are hashed at once, and no whole number of times as many.
+    keys = [b"train/%07d.jpg" % number for number in range(9_000)]
+    assert list(find_cuts(keys, 0, target)) == cut_one_by_one(keys, 0, target)
