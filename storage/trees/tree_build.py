@@ -33,7 +33,9 @@ def build_root(nodes: Nodes, items: Iterable[tuple[bytes, bytes]]) -> Digest:
     source = iter(items)
     last = b""
     while part := list(islice(source, _BUILD_TOGETHER)):
-        new_keys, new_values = map(list, zip(*part, strict=True))
+        # Not zip(*part): it would make an iterator for each entry.
+        new_keys = [key for key, _ in part]
+        new_values = [value for _, value in part]
         _check_rising(new_keys, new_values, last if above or keys else None)
         last = new_keys[-1]
         keys += new_keys
