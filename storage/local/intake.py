@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from ..digest import Digest
 from ..forked import MAX_UNITS, process_count, share_work
@@ -23,8 +24,8 @@ _NAMES_PER_FILE = 4
 """A put looks into the store's index file by file, unless that has no more than so many entries for each."""
 
 
-class _Work(NamedTuple):
-    """What one process did."""
+class _Work(msgspec.Struct, array_like=True):
+    """What one process did. Pickles as a whole, not value by value."""
 
     parts: dict[int, list[ReadPart]]
     """By number of unit."""
@@ -32,6 +33,13 @@ class _Work(NamedTuple):
     known: list[bytes]
     rest: list[tuple[bytes, bytes, int, int]]
     """Blobs that did not fill a pack: hash, stored bytes, size, codec."""
+
+    def __reduce__(self) -> tuple[Callable[[bytes], _Work], tuple[bytes]]:
+        return _decode_work, (msgspec.msgpack.encode(self),)
+
+
+def _decode_work(raw: bytes) -> _Work:
+    return msgspec.msgpack.decode(raw, type=_Work)
 
 
 class Intake:
@@ -133,11 +141,11 @@ class Intake:
         units = _plan_units(parts, max(_FILES_PER_UNIT, total // (MAX_UNITS // 4)))
         writer = self._writer
         version = writer.begin() if writer is not None else 0
-        is_known = _known(writer, total) if writer is not None else None
+        known_among = _known_among(writer, total)
         own = os.getpid()
 
         def work(numbers: Iterator[int]) -> _Work:
-            packer = Packer(writer.backend, is_known, writer.packed) if writer is not None else None
+            packer = Packer(writer.backend, known_among, writer.packed.keys()) if writer is not None else None
             reader = PartReader(packer, began_ns)
             done: dict[int, list[ReadPart]] = {}
             for number in numbers:
@@ -157,7 +165,7 @@ class Intake:
         for result in results:
             by_unit.update(result.parts)
             if writer is not None:
-                writer.adopt([(pack.key, pack.rows) for pack in result.stored], result.known, result.rest, version)
+                writer.adopt([(pack.key, pack.records) for pack in result.stored], result.known, result.rest, version)
         return _join_parts(parts, [read for number in range(len(units)) for read in by_unit[number]])
 
     def _read_large(self, parts: Sequence[Part], found: Sequence[ReadPart]) -> None:
@@ -179,19 +187,23 @@ class Intake:
             read.size += status.st_size
 
 
-def _known(writer: ObjectWriter, files: int) -> Callable[[Digest], bool]:
-    """Return what tells whether the store has a packed blob."""
+def _known_among(writer: ObjectWriter | None, files: int) -> Callable[[Sequence[bytes]], Sequence[bytes]]:
+    """Return what tells which of some packed blobs the store has."""
     names: frozenset[bytes] | None = None
     asked = False
 
-    def is_known(name: Digest) -> bool:
+    def known_among(wanted: Sequence[bytes]) -> Sequence[bytes]:
         nonlocal names, asked
+        if writer is None:
+            return []
         if not asked:
             # Not before: a put of what the store has already asks nothing.
             names, asked = writer.known_names(files * _NAMES_PER_FILE), True
-        return (names is None or name in names) and writer.is_known(name)
+        if names is not None and names.isdisjoint(wanted):
+            return []
+        return [name for name in wanted if (names is None or name in names) and writer.is_known(Digest(name))]
 
-    return is_known
+    return known_among
 
 
 def _plan_units(parts: Sequence[Part], files: int) -> list[list[Part]]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from operator import add
 from typing import NamedTuple
 
 import msgspec
@@ -17,15 +19,15 @@ from blake3 import blake3
 
 from ..digest import DIGEST_SIZE
 from ..errors import ConflictError, ErrorCode, InvalidInputError
-from ..objects.value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, Inline, Whole, encode_value
-from .packer import Packer
+from ..objects.pack import PACK_TARGET_BYTES
+from ..objects.value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, Inline, Whole, decode_value, encode_value
+from .packer import BATCH_MAX, Packer
 from .stats import STAT_BYTES, pack_stats
 
 # A FIFO that took a file's place since it was listed must not hold up the opening.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
 _TRIES = 3
 _TICK_NS = 2_000_000_000
-_KIND_LETTERS = 4
 
 LARGE = b""
 """Stands for the value of a file that is too large for a pack."""
@@ -64,9 +66,11 @@ class PartReader:
 
     def __init__(self, packer: Packer | None, began_ns: int) -> None:
         self._packer = packer
-        self._view = packer.view if packer is not None else memoryview(bytearray(PACK_BELOW_BYTES))
+        self._view = packer.view if packer is not None else memoryview(bytearray(2 * PACK_BELOW_BYTES))
+        self._full = PACK_TARGET_BYTES if packer is not None else PACK_BELOW_BYTES
+        """Where no file may begin any more."""
         self._fresh_ns = began_ns - _TICK_NS
-        self._heads: dict[int, bytes] = {}
+        self._heads = _Heads()
 
     def read(self, part: Part) -> ReadPart:
         """Read the files that are not as they were.
@@ -99,52 +103,92 @@ class PartReader:
         return ReadPart(values, bytes(stats), again.size)
 
     def _look(self, part: Part) -> bytes:
-        folder = part.local.rstrip("/")
-        try:
-            return pack_stats(os.stat(f"{folder}/{name}") for name in part.names)
-        except OSError as error:
-            raise unreadable(error.filename, error) from error
+        with _opened(part.local) as folder:
+            look = os.stat
+            try:
+                return pack_stats([look(name, dir_fd=folder) for name in part.names])
+            except OSError as error:
+                raise unreadable(_join(part.local, error.filename), error) from error
 
-    def _read(self, part: Part, numbers: Iterable[int]) -> ReadPart:
-        folder, names = part.local.rstrip("/"), part.names
-        view, fresh = self._view, self._fresh_ns
-        packer, heads = self._packer, self._heads
+    def _read(self, part: Part, numbers: Sequence[int]) -> ReadPart:
+        files = [part.names[number] for number in numbers]
         values: list[bytes] = []
         found: list[os.stat_result] = []
-        total = at = 0
+        size = 0
+        with _opened(part.local) as folder:
+            while len(values) < len(files):
+                batch = files[len(values) : len(values) + BATCH_MAX]
+                size += self._read_batch(part.local, folder, batch, values, found)
+        return ReadPart(values, pack_stats(found), size)
+
+    def _read_batch(
+        self, local: str, folder: int, files: Sequence[str], values: list[bytes], found: list[os.stat_result]
+    ) -> int:
+        """Read files until there is no room for more; add their values and stats, return the bytes of their content."""
+        packer, view, full, fresh = self._packer, self._view, self._full, self._fresh_ns
+        at = packer.position if packer is not None else 0
+        names: list[bytes] = []
+        sizes: list[int] = []
+        odd: dict[int, bytes] = {}
         open_, readv, fstat, close = os.open, os.readv, os.fstat, os.close
-        for number in numbers:
-            name = names[number]
-            file = f"{folder}/{name}"
-            try:
-                fd = open_(file, _FLAGS)
+        file = ""
+        try:
+            # For each of very many files: what can be done for all of them together stands below.
+            for file in files:
+                if at >= full:
+                    break
+                fd = open_(file, _FLAGS, dir_fd=folder)
                 try:
-                    if packer is not None:
-                        at = packer.position
                     size = readv(fd, [view[at : at + PACK_BELOW_BYTES]])
                     status = fstat(fd)
-                    if size != status.st_size or status.st_ctime_ns >= fresh or not stat.S_ISREG(status.st_mode):
-                        size, status = _read_again(fd, view[at : at + PACK_BELOW_BYTES], file)
+                    if size != status.st_size or status.st_ctime_ns >= fresh or not size:
+                        size, status = _read_again(fd, view[at : at + PACK_BELOW_BYTES], _join(local, file))
                 finally:
                     close(fd)
-            except OSError as error:
-                raise unreadable(file, error) from error
-            found.append(status)
-            if size <= INLINE_MAX_BYTES:
-                values.append(encode_value(Inline(bytes(view[at : at + size]))))
-            elif size >= PACK_BELOW_BYTES:
-                values.append(LARGE)
-                continue
-            else:
-                head = heads.get(size)
-                if head is None:
-                    head = heads[size] = encode_value(Whole(size, bytes(DIGEST_SIZE)))[:-DIGEST_SIZE]
-                if packer is not None:
-                    values.append(head + packer.take(size, name[-_KIND_LETTERS:]))
+                found.append(status)
+                if INLINE_MAX_BYTES < size < PACK_BELOW_BYTES:
+                    stop = at + size
+                    names.append(blake3(view[at:stop]).digest())
+                    sizes.append(size)
+                    at = stop
+                elif size <= INLINE_MAX_BYTES:
+                    odd[len(names) + len(odd)] = encode_value(Inline(bytes(view[at : at + size])))
                 else:
-                    values.append(head + blake3(view[:size]).digest())
-            total += size
-        return ReadPart(values, pack_stats(found), total)
+                    odd[len(names) + len(odd)] = LARGE
+        except OSError as error:
+            raise unreadable(_join(local, file), error) from error
+        done = len(names) + len(odd)
+        packed = map(add, map(self._heads.__getitem__, sizes), names)
+        values += [odd[place] if place in odd else next(packed) for place in range(done)] if odd else packed
+        if packer is not None and names:
+            taken = [file for place, file in enumerate(files[:done]) if place not in odd] if odd else files
+            packer.take(names, sizes, taken)
+        return sum(sizes) + sum(decode_value(value).size for value in odd.values() if value != LARGE)
+
+
+class _Heads(dict[int, bytes]):
+    """By size: the encoded value of packed content, but for its hash, which ends it."""
+
+    def __missing__(self, size: int) -> bytes:
+        head = self[size] = encode_value(Whole(size, bytes(DIGEST_SIZE)))[:-DIGEST_SIZE]
+        return head
+
+
+@contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    """Open a folder for looking its names up."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _join(folder: str, file: str) -> str:
+    return f"{folder.rstrip('/')}/{file}"
 
 
 def _read_again(fd: int, view: memoryview, file: str) -> tuple[int, os.stat_result]:

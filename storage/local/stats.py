@@ -16,6 +16,8 @@ import uuid
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -33,6 +35,7 @@ _COARSE_TICK_NS = 2_000_000_000
 _SECOND_NS = 1_000_000_000
 _WORD = (1 << 63) - 1
 _NEVER = b"\xff" * STAT_BYTES
+_fields = attrgetter("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 
 
 class Remembered(msgspec.Struct, array_like=True):
@@ -139,9 +142,7 @@ def _read(file: Path, root: str) -> dict[str, Remembered]:
 
 def pack_stats(found: Iterable[os.stat_result]) -> bytes:
     """Return `STAT_BYTES` for each."""
-    flat: list[int] = []
-    for status in found:
-        flat += (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    flat = list(chain.from_iterable(map(_fields, found)))
     try:
         return array("q", flat).tobytes()
     except OverflowError:  # file systems that use all 64 bits of an inode's number

@@ -19,6 +19,7 @@ _WORTH = 8
 """A frame must be smaller than its content by one part in so many: reading it costs more than reading as it is."""
 _TRIALS = 3
 _RETRY_AFTER = 64
+_RETRY_DOUBLINGS = 4
 _SAMPLE_BYTES = 16 << 10
 _SAMPLE_FROM_BYTES = 128 << 10
 
@@ -75,7 +76,9 @@ class Compressor:
     def __init__(self) -> None:
         self.zstd = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
         self._skip: dict[str, int] = {}
-        """By kind: below 0, how many trials in a row failed; above, how many are still to be left out."""
+        """By kind: how many are still to be left out."""
+        self._failed: dict[str, int] = {}
+        """By kind: how many trials in a row failed."""
 
     def frame(self, data: Data, kind: str | None = None) -> bytes | None:
         """Return a frame that holds `data`, or None if it had better be stored as it is.
@@ -88,21 +91,26 @@ class Compressor:
             Files of one kind are taken to compress alike: after a few that did not, only one in many is tried. None:
             like nothing else.
         """
-        left = self._skip.get(kind, 0) if kind is not None else 0
-        if left > 0:
-            assert kind is not None
-            self._skip[kind] = left - 1
+        if kind is not None and self.pass_over(kind, 1):
             return None
         found = self.zstd.compress(data) if self._may_pay(data) else None
         pays = found is not None and len(found) <= len(data) - len(data) // _WORTH
         if kind is None:
             return found if pays else None
         if pays:
-            self._skip[kind] = 0
+            self._failed[kind] = 0
             return found
-        left -= 1
-        self._skip[kind] = _RETRY_AFTER if left <= -_TRIALS else left
+        self._failed[kind] = failed = self._failed.get(kind, 0) + 1
+        if failed >= _TRIALS:
+            self._skip[kind] = _RETRY_AFTER << min(failed - _TRIALS, _RETRY_DOUBLINGS)
         return None
+
+    def pass_over(self, kind: str, most: int) -> int:
+        """Return how many of the next `most` files of a kind are left as they are, untried; `frame` is for the next."""
+        left = min(self._skip.get(kind, 0), most)
+        if left:
+            self._skip[kind] -= left
+        return left
 
     def _may_pay(self, data: Data) -> bool:
         if len(data) < _SAMPLE_FROM_BYTES:

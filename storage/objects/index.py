@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import starmap
 
 import msgspec
 
@@ -25,11 +26,23 @@ MAGIC = b"dmlindx1"
 VERSION = 1
 
 _RECORD = struct.Struct("<32sIQIIB")
+_ROW = struct.Struct("<32s4xQIIB")
+_WHOLE = struct.Struct(f"{_RECORD.size}s")
 _REST = struct.Struct("<IQIIB")
 _HEAD = len(MAGIC) + 4
 
 PackRow = tuple[bytes, int, int, int, int]
 """A blob in a pack: hash, offset, stored size, size, codec."""
+
+
+def encode_records(rows: Iterable[PackRow]) -> bytes:
+    """Return the records of one pack's blobs, sorted by hash: `BlobIndex.build_packs` puts in which pack it is."""
+    return b"".join(sorted(starmap(_ROW.pack, rows)))
+
+
+def decode_records(records: bytes) -> Iterator[PackRow]:
+    """Yield the blobs of `encode_records`."""
+    return _ROW.iter_unpack(records)
 
 
 class BlobIndex:
@@ -67,24 +80,24 @@ class BlobIndex:
             raise CorruptError(f"{what} is corrupt: {len(self._records)} bytes of records of {_RECORD.size} bytes each")
 
     @staticmethod
-    def build_packs(packs: Sequence[tuple[str, Sequence[PackRow]]]) -> bytes:
-        """Return the bytes of an index over packs, given their keys and their blobs, in any order.
+    def build_packs(packs: Sequence[tuple[str, bytes]]) -> bytes:
+        """Return the bytes of an index over packs, given their keys and their blobs' records, in any order.
 
         Of two copies of a blob one counts.
         """
         head = msgspec.msgpack.encode([VERSION, [key for key, _ in packs]])
-        pack = _RECORD.pack
-        records = sorted(
-            pack(name, number, offset, stored, size, codec)
-            for number, (_, rows) in enumerate(packs)
-            for name, offset, stored, size, codec in rows
-        )
-        kept = [
-            record
-            for record, before in zip(records, [b"", *records], strict=False)
-            if record[:DIGEST_SIZE] != before[:DIGEST_SIZE]
-        ]
-        return b"".join([MAGIC, len(head).to_bytes(4, "little"), head, *kept])
+        found: list[bytes] = []
+        for number, (_, records) in enumerate(packs):
+            mine = bytearray(records)
+            for place, digit in enumerate(number.to_bytes(4, "little")):
+                mine[DIGEST_SIZE + place :: _RECORD.size] = bytes([digit]) * (len(mine) // _RECORD.size)
+            found += [record for (record,) in _WHOLE.iter_unpack(mine)]
+        found.sort()
+        names = [record[:DIGEST_SIZE] for record in found]
+        if len(set(names)) < len(names):
+            befores = [b"", *names[:-1]]
+            found = [record for record, name, before in zip(found, names, befores, strict=True) if name != before]
+        return b"".join([MAGIC, len(head).to_bytes(4, "little"), head, *found])
 
     @staticmethod
     def build(entries: Iterable[tuple[Digest, Location]]) -> bytes:

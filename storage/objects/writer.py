@@ -15,7 +15,7 @@ from .compression import own_compressor
 from .content import Content, Piece, encode_manifest, object_key
 from .cutting import ContentDefined
 from .file_pieces import piece_digest, read_pieces, split, unchanged
-from .index import BlobIndex, PackRow, index_key
+from .index import BlobIndex, decode_records, encode_records, index_key
 from .pack import PACK_TARGET_BYTES, Location, PackBuilder, pack_key, parse_footer
 from .value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, WHOLE_MAX_BYTES, Inline, Pieces, Value, Whole
 
@@ -53,7 +53,7 @@ class ObjectWriter:
         self._owns_packs = builder is None
         self._builder = builder if builder is not None else PackBuilder()
         self._packed: dict[Digest, Location] = {}
-        self._packs: dict[str, Sequence[PackRow]] = {}
+        self._packs: dict[str, bytes] = {}
         self._unread: list[str] = []
         self.stored_bytes = 0
         """Bytes of content that were stored anew, as they lie; what waits in the open pack is not among them."""
@@ -289,16 +289,16 @@ class ObjectWriter:
             version = self._objects.nodes.condemned.begin()
             self._objects.backend.put_if_absent(key, body)
             with self._lock:
-                self._add_pack(key, [blob.row for blob in parse_footer(body, key).blobs], version)
+                self._add_pack(key, encode_records(blob.row for blob in parse_footer(body, key).blobs), version)
         self._objects.unwatch(builder)
 
-    def _add_pack(self, key: str, rows: Sequence[PackRow], version: int) -> None:
-        """Note a pack that was stored. Called with the lock."""
+    def _add_pack(self, key: str, records: bytes, version: int) -> None:
+        """Note a pack that was stored, given its blobs' records. Called with the lock."""
         self._relied[key] = version
         if not self._packs:
             self._objects.remember(self._find)
-        self._packs[key] = rows
-        self.stored_bytes += sum(row[2] for row in rows)
+        self._packs[key] = records
+        self.stored_bytes += sum(stored for _, _, stored, _, _ in decode_records(records))
         self._unread.append(key)
         self._keys[key] = None
 
@@ -307,7 +307,7 @@ class ObjectWriter:
         """Where the blobs are that this writer packed since the last flush. Called with the lock."""
         # A put of many files asks for it once, or never.
         for key in self._unread:
-            for name, offset, stored, size, codec in self._packs[key]:
+            for name, offset, stored, size, codec in decode_records(self._packs[key]):
                 self._packed.setdefault(Digest(name), Location(key, offset, stored, size, codec))
         self._unread = []
         return self._packed
@@ -359,7 +359,7 @@ class ObjectWriter:
 
     def adopt(
         self,
-        packs: Sequence[tuple[str, Sequence[PackRow]]],
+        packs: Sequence[tuple[str, bytes]],
         known: Sequence[bytes],
         rest: Sequence[tuple[bytes, bytes, int, int]],
         version: int,
@@ -369,7 +369,7 @@ class ObjectWriter:
         Parameters
         ----------
         packs
-            Keys and rows of packs that are stored.
+            Keys of packs that are stored, and the records of their blobs.
         known
             Blobs that published packs have.
         rest
@@ -378,8 +378,8 @@ class ObjectWriter:
             What `begin` returned before any of it.
         """
         with self._lock:
-            for key, rows in packs:
-                self._add_pack(key, rows, version)
+            for key, records in packs:
+                self._add_pack(key, records, version)
         for name in known:
             at = self._objects.known(Digest(name))
             if at is not None:

@@ -65,10 +65,11 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
     real = os.open
 
-    def open_(path: str, *args: int, **more: int) -> int:
-        if "/src/" in str(path):
-            opened.append(str(path))
-        return real(path, *args, **more)
+    def open_(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        whole = str(path) if dir_fd is None else f"{os.readlink(f'/proc/self/fd/{dir_fd}')}/{path}"
+        if "/src/" in whole and not flags & os.O_DIRECTORY:
+            opened.append(whole)
+        return real(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", open_)
     return opened
