@@ -60,6 +60,7 @@ from .refs import (
     need_repo,
     resolve,
 )
+from .sealed import compare_json, encode_json
 from .sessions.branch_merge import MergeResult, merge_branch
 from .sessions.open_commit import OpenCommit, begin_open_commit, find_open_commit
 from .sessions.parts import SESSIONS_PREFIX, OpenInfo, read_open
@@ -118,9 +119,6 @@ class StoreInfo(msgspec.Struct, frozen=True, kw_only=True):
     probe: dict[str, bool] = msgspec.field(default_factory=lambda: {"exclusive_create": True})
     check: str = ""
     """Hash of the file with zeros in the place of these digits; empty: not checked."""
-
-
-_NO_CHECK = "0" * 64
 
 
 class _Format(msgspec.Struct):
@@ -906,11 +904,7 @@ def _place(url: str | os.PathLike[str] | None) -> str:
 
 
 def _encode_info(info: StoreInfo) -> bytes:
-    def encode(check: str) -> bytes:
-        sealed = msgspec.structs.replace(info, check=check)
-        return msgspec.json.format(msgspec.json.encode(sealed)) + b"\n"
-
-    return encode(digest(encode(_NO_CHECK)).hex())
+    return encode_json(info, lambda raw: msgspec.json.format(raw) + b"\n")
 
 
 def put_back_info(url: str | os.PathLike[str] | None, sources: Iterable[Backend]) -> str:
@@ -966,7 +960,7 @@ def read_info(backend: Backend) -> StoreInfo:
         ) from error
     try:
         first = msgspec.json.decode(raw, type=_Format)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CorruptError(f"{INFO_KEY} of {backend.url} is damaged: {error}") from error
     if first.format != FORMAT_NAME:
         raise FormatError(f"{backend.url} holds {first.format!r}, not a dmlpipe store", code=ErrorCode.NO_STORE)
@@ -977,13 +971,13 @@ def read_info(backend: Backend) -> StoreInfo:
         )
     try:
         info = msgspec.json.decode(raw, type=StoreInfo)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CorruptError(f"{INFO_KEY} of {backend.url} is damaged: {error}") from error
-    if info.check and digest(raw.replace(info.check.encode(), _NO_CHECK.encode())).hex() != info.check:
-        raise CorruptError(
-            f"{INFO_KEY} of {backend.url} is damaged: its bytes do not hash to what it says",
-            hint="put it back from a clone: dmlpipe fsck --repair --from URL",
-        )
+    try:
+        compare_json(raw, info.check, StoreInfo, f"{INFO_KEY} of {backend.url}")
+    except CorruptError as error:
+        error.hint = "put it back from a clone: dmlpipe fsck --repair --from URL"
+        raise
     unknown = sorted(set(info.read_features) - READ_FEATURES)
     if info.hash != "blake3":
         unknown.append(f"hash {info.hash}")

@@ -6,38 +6,30 @@ Rules
 2. Every `fold_segments` segments the controller writes ``results/<job>/fold-<k>``: the segments covered, the rows so
    far as a tree, the oldest fold that segments may still arrive for. Leases carry the current fold.
 3. Resuming costs one LIST, at most two tries for the last fold object, one LIST per open fold and its segments:
-   constant in the job's size.
+   constant in the job's size. Fold objects are derived: one that is damaged costs reading all segments.
 4. Segments are folded in order of (fold, name). Of two rows for one datum a success wins over a failure, else the
    first.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 
 import msgspec
 
-from ...storage.errors import NotFoundError
+from ...storage.errors import CorruptError, NotFoundError
+from ...storage.objects.fold import FoldObject, decode_fold, encode_fold, fold_key
 from ...storage.objects.pack import Footer, read_footer
-from ...storage.objects.segment import SEGMENT_PREFIX, Failure, Outcome, Row, SegmentMeta, decode_rows, fold_key
+from ...storage.objects.segment import SEGMENT_PREFIX, Failure, Outcome, Row, SegmentMeta, decode_rows
 from ...storage.store import Store
 from ...storage.trees.prolly import Tree
 
+logger = logging.getLogger(__name__)
+
 FOLD_SEGMENTS = 64
 MAX_FAILURE_GROUPS = 20
-
-
-class FoldObject(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fold object says."""
-
-    v: int = 1
-    segments: tuple[str, ...]
-    """Covered so far, in fold order."""
-    done: str
-    """Root of the tree datum key to `Finished`."""
-    open: int
-    """Oldest fold whose segments may still arrive."""
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -54,7 +46,6 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_finished = msgspec.msgpack.Decoder(Finished).decode
-_decode_fold = msgspec.msgpack.Decoder(FoldObject).decode
 
 
 class Results:
@@ -142,7 +133,7 @@ class Results:
         """Write a fold object for everything so far; return the number of the fold that begins."""
         self._absorb()
         fold = FoldObject(segments=tuple(self._covered), done=self._done.root.hex(), open=oldest_open)
-        self._store.backend.put_if_absent(fold_key(self._job, self.fold), _encode(fold))
+        self._store.backend.put_if_absent(fold_key(self._job, self.fold), encode_fold(fold))
         self.fold += 1
         return self.fold
 
@@ -215,10 +206,16 @@ class Results:
 def _read_fold(store: Store, job: str, number: int) -> FoldObject | None:
     if number < 0:
         return None
+    key = fold_key(job, number)
     try:
-        return _decode_fold(store.backend.get(fold_key(job, number)))
+        fold = decode_fold(store.backend.get(key), key)
+        store.tree(fold.done).get(b"")  # its root is there, and sound
     except NotFoundError:
         return None
+    except CorruptError as error:
+        logger.warning("%s; the job's segments are read instead", error)
+        return None
+    return fold
 
 
 def _finished(row: Row, segment: int, position: int) -> Finished:

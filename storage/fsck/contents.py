@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import msgspec
-
 from ..backend import Backend
 from ..digest import Digest, digest, from_hex
 from ..errors import CorruptError, FormatError, NotFoundError
-from ..objects.compression import decompress
+from ..layout import Kind, kind_of
 from ..objects.condemned import plain_key
 from ..objects.content import OBJECT_PREFIX
+from ..objects.fold import decode_fold
 from ..objects.index import INDEX_PREFIX, BlobIndex, index_key
 from ..objects.node import NODE_PREFIX, unpack_node
 from ..objects.pack import PACK_PREFIX, Footer, Location, check_blob, read_footer, unpack, verify_pack
 from ..objects.segment import SEGMENT_PREFIX
-from ..sessions.parts import SESSIONS_PREFIX
+from ..sealed import decode_json
+from ..sessions.parts import SESSIONS_PREFIX, OpenInfo, decode_part, open_key
 from ..state import State
 from .report import Findings
 
@@ -106,33 +106,30 @@ def check_body(key: str, data: bytes) -> int:
     CorruptError, FormatError
         They are something else.
     """
-    match key.partition("/")[0]:
-        case "nodes":
+    match kind_of(key):
+        case Kind.NODE:
             # Past the cache: what was read on the way to here must not hide what is stored.
             return len(unpack_node(_name_in(key, NODE_PREFIX), data))
-        case "objects":
+        case Kind.OBJECT:
             actual = digest(data)
             if actual != _name_in(key, OBJECT_PREFIX):
                 raise CorruptError(f"its {len(data)} bytes hash to {actual.hex()[:12]}")
-        case "packs":
+        case Kind.PACK | Kind.SEGMENT:
             verify_pack(data, key)
-        case "index":
+        case Kind.INDEX:
             if index_key(data) != key:
                 raise CorruptError(f"its {len(data)} bytes hash to {index_key(data)}")
             BlobIndex(data, key)
-        case "results":
-            if key.endswith(".seg"):
-                verify_pack(data, key)
-            else:
-                _decode_map(key, data)
+        case Kind.FOLD:
+            decode_fold(data, key)
+        case Kind.PART:
+            decode_part(key, data)
+        case Kind.OPEN_COMMIT:
+            decode_json(data, OpenInfo, key)
+        case Kind.CLOSED | Kind.HEARTBEAT:
+            pass  # nothing depends on what they hold but when somebody's work began
         case _:
-            if key.endswith(".mp"):
-                _decode_map(key, decompress(data, key))
-            elif key.endswith("open.json"):
-                try:
-                    msgspec.json.decode(data, type=dict[str, object])
-                except msgspec.DecodeError as error:
-                    raise CorruptError(f"it is no description of an open commit: {error}") from error
+            raise FormatError(f"{key} is nothing that a store holds")
     return len(data)
 
 
@@ -153,6 +150,7 @@ class _Reading:
         segments = {key: 0 for key in (*listed[SEGMENT_PREFIX], *published) if key.startswith(f"{SEGMENT_PREFIX}/")}
         self._each("segments", segments, self._pack)
         self._each("sessions", listed[SESSIONS_PREFIX.rstrip("/")], self._session)
+        self._open_commits(listed[SESSIONS_PREFIX.rstrip("/")])
         self._indexes(set(state.indexes()), listed[INDEX_PREFIX])
 
     def _each(self, what: str, keys: Iterable[str], check: Callable[[str], int]) -> None:
@@ -183,6 +181,13 @@ class _Reading:
             return check_object(self.backend, key)
         except NotFoundError:  # published or aborted since it was listed
             return 0
+
+    def _open_commits(self, listed: Iterable[str]) -> None:
+        """Notice parts of an open commit that does not say where it publishes: that goes last."""
+        for part in listed:
+            key = open_key(part.split("/")[1])
+            if part.endswith(".mp") and self.backend.size(key) is None and self.backend.size(part) is not None:
+                self.findings.bad("missing", key, "it does not exist, and there are parts of what it describes")
 
     def _pack(self, key: str) -> int:
         if not key.endswith((".pack", ".seg")):
@@ -245,13 +250,6 @@ def blob_in(pack: bytes, name: Digest, at: Location) -> bytes | None:
     except (CorruptError, FormatError):
         return None
     return raw
-
-
-def _decode_map(key: str, data: bytes) -> None:
-    try:
-        msgspec.msgpack.decode(data, type=dict[str, object])
-    except msgspec.DecodeError as error:
-        raise CorruptError(f"{key} is no map: {error}") from error
 
 
 def _name_in(key: str, prefix: str) -> Digest:

@@ -28,6 +28,7 @@ from ..errors import NotFoundError
 from ..ledger.heads import SeenHead
 from ..ledger.ledger import Ledger, entry_key
 from ..objects.condemned import plain_key
+from ..objects.fold import is_fold_key
 from ..objects.node import NodeStore
 from ..objects.object_store import Objects
 from ..objects.pack import read_footer
@@ -342,7 +343,12 @@ class _Repair:
     def _take_out_result(self, checked: Checked, key: str) -> None:
         """A segment that nothing published: without it the job computes its datums again, unless a fold counts it."""
         folder = "/".join(key.split("/")[:2])
-        if key.endswith(".seg") and not any(
+        if is_fold_key(key):
+            self._quarantine(key)
+            self._backend.delete_many([key])
+            self._forget(checked, key)
+            self._mended[key] = "taken out; what it says follows from the job's segments"
+        elif key.endswith(".seg") and not any(
             name.startswith(f"{folder}/fold-") for name in checked.contents.listed["results"]
         ):
             self._quarantine(key)

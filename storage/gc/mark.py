@@ -21,6 +21,7 @@ from ..errors import CorruptError, NotFoundError
 from ..ledger import checkpoint as ckpt
 from ..objects.bodies import read_commit, read_job
 from ..objects.content import Manifest
+from ..objects.fold import decode_fold
 from ..objects.node import NodeStore
 from ..objects.pack import read_footer
 from ..objects.segment import SEGMENT_PREFIX, decode_rows
@@ -179,8 +180,11 @@ class Marker:
                 for _, raw in row.outputs:
                     self._value(decode_value(raw))
             return
-        fold = msgspec.msgpack.decode(self._backend.get(key), type=dict[str, Any])
-        self._tree("done", str(fold.get("done") or ""), _finished)
+        try:
+            fold = decode_fold(self._backend.get(key), key)
+        except CorruptError:
+            return  # nobody believes it; the segments, which are marked by themselves, are read instead
+        self._tree("done", fold.done, _finished)
 
     def _checkpoints(self) -> None:
         for key, _ in self._backend.list("ledger/ckpt/"):

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import BackendError, ErrorCode
+from ..errors import BackendError, CorruptError, ErrorCode
+from ..sealed import decode_json, encode_json
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ class SeenHead(msgspec.Struct, frozen=True, kw_only=True):
 
     n: int
     hash: str
+    check: str = ""
+    """See `sealed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,9 @@ class RememberedHead:
         except FileNotFoundError:
             return None
         try:
-            return msgspec.json.decode(raw, type=SeenHead)
-        except msgspec.DecodeError as error:
-            logger.warning("%s is unreadable and is written anew: %s", self.file, error)
+            return decode_json(raw, SeenHead, str(self.file))
+        except CorruptError as error:
+            logger.warning("%s; it is written anew", error)
             return None
 
     def write(self, n: int, entry_hash: str) -> None:
@@ -57,7 +60,7 @@ class RememberedHead:
             The cache folder cannot be written.
         """
         temporary = self.file.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}")
-        raw = msgspec.json.encode(SeenHead(n=n, hash=entry_hash))
+        raw = encode_json(SeenHead(n=n, hash=entry_hash))
         try:
             try:
                 temporary.write_bytes(raw)

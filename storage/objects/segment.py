@@ -73,11 +73,6 @@ def segment_key(job: str, fold: int, worker: str, seq: int) -> str:
     return f"{SEGMENT_PREFIX}/{job}/{fold:06d}/{worker}-{seq:08d}.seg"
 
 
-def fold_key(job: str, fold: int) -> str:
-    """Key of the fold object that closes `fold`."""
-    return f"{SEGMENT_PREFIX}/{job}/fold-{fold:06d}"
-
-
 _row_encoder = msgspec.msgpack.Encoder()
 _row_decoder: msgspec.msgpack.Decoder[list[Row] | None] = msgspec.msgpack.Decoder(list[Row] | None)
 

@@ -33,6 +33,7 @@ from ..objects.writer import Written
 from ..paths import folders_of, show_path
 from ..records import Record
 from ..refs import check_name
+from ..sealed import encode_json
 from ..state import State
 from ..trees.edits import Edits, PutMany
 from ..trees.prolly import Tree
@@ -389,7 +390,7 @@ def begin_open_commit(
         actor=actor,
     )
     backend.put(heartbeat_key(session), msgspec.json.encode({"started": opened}))
-    backend.put_if_absent(open_key(session), msgspec.json.encode(info), durable=True)
+    backend.put_if_absent(open_key(session), encode_json(info), durable=True)
     return session, info
 
 

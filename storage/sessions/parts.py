@@ -21,6 +21,7 @@ import msgspec
 from ..backend import Backend
 from ..errors import CorruptError, FormatError, NotFoundError
 from ..objects.compression import compress, decompress
+from ..sealed import decode_json
 from ..trees.edits import Append, Delete, Edit, Mirror, Put, PutMany
 
 SESSIONS_PREFIX = "sessions/"
@@ -43,6 +44,8 @@ class OpenInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Head that all writers begin from, hex; empty: a new branch."""
     opened: str
     actor: str
+    check: str = ""
+    """See `sealed`."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,10 +137,7 @@ def read_open(backend: Backend, session: str) -> OpenInfo | None:
         raw = backend.get(open_key(session))
     except NotFoundError:
         return None
-    try:
-        info = msgspec.json.decode(raw, type=OpenInfo)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CorruptError(f"{open_key(session)} is damaged: {error}") from error
+    info = decode_json(raw, OpenInfo, open_key(session))
     if info.v != VERSION:
         raise FormatError(f"open commit {session} has version {info.v}: expected {VERSION}", hint="upgrade dmlpipe")
     return info
@@ -157,14 +157,23 @@ def read_parts(backend: Backend, session: str) -> list[Part]:
         One is damaged.
     """
     keys = [key for key, _ in backend.list(folder_of(session)) if key.endswith(".mp")]
-    return [_decode(key, raw) for key, raw in zip(keys, _get(backend, keys), strict=True)]
+    return [decode_part(key, raw) for key, raw in zip(keys, _get(backend, keys), strict=True)]
 
 
 def _get(backend: Backend, keys: Sequence[str]) -> Sequence[bytes]:
     return backend.get_many([(key, None, None) for key in keys]) if keys else []
 
 
-def _decode(key: str, raw: bytes) -> Part:
+def decode_part(key: str, raw: bytes) -> Part:
+    """Parse the part under `key`.
+
+    Raises
+    ------
+    CorruptError
+        It is damaged.
+    FormatError
+        It was made by a later version.
+    """
     try:
         part = msgspec.msgpack.decode(decompress(raw, key), type=Part)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

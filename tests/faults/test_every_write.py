@@ -18,6 +18,7 @@ from dmlpipe.storage.backend.memory import MemoryBackend
 from dmlpipe.storage.errors import DmlpipeError
 from dmlpipe.storage.gc.retain import plan_delete, plan_squash
 from dmlpipe.storage.gc.run import collect
+from dmlpipe.storage.layout import kind_of
 from dmlpipe.storage.records import KeepSet
 from dmlpipe.storage.state import State
 from dmlpipe.storage.store import Store
@@ -148,6 +149,7 @@ def states_on_the_way(backend: Backend, like: Store, since: int) -> Iterator[dic
 def test_a_command_may_die_at_any_write(base: Store, command: str) -> None:
     whole = copy_of(base.backend)
     COMMANDS[command](on(whole, base))
+    assert [key for key, _ in whole.list() if kind_of(key) is None] == [], "say in storage/layout.py what it is"
     allowed = list(states_on_the_way(whole, base, base.state.n))
     first, last = snapshot(base.state, base), allowed[-1]
     for writes in itertools.count():

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dmlpipe.scheduler.jobs.results import Results
+from dmlpipe.storage.layout import Kind, kind_of
 from dmlpipe.storage.ledger.checkpoint import CHECKPOINT_EVERY, read_checkpoint
 from dmlpipe.storage.store import Store
 
 from ..data.golden.generate import expected, fill
+from .fsck.everything import RUNNING
 
 GOLDEN = Path(__file__).parent.parent / "data" / "golden"
 
@@ -63,3 +67,30 @@ def test_what_is_written_today_has_the_same_trees(recorded: dict[str, Any]) -> N
         assert now["refs"][ref]["tree"] == described["tree"], ref
         assert now["refs"][ref]["files"] == described["files"], ref
     assert now["n"] == recorded["n"]
+
+
+# --- every kind of object, open commits and a running job among them ---
+
+
+@pytest.fixture
+def every(tmp_path: Path) -> Store:
+    shutil.copytree(GOLDEN / "every", tmp_path / "every")
+    return Store.open(tmp_path / "every", cache_dir=tmp_path / "cache")
+
+
+def test_the_store_with_every_kind_of_object_is_sound(every: Store) -> None:
+    assert {kind_of(key) for key, _ in every.backend.list()} == set(Kind)
+    report = every.fsck()
+    assert (report.problems, report.ignored) == ((), ())
+
+
+def test_an_open_commit_of_then_is_committed_now(every: Store) -> None:
+    (opened,) = [each for each in every.open_commits() if list(every.backend.list(f"sessions/{each.id}/w-"))]
+    assert (opened.info.message, opened.info.base) == ("by many", every["r"].id)
+    assert opened.commit().read_bytes("c") == b"c" * 200
+
+
+def test_a_job_that_ran_then_is_taken_up_now(every: Store) -> None:
+    results = Results.resume(every, RUNNING)
+    (row,) = results.rows()
+    assert (row[0], row[1].outputs[0][0], results.fold) == (b"b.png", "b.json", 1)

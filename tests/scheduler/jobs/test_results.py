@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import msgspec
 import pytest
 
 from dmlpipe.scheduler.jobs.results import Results
 from dmlpipe.scheduler.store import Store
+from dmlpipe.storage.objects.fold import fold_key
 from dmlpipe.storage.objects.pack import PackBuilder
 from dmlpipe.storage.objects.segment import Outcome, Row, SegmentMeta, encode_rows, segment_key
 from dmlpipe.storage.testing import CountingBackend
@@ -70,3 +72,21 @@ def test_resuming_reads_the_last_fold_and_what_came_after(store: Store, folds: i
     # LIST of folds, two tries for the fold object, LIST and segments of the two folds that were open.
     assert counting.counts["get"] <= 2 + 5
     assert counting.counts["list"] <= 2
+
+
+@pytest.mark.parametrize("damage", [lambda body: body[:-1], lambda body: bytes([body[0]]) + b"x" + body[2:]])
+def test_a_damaged_fold_costs_reading_the_segments_and_no_result(
+    store: Store, damage: Callable[[bytes], bytes]
+) -> None:
+    results = Results(store, JOB, fold_segments=2)
+    for number in range(5):
+        results.add(add_segment(store, results.fold, number, [row(number)]))
+        if results.should_fold():
+            results.close_fold(results.fold)
+    before = [key for key, _, _ in results.rows()]
+    for fold in range(2):
+        key = fold_key(JOB, fold)
+        store.backend.put(key, damage(store.backend.get(key)))
+        resumed = Results.resume(store, JOB, fold_segments=2)
+        assert [key for key, _, _ in resumed.rows()] == before
+        assert resumed.fold == results.fold
