@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -72,14 +71,6 @@ def running_job(store: Store, engine: Engine) -> None:
     store.backend.put_if_absent(
         fold_key(RUNNING, 0), encode_fold(FoldObject(segments=(segment,), done=done.root.hex(), open=0))
     )
-
-
-def everything(folder: Path, patch: pytest.MonkeyPatch) -> Store:
-    """Return such a store in a new folder."""
-    small_objects(patch)
-    store = Store.init(folder / "store", cache_dir=folder / "cache")
-    fill(store)
-    return store
 
 
 def bytes_of(backend: Backend) -> dict[str, bytes]:

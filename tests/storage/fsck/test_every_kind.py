@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dmlpipe.storage.backend.memory import MemoryBackend
 from dmlpipe.storage.errors import DmlpipeError
 from dmlpipe.storage.fsck.contents import check_object
 from dmlpipe.storage.fsck.history import read_history
@@ -23,7 +23,9 @@ from dmlpipe.storage.objects.segment import segment_key
 from dmlpipe.storage.sealed import encode_json, encode_msgpack
 from dmlpipe.storage.sessions.parts import OpenInfo, read_open
 from dmlpipe.storage.store import Store, read_info
-from tests.storage.fsck.everything import RUNNING, everything
+from tests.storage.fsck.everything import RUNNING, bytes_of, fill, small_objects
+
+_numbers = itertools.count()
 
 UNCHECKED = {
     Kind.CLOSED: "that it is there is all that it says",
@@ -48,13 +50,18 @@ FRAMED = {Kind.NODE, Kind.PART, Kind.CHECKPOINT}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with pytest.MonkeyPatch.context() as patch:
-        yield everything(tmp_path_factory.mktemp("every"), patch)
+        small_objects(patch)
+        store = Store.init(f"memory://every-kind-{next(_numbers)}", cache_dir=tmp_path_factory.mktemp("every"))
+        fill(store)
+        yield store
 
 
 @pytest.fixture
 def store(made: Store, tmp_path: Path) -> Store:
-    shutil.copytree(Path(made.url.removeprefix("file://")), tmp_path / "store")
-    return Store.open(tmp_path / "store", cache_dir=tmp_path / "cache")
+    copy = MemoryBackend(f"every-kind-{next(_numbers)}")
+    for key, body in bytes_of(made.backend).items():
+        copy.put(key, body)
+    return Store.open(copy.url, cache_dir=tmp_path / "cache")
 
 
 def example_of(store: Store) -> dict[Kind, str]:

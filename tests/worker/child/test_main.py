@@ -108,7 +108,9 @@ def test_words_of_an_argv_may_be_variables(bench: Bench) -> None:
 
 
 def test_a_program_inherits_no_descriptors_and_no_ignored_signals(bench: Bench) -> None:
-    line = "ls /proc/self/fd > $out/fds; grep SigIgn /proc/self/status > $out/ignored; readlink /proc/self/fd/0 > $out/in"
+    line = (
+        "ls /proc/self/fd > $out/fds; grep SigIgn /proc/self/status > $out/ignored; readlink /proc/self/fd/0 > $out/in"
+    )
     row, content, _ = run_line(bench, line)
     assert row.outcome is Outcome.OK
     # ls has the folder open itself.
