@@ -829,7 +829,14 @@ class Store:
         for place in places:
             read_info(place)
         mirrors = [Mirror(place) for place in places]
-        return repair(self, mirrors=mirrors, rederive=rederive, seen=seen, progress=progress)
+        mended = repair(self, mirrors=mirrors, rederive=rederive, seen=seen, progress=progress)
+        index = self.sql_index
+        if index.exists and mended.ok:
+            self.refresh()
+            wrong = index.mend(self.archive, self.ledger)
+            if wrong:
+                mended = mended.with_index(str(index.file), wrong)
+        return mended
 
     @property
     def checked(self) -> CheckedLog:

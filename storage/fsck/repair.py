@@ -16,6 +16,7 @@ History is never rewritten: commits stay what they are, and one whose content is
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,13 +24,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..backend import Backend
-from ..digest import digest, short
+from ..digest import digest, from_hex, short
 from ..errors import NotFoundError
 from ..ledger.heads import SeenHead
 from ..ledger.ledger import Ledger, entry_key
+from ..objects.compression import compress
 from ..objects.condemned import plain_key
 from ..objects.fold import is_fold_key
-from ..objects.node import NodeStore
+from ..objects.node import NODE_PREFIX, NodeStore
 from ..objects.object_store import Objects
 from ..objects.pack import read_footer
 from ..objects.value import decode_value
@@ -42,6 +44,7 @@ from .condemn import Condemnation
 from .mirrors import Mirror, sound
 from .put_back import plan_ledger
 from .report import Problem, Progress
+from .retrace import Retrace
 from .salvage import Salvage
 from .touched import FileRef
 
@@ -90,6 +93,14 @@ class Mended:
     def ok(self) -> bool:
         """Whether nothing is wrong any more."""
         return not self.lost
+
+    def with_index(self, file: str, wrong: str) -> Mended:
+        """Return the same with a local index that was made anew."""
+        return dataclasses.replace(
+            self,
+            found=(*self.found, Problem("derived", file, wrong)),
+            mended=(*self.mended, (file, "made anew from the ledger")),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data with stable keys."""
@@ -169,6 +180,8 @@ class _Repair:
             return self._done(checked)
         if _bad(checked):
             checked = self._replace(checked)
+        if _bad(checked):
+            checked = self._retrace(checked)
         if _bad(checked):
             checked = self._condemn(checked)
         if _bad(checked) and self._rederive is not None:
@@ -304,6 +317,30 @@ class _Repair:
         self._backend.sync([place])
         self._quarantined[place] = None
 
+    # --- what else says it --------------------------------------------------------------------------------------------
+
+    def _retrace(self, checked: Checked) -> Checked:
+        """Make lost nodes of jobs' trees again: one may be what another one is made from."""
+        for _ in range(_ROUNDS):
+            keys = {problem.object for problem in _bad(checked) if problem.object.startswith(f"{NODE_PREFIX}/")}
+            if not keys:
+                break
+            names = {from_hex(plain_key(key)[len(NODE_PREFIX) + 1 :].replace("/", "")): key for key in keys}
+            retrace = Retrace(self._backend, NodeStore(self._backend, cache_nodes=64), checked.history.state)
+            found = list(retrace.find(names))
+            for raw in found:
+                key = names[digest(raw)]
+                self._put(key, compress(raw), "made anew from what else the store says of its job")
+                self._forget(checked, key)
+                self._learn(checked, key)
+            if not found:
+                break
+            checked = self._again(checked)
+        for problem in _bad(checked):
+            if problem.object.startswith(f"{NODE_PREFIX}/"):
+                self._refused[problem.object] = "no job's results or other trees say what was in it"
+        return checked
+
     # --- what is nowhere ----------------------------------------------------------------------------------------------
 
     def _condemn(self, checked: Checked) -> Checked:
@@ -395,7 +432,9 @@ class _Repair:
         checked = self._examine()
         # What one of them made may have been all that another one lacked.
         lost = {f"{file.commit}:{file.path}" for files in checked.touched.files.values() for file in files}
-        self._refused = {name: why for name, why in self._refused.items() if name in lost}
+        self._refused = {
+            name: why for name, why in self._refused.items() if name in lost or name.startswith(NODE_PREFIX)
+        }
         for key in before - {problem.object for problem in checked.report.problems}:
             self._mended[key] = "made again"
         return checked

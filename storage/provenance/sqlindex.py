@@ -149,6 +149,45 @@ class SqlIndex:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def mend(self, archive: Archive, ledger: Ledger) -> str:
+        """Compare the index with one that is made anew, which takes its place if they differ.
+
+        Returns
+        -------
+        str
+            What was wrong; empty: nothing.
+
+        Raises
+        ------
+        BackendError
+            The file cannot be written.
+        """
+        try:
+            wrong = "" if self._follow(archive, ledger) else "it is no index of this ledger"
+            old = self._dump() if not wrong else []
+        except sqlite3.DatabaseError as error:
+            wrong, old = f"it cannot be read: {error}", []
+        fresh = SqlIndex(self.file.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}"))
+        try:
+            fresh.rebuild(archive, ledger)
+            if not wrong and fresh._dump() != old:
+                wrong = "it says something else than the ledger"
+            if wrong:
+                try:
+                    os.replace(fresh.file, self.file)
+                except OSError as error:
+                    raise BackendError(f"cannot write the index {self.file}: {error}") from error
+        finally:
+            fresh.file.unlink(missing_ok=True)
+        return wrong
+
+    def _dump(self) -> list[str]:
+        with self._opened() as db:
+            problems = [row[0] for row in db.execute("PRAGMA integrity_check")]
+            if problems != ["ok"]:
+                raise sqlite3.DatabaseError(problems[0])
+            return list(db.iterdump())
+
     # --- questions ------------------------------------------------------------------------------------------------
 
     def jobs_using(self, repo: str, commit: str) -> list[JobUse]:
