@@ -14,6 +14,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -51,6 +52,10 @@ REGISTRATION_S = 10.0
 """How long an unknown worker may take to appear in Dask's list."""
 BACKLOG_LOW = 8
 """A poll is answered early when the backlog of an unended job falls below this."""
+
+
+_installed = cache(version)
+"""Version of a package. Asking reads and parses a file: five times the cost of a lease."""
 
 
 class LeaseService:
@@ -156,7 +161,7 @@ class LeaseService:
 
     def _refuse(self, request: LeaseRequest) -> str:
         """Why a worker of other versions gets nothing; empty if it fits."""
-        own = version("dmlpipe")
+        own = _installed("dmlpipe")
         if request.protocol != messages.PROTOCOL:
             return (
                 f"worker {request.worker} speaks lease protocol {request.protocol} (dmlpipe {request.version}), "
@@ -166,7 +171,7 @@ class LeaseService:
         wrong = [
             f"{name} {theirs} (here {ours})"
             for name, theirs in versions.items()
-            if (ours := own if name == "dmlpipe" else version(name)) != theirs
+            if (ours := own if name == "dmlpipe" else _installed(name)) != theirs
         ]
         return f"worker {request.worker} has {', '.join(wrong)}" if wrong else ""
 
@@ -295,7 +300,7 @@ class LeaseService:
         if request.protocol != control.CONTROL_PROTOCOL:
             return ControlReply(
                 error=f"the controller speaks protocol {request.protocol} (dmlpipe {request.version}), "
-                f"the scheduler {control.CONTROL_PROTOCOL} (dmlpipe {version('dmlpipe')})"
+                f"the scheduler {control.CONTROL_PROTOCOL} (dmlpipe {_installed('dmlpipe')})"
             )
         if request.session == self._session:
             return self._status()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -138,6 +139,14 @@ async def test_a_worker_of_another_version_is_refused_by_its_name_and_version(
     assert named in reply.error
     await poll
     assert (await tell(service, Status())).refused == (reply.error,)
+
+
+async def test_a_lease_reads_no_file(service: LeaseService, monkeypatch: pytest.MonkeyPatch) -> None:
+    await offer(service, 4)
+    packages = {"distributed": version("distributed")}
+    held(await lease(service, packages=packages))
+    monkeypatch.setattr("importlib.metadata.Distribution.from_name", lambda name: pytest.fail(f"read about {name}"))
+    held(await lease(service, packages=packages))
 
 
 async def test_a_straggler_is_told_by_a_stream_message_when_a_slot_waits() -> None:
