@@ -61,7 +61,7 @@ def short_of(
         return missing(needs, worker)
     used: dict[int, Mapping[str, float]] = {}
     for out in worker.out.values():
-        if not out.computed and out.slot != slot:
+        if out.running and out.slot != slot:
             taken = needs_of_job(out.lease.job)
             before = used.get(out.slot)
             used[out.slot] = taken if before is None else _larger(before, taken)

@@ -409,10 +409,11 @@ class LeasePool:
     def cancelled_for(self, worker: str) -> tuple[str, ...]:
         """Cancelled jobs that `worker` holds leases of."""
         held = self._workers.get(worker)
-        if held is None:
+        cancelled = [name for name, job in self._jobs.items() if job.cancelled]
+        if held is None or not cancelled:
             return ()
         names = {out.lease.job for out in held.out.values()}
-        return tuple(sorted(name for name in names if self._jobs[name].cancelled))
+        return tuple(sorted(names.intersection(cancelled)))
 
     def cancel_news(self, worker: str, slot: int) -> bool:
         """Whether `slot` of `worker` has not heard of one of `cancelled_for`; it counts as told now."""
