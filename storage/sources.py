@@ -13,6 +13,8 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -71,12 +73,23 @@ class SourceFolder:
             yield SourceFile(key, file, file=file)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SourcePlan:
     """Files to be put. Iterating yields each by itself."""
 
     singles: list[SourceFile]
     folders: list[SourceFolder]
+
+    @cached_property
+    def paths(self) -> frozenset[bytes]:
+        """Where the files go in the commit."""
+        return frozenset(chain((item.path for item in self.singles), *(folder.keys for folder in self.folders)))
+
+    @cached_property
+    def targets(self) -> frozenset[bytes]:
+        """The folders of the commit that they stand right in."""
+        some = [item.path for item in self.singles] + [folder.keys[0] for folder in self.folders if folder.keys]
+        return frozenset(path.rpartition(b"/")[0] for path in some)
 
     def __iter__(self) -> Iterator[SourceFile]:
         yield from self.singles
@@ -85,13 +98,6 @@ class SourcePlan:
 
     def __len__(self) -> int:
         return len(self.singles) + sum(len(folder.names) for folder in self.folders)
-
-    def paths(self) -> list[bytes]:
-        """Return where the files go in the commit, in the order of iteration."""
-        found = [item.path for item in self.singles]
-        for folder in self.folders:
-            found += folder.keys
-        return found
 
 
 def plan_sources(
@@ -122,7 +128,7 @@ def plan_sources(
     plan = SourcePlan([], [])
     for source in sources:
         _plan_source(source, folder, excluded, skip, plan)
-    if len(set(plan.paths())) < len(plan):
+    if len(plan.paths) < len(plan):
         _refuse_doubles(plan)
     return plan
 

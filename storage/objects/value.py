@@ -6,9 +6,12 @@ value bytes, and the encoded value serves as the *content id* of a file.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import msgspec
 
-from ..digest import Digest
+from ..digest import DIGEST_SIZE, Digest
 
 INLINE_MAX_BYTES = 128
 """Content up to this size stands in the tree itself."""
@@ -55,6 +58,7 @@ class External(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
 
 Value = Whole | Pieces | Inline | External
 
+_WHOLE = 0
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Value] = msgspec.msgpack.Decoder(Value)
 
@@ -67,6 +71,14 @@ def encode_value(value: Value) -> bytes:
 def decode_value(data: bytes) -> Value:
     """Parse the bytes of a tree node."""
     return _decoder.decode(data)
+
+
+def sum_sizes(values: Sequence[bytes]) -> int:
+    """Return the bytes of content that encoded values say, all together."""
+    # Nearly all are whole blobs, and many are of one size: what stands before the hash is parsed once for each size.
+    heads = Counter([value[:-DIGEST_SIZE] for value in values if value[1] == _WHOLE])
+    whole = sum(count * decode_value(head + bytes(DIGEST_SIZE)).size for head, count in heads.items())
+    return whole + sum(decode_value(value).size for value in values if value[1] != _WHOLE)
 
 
 def blob_of(value: Value) -> Digest | None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO
@@ -28,7 +29,7 @@ from ..objects.value import PACK_BELOW_BYTES, Value, decode_value, encode_value
 from ..objects.writer import ObjectWriter
 from ..paths import join_path, normalize_folder, normalize_path, show_path
 from ..refs import DEFAULT_BRANCH, parse_ref
-from ..sources import Source, SourceFile, SourceFolder, plan_sources
+from ..sources import Source, SourceFile, SourceFolder, SourcePlan, plan_sources
 from ..trees.edits import Edits
 from ..trees.folders import list_folder
 from ..trees.prolly import Tree
@@ -153,12 +154,11 @@ class Editing:
             raise InvalidInputError("a put cannot both append and link")
         own = self._archive.backend.properties.path
         planned = plan_sources(sources, folder, exclude=exclude, skip=skip or own)
-        paths = planned.paths()
         with self._lock:
             self._open()
             if mirror:
-                self._edits.mirror(folder, paths)
-            self._edits.check(paths)
+                self._edits.mirror(folder, planned.paths)
+            self._edits.check(planned.paths, planned.targets)
         if append:
             for item in planned:
                 self._append(item)
@@ -377,6 +377,15 @@ class Editing:
         with self._lock:
             self._edits.put_many([path for path, _ in pairs], [value for _, value in pairs])
 
+    def _put_folders(self, folders: Sequence[SourceFolder], values: Sequence[bytes]) -> None:
+        paths = list(chain.from_iterable(folder.keys for folder in folders))
+        ordered = sorted(paths)
+        if ordered != paths:
+            found = dict(zip(paths, values, strict=True))
+            values = [found[path] for path in ordered]
+        with self._lock:
+            self._edits.put_many(ordered, values, SourcePlan([], list(folders)).targets)
+
     def _store_singles(self, singles: Sequence[SourceFile], foresee: Callable[[int], None]) -> None:
         large = {item.path: item.file for item in singles if item.file is not None and _is_large(item.file)}
         read = LargeReader(self._writer, self._beat, self._writer.cutting, foresee).read(list(large.values()))
@@ -396,7 +405,7 @@ class Editing:
         intake = Intake(
             self._archive.stats, self._writer, trust=trust, held=self._lacking, beat=self._beat, foresee=foresee
         )
-        self._put_values(zip([key for folder in folders for key in folder.keys], intake.take(folders), strict=True))
+        self._put_folders(folders, intake.take(folders))
         self._intakes.append(intake)
 
     def _lacking(self, paths: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:

@@ -7,14 +7,14 @@ changed meanwhile is a conflict. A name is a file or a folder, never both: `coll
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ..errors import ConflictError, ErrorCode, InvalidInputError
-from ..objects.value import decode_value
+from ..objects.value import sum_sizes
 from ..paths import folders_of, show_path
 from .folders import after_prefix
-from .prolly import Tree
+from .prolly import Tree, build_of_lists
 
 _INSERT_UP_TO = 16
 """Fewer new paths are put in their places one by one; more are sorted in."""
@@ -35,6 +35,8 @@ class PutMany:
     paths: Sequence[bytes]
     """Sorted, each once."""
     values: Sequence[bytes]
+    folders: Set[bytes] | None = None
+    """Those that the paths stand right in; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Edits:
         self.base = base
         self._log: list[Edit] = []
         self._changes: dict[bytes, bytes | None] = {}
+        self._folders: set[bytes] = set()
+        """Those that changed paths stand right in, and maybe more."""
         # The paths of the changes, sorted when first needed; a new list takes its place, so that scans may go on.
         self._sorted: list[bytes] = []
 
@@ -85,6 +89,7 @@ class Edits:
         """Return edits that set each path to its value, or delete the file (None), whatever order they came in."""
         edits = cls(base)
         edits._changes = dict(changes)
+        edits._folders = _parents(changes)
         return edits
 
     # --- looking --------------------------------------------------------------------------------------------------
@@ -160,10 +165,20 @@ class Edits:
         """Set a file."""
         self._do(Put(path, value))
 
-    def put_many(self, paths: Sequence[bytes], values: Sequence[bytes]) -> None:
-        """Set files, given sorted paths, each once. Those that have their value already cost next to nothing."""
+    def put_many(self, paths: Sequence[bytes], values: Sequence[bytes], folders: Set[bytes] | None = None) -> None:
+        """Set files. Those that have their value already cost next to nothing.
+
+        Parameters
+        ----------
+        paths
+            Sorted, each once.
+        values
+            What each gets.
+        folders
+            Those that the paths stand right in, if that is known: saves looking at each path.
+        """
         if paths:
-            self._do(PutMany(paths, values))
+            self._do(PutMany(paths, values, folders))
 
     def append(self, path: bytes, value: bytes) -> None:
         """Set a file to `value`, which was made from what it holds now."""
@@ -207,14 +222,10 @@ class Edits:
         match edit:
             case Put():
                 self._changes[edit.path] = edit.value
+                self._folders.add(_parent(edit.path))
             case PutMany():
-                again = (
-                    [pair for pair in zip(edit.paths, edit.values, strict=True) if pair[0] in self._changes]
-                    if self._changes
-                    else []
-                )
-                self._changes.update(self.base.differing(edit.paths, edit.values))
-                self._changes.update(again)
+                self._put_all(edit.paths, edit.values)
+                self._folders |= edit.folders if edit.folders is not None else _parents(edit.paths)
             case Append():
                 if self.get(edit.path) != edit.old:
                     raise ConflictError(
@@ -222,6 +233,7 @@ class Edits:
                         hint="append again",
                     )
                 self._changes[edit.path] = edit.value
+                self._folders.add(_parent(edit.path))
             case Delete():
                 below = edit.path + b"/" if edit.path else b""
                 gone = [path for path, _ in self.entries(below)]
@@ -234,29 +246,41 @@ class Edits:
                 self._changes.update(dict.fromkeys(gone))
         self._log.append(edit)
 
+    def _put_all(self, paths: Sequence[bytes], values: Sequence[bytes]) -> None:
+        if self.base.is_empty():
+            self._changes.update(zip(paths, values, strict=True))
+            return
+        again = [pair for pair in zip(paths, values, strict=True) if pair[0] in self._changes] if self._changes else []
+        self._changes.update(self.base.differing(paths, values))
+        self._changes.update(again)
+
     # --- finishing ------------------------------------------------------------------------------------------------
 
-    def check(self, paths: Collection[bytes]) -> None:
+    def check(self, paths: Set[bytes], folders: Set[bytes] | None = None) -> None:
         """Raise unless files may be put at `paths` (which need not have been put yet).
+
+        Parameters
+        ----------
+        paths
+            Where they are to be.
+        folders
+            Those that they stand right in, if that is known: saves looking at each path.
 
         Raises
         ------
         InvalidInputError
             One of them is a folder, or stands below a file, here or among themselves (code ``bad-path``).
         """
-        for path in self._collisions(paths):
+        for path in self._collisions(paths, _parents(paths) if folders is None else folders):
             raise InvalidInputError(
                 f"{show_path(path)} cannot be both a file and a folder",
                 code=ErrorCode.BAD_PATH,
                 hint="delete one of them first, or choose another name",
             )
 
-    def _collisions(self, paths: Collection[bytes]) -> Iterator[bytes]:
-        wanted = paths if isinstance(paths, set | frozenset) else set(paths)
-        parents = {path.rpartition(b"/")[0] for path in wanted}
-        parents.discard(b"")
-        for folder in parents.union(*map(folders_of, parents)):
-            if folder in wanted or self.get(folder) is not None:
+    def _collisions(self, paths: Set[bytes], folders: Set[bytes]) -> Iterator[bytes]:
+        for folder in _all_above(folders):
+            if folder in paths or self.get(folder) is not None:
                 yield folder
         # A new name can be a folder already only where its own folder exists: a new folder needs no look.
         known: dict[bytes, bool] = {}
@@ -266,7 +290,7 @@ class Edits:
         for path, value in zip(in_order, self.base.get_many(in_order), strict=True):
             if value is not None:
                 continue
-            parent = path.rpartition(b"/")[0]
+            parent = _parent(path)
             if parent not in known:
                 known[parent] = self._base_has(parent)
             if known[parent] and self._is_live_folder(path):
@@ -286,14 +310,32 @@ class Edits:
         InvalidInputError
             A name would be both a file and a folder.
         """
-        self.check({path for path, value in self._changes.items() if value is not None})
+        live: Set[bytes] = self._changes.keys()
+        if None in self._changes.values():
+            live = {path for path, value in self._changes.items() if value is not None}
+        if not self.base.is_empty() or any(self.get(folder) is not None for folder in _all_above(self._folders)):
+            self.check(live)
+        if self.base.is_empty():
+            paths = sorted(live)
+            values = [value for value in map(self._changes.__getitem__, paths) if value is not None]
+            return build_of_lists(self.base.nodes, paths, values)
         return self.base.update(sorted(self._changes.items()))
 
     def size_change(self) -> int:
         """Return by how many bytes of content the edits make the tree larger."""
-        paths = sorted(self._changes)
-        total = 0
-        for path, old in zip(paths, self.base.get_many(paths), strict=True):
-            new = self._changes[path]
-            total += (decode_value(new).size if new is not None else 0) - (decode_value(old).size if old else 0)
-        return total
+        olds = [] if self.base.is_empty() else self.base.get_many(sorted(self._changes))
+        news = self._changes.values()
+        return sum_sizes([new for new in news if new is not None]) - sum_sizes([old for old in olds if old is not None])
+
+
+def _parent(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0]
+
+
+def _parents(paths: Iterable[bytes]) -> set[bytes]:
+    return {path.rpartition(b"/")[0] for path in paths}
+
+
+def _all_above(folders: Set[bytes]) -> set[bytes]:
+    """Return folders with all that they stand in, without the root."""
+    return set(folders).union(*map(folders_of, folders)) - {b""}

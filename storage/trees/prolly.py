@@ -27,7 +27,7 @@ from itertools import islice
 
 from ..digest import Digest
 from ..objects.node import Nodes, OverlayNodes
-from .tree_build import build_root
+from .tree_build import build_root, build_root_of_lists
 from .tree_diff import diff_roots
 from .tree_node import BATCH, EMPTY, Node, batches, load, load_many
 from .tree_proof import prove
@@ -319,6 +319,11 @@ def build(nodes: Nodes, items: Iterable[tuple[bytes, bytes]]) -> Tree:
         Items are not sorted, or a key or value is too long.
     """
     return Tree(nodes, build_root(nodes, items))
+
+
+def build_of_lists(nodes: Nodes, keys: Sequence[bytes], values: Sequence[bytes]) -> Tree:
+    """`build`, given all keys and the value of each."""
+    return Tree(nodes, build_root_of_lists(nodes, keys, values))
 
 
 def _children(node: Node, start: bytes, stop: bytes | None) -> Iterator[Digest]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from operator import lt
 from typing import Any
@@ -17,6 +17,10 @@ _BUILD_TOGETHER = 1 << 16
 """Entries in memory beside the nodes while a tree is built."""
 
 
+Run = tuple[Sequence[bytes], Sequence[bytes]]
+"""Keys, and the value of each."""
+
+
 def build_root(nodes: Nodes, items: Iterable[tuple[bytes, bytes]]) -> Digest:
     """Return the root of the tree of `items`, sorted by key, each key once.
 
@@ -27,15 +31,28 @@ def build_root(nodes: Nodes, items: Iterable[tuple[bytes, bytes]]) -> Digest:
     InvalidInputError
         Items are not sorted, or a key or value is too long.
     """
+    return _build(nodes, _runs_of(items))
+
+
+def build_root_of_lists(nodes: Nodes, keys: Sequence[bytes], values: Sequence[bytes]) -> Digest:
+    """`build_root`, given all keys and the value of each."""
+    starts = range(0, len(keys), _BUILD_TOGETHER)
+    return _build(nodes, ((keys[at : at + _BUILD_TOGETHER], values[at : at + _BUILD_TOGETHER]) for at in starts))
+
+
+def _runs_of(items: Iterable[tuple[bytes, bytes]]) -> Iterator[Run]:
+    source = iter(items)
+    while part := list(islice(source, _BUILD_TOGETHER)):
+        # Not zip(*part): it would make an iterator for each entry.
+        yield [key for key, _ in part], [value for _, value in part]
+
+
+def _build(nodes: Nodes, runs: Iterable[Run]) -> Digest:
     above: list[tuple[bytes, Child]] = []
     keys: list[bytes] = []
     values: list[Any] = []
-    source = iter(items)
     last = b""
-    while part := list(islice(source, _BUILD_TOGETHER)):
-        # Not zip(*part): it would make an iterator for each entry.
-        new_keys = [key for key, _ in part]
-        new_values = [value for _, value in part]
+    for new_keys, new_values in runs:
         _check_rising(new_keys, new_values, last if above or keys else None)
         last = new_keys[-1]
         keys += new_keys

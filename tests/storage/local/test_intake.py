@@ -179,7 +179,7 @@ def test_a_damaged_memory_is_forgotten(store: Store, tmp_path: Path, monkeypatch
 def test_hashing_alone_gives_the_same_values(tmp_path: Path) -> None:
     made = fill(tmp_path / "src")
     plan = plan_sources([str(tmp_path / "src")], b"")
-    values = dict(zip(plan.paths(), Intake(None).take(plan.folders), strict=True))
+    values = dict(zip([item.path for item in plan], Intake(None).take(plan.folders), strict=True))
     assert values == {name.encode(): encode_value(value_of_file(tmp_path / "src" / name)) for name in made}
 
 
