@@ -87,7 +87,7 @@ class Mended:
     quarantined: tuple[str, ...]
     """Keys below ``quarantine/`` with what was taken out."""
     refused: tuple[tuple[str, str], ...] = ()
-    """(file, why) of files that a pipeline made and that could not be made again: `not reproducible`, say."""
+    """(file or key of a node, why) of what could not be made again: `not reproducible`, say."""
 
     @property
     def ok(self) -> bool:

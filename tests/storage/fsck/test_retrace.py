@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from pathlib import Path
 
@@ -13,19 +14,20 @@ from dmlpipe.storage.store import Store
 from dmlpipe.storage.trees.prolly import Tree
 from tests.storage.engine import Engine
 
-NAMES = [f"{number:04}" for number in range(3000)]
+_count = itertools.count()
+NAMES = [f"{number:04}" for number in range(1600)]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A pipeline's output of several nodes, part of it carried over from an earlier job."""
-    store = Store.init(tmp_path / "store", cache_dir=tmp_path / "cache")
+    store = Store.init(f"memory://retrace-{next(_count)}", cache_dir=tmp_path / "cache")
     store.put("images", *((f"{name}.png", name.encode()) for name in NAMES))
     engine = Engine(store)
     engine.pipeline("out", [{"type": "files", "repo": "images", "glob": "/*"}], {})
-    made = {f"{name}.json": (f"{name}.png".encode(), name.encode() * 40, 1) for name in NAMES[:2000]}
+    made = {f"{name}.json": (f"{name}.png".encode(), name.encode() * 40, 1) for name in NAMES[:1000]}
     engine.job("out", 1, {"images": "data"}, ("images",), made)
-    more = {f"{name}.json": (f"{name}.png".encode(), name.encode() * 50, 2) for name in NAMES[2000:]}
+    more = {f"{name}.json": (f"{name}.png".encode(), name.encode() * 50, 2) for name in NAMES[1000:]}
     engine.job("out", 2, {"images": "data"}, ("images",), {**made, **more})
     return store
 
