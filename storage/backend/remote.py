@@ -238,7 +238,15 @@ class RemoteBackend(Backend):
             if _status(err) == 416:  # begins past the end
                 return b""
             raise
+        if end is not None and len(data) < end - (start or 0):
+            await self._check_short(fs, key, (start or 0) + len(data))
         return data
+
+    async def _check_short(self, fs: Any, key: str, end: int) -> None:
+        """Refuse an answer that ends where the object does not."""
+        size = await self._stat(fs, key)
+        if size is not None and end < size:
+            raise ConnectionResetError(f"an answer of object {key} ended at byte {end} of {size}")
 
     async def _stat(self, fs: Any, key: str) -> int | None:
         try:

@@ -35,6 +35,10 @@ class Fault(enum.StrEnum):
     FORBIDDEN = "403"
     BREAKS_OFF = "breaks-off"
     """The answer ends before its end, and the client notices."""
+    SHORT = "short"
+    """Fewer bytes come than were asked for, and nobody says so."""
+    TRICKLES = "trickles"
+    """The answer comes a byte at a time, with pauses; `FaultyFiles.arrived` is what came so far."""
 
 
 class AnswerError(OSError):
@@ -64,6 +68,8 @@ class FaultyFiles:
         self.faults = list(faults)
         self.objects: dict[str, bytes] = {}
         self.requests: Counter[str] = Counter()
+        self.arrived: dict[str, bytes] = {}
+        """Path to what came of an answer that trickles."""
 
     async def _pipe_file(self, path: str, body: bytes, mode: str = "overwrite") -> None:
         kind = "create" if mode == "create" else "put"
@@ -80,7 +86,14 @@ class FaultyFiles:
         self._then(after)
         if after is Fault.BREAKS_OFF:
             raise IncompleteReadError("7 of 9 bytes read")
-        return self.objects[path][start:end]
+        body = self.objects[path][start:end]
+        if after is Fault.SHORT:
+            return body[: len(body) // 2]
+        if after is Fault.TRICKLES:
+            for stop in range(len(body) + 1):
+                self.arrived[path] = body[:stop]
+                await asyncio.sleep(0)
+        return body
 
     async def _call_s3(self, method: str, *, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803  (botocore's names)
         assert method == "head_object"

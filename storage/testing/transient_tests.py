@@ -61,6 +61,31 @@ class TransientTests:
         server.faults = [("get", fault)]
         assert backend.get("a", 2, 5) == b"nte"
 
+    def test_a_range_of_which_less_comes_than_is_there_is_read_again(self, connect: Connect) -> None:
+        """A server, or a proxy, that answers in part and says nothing of it. Objects that are short stay so."""
+        server = FaultyFiles()
+        backend = connect(server)
+        backend.put_if_absent("a", b"content")
+        server.faults = [("get", Fault.SHORT)] * 2
+        assert backend.get("a", 2, 6) == b"nten"
+        assert server.requests["get"] == 3
+        server.faults = [("get", Fault.SHORT)]
+        assert list(backend.get_many([("a", 0, 4), ("a", 3, 99)])) == [b"cont", b"tent"]
+        assert not server.faults
+
+    def test_what_trickles_in_is_waited_for_and_whole(self, connect: Connect) -> None:
+        """Slow is no fault: nothing is asked for twice."""
+        server = FaultyFiles()
+        backend = connect(server)
+        for number in range(8):
+            backend.put_if_absent(f"{number}", bytes([number]) * 50)
+        server.faults = [("get", Fault.TRICKLES)] * 8
+        requests = [(f"{number}", None, None) for number in range(8)]
+        assert list(backend.get_many(requests)) == [bytes([number]) * 50 for number in range(8)]
+        assert server.requests["get"] == 8
+        server.faults = [("get", Fault.TRICKLES)]
+        assert backend.get("3", 10, 40) == b"\3" * 30
+
     @pytest.mark.parametrize("fault", _PASSING)
     def test_sizes_listings_overwrites_and_deletes_are_tried_again(self, connect: Connect, fault: Fault) -> None:
         """All requests may be sent twice."""

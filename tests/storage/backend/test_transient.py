@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -11,8 +13,10 @@ import pytest
 from dmlpipe.storage.backend import remote
 from dmlpipe.storage.backend.remote import RemoteBackend
 from dmlpipe.storage.digest import Data
-from dmlpipe.storage.errors import NotFoundError
-from dmlpipe.storage.testing import FaultyFiles, TransientTests
+from dmlpipe.storage.errors import CorruptError, NotFoundError
+from dmlpipe.storage.objects.node import NodeStore
+from dmlpipe.storage.objects.object_store import Objects
+from dmlpipe.storage.testing import Fault, FaultyFiles, TransientTests
 from tests.storage.backend.test_backend import cases
 
 T = TypeVar("T")
@@ -96,6 +100,23 @@ class ServesParts(OnFaulty):
             return fs.objects[self._path(request[0])][:3]  # type: ignore[no-any-return]
 
 
+class BelievesShortAnswers(OnFaulty):
+    """Takes what came for all that is there."""
+
+    async def _check_short(self, fs: Any, key: str, end: int) -> None:
+        del fs, key, end
+
+
+class TakesWhatCame(OnFaulty):
+    """Does not wait for an answer that comes slowly."""
+
+    async def _read(self, fs: Any, request: tuple[str, int | None, int | None]) -> bytes:
+        reading = asyncio.ensure_future(super()._read(fs, request))
+        for _ in range(9):  # rounds of the loop, less than a trickle takes
+            await asyncio.sleep(0)
+        return await reading if reading.done() else fs.arrived[self._path(request[0])]
+
+
 class Overwrites(OnFaulty):
     """Sends an unconditional request the second time."""
 
@@ -126,6 +147,8 @@ BROKEN: Sequence[tuple[type[OnFaulty], str]] = [
     (BelievesSizes, "test_a_lost_race_is_a_lost_race_whatever_happens"),
     (BelievesSizes, "test_a_race_that_is_lost_while_the_answer_was_is_told_by_reading_back"),
     (ServesParts, "test_what_breaks_off_is_read_again"),
+    (BelievesShortAnswers, "test_a_range_of_which_less_comes_than_is_there_is_read_again"),
+    (TakesWhatCame, "test_what_trickles_in_is_waited_for_and_whole"),
     (Overwrites, "test_a_lost_race_is_a_lost_race_whatever_happens"),
     (ForEver, "test_what_is_forbidden_is_told_at_once"),
     (AsksTwice, "test_absence_is_no_fault"),
@@ -141,6 +164,23 @@ def test_the_suite_notices_a_backend_that_does_it_wrong(kind: type[OnFaulty], te
 
     with pytest.raises((AssertionError, OSError, pytest.fail.Exception)):
         run_all()
+
+
+def test_what_comes_in_part_is_never_served_for_the_whole() -> None:
+    """Also where nobody knows how long it should be: hashes tell."""
+    server = FaultyFiles()
+    backend = OnFaulty(server)
+    objects = Objects(backend, NodeStore(backend))
+    value = objects.writer().put(body := os.urandom(1 << 20))
+    node = objects.nodes.put(b"a node that is somewhat longer")
+    server.faults = [("get", Fault.SHORT)]
+    with pytest.raises(CorruptError):
+        objects.read(value)
+    server.faults = [("get", Fault.SHORT)]
+    with pytest.raises(CorruptError):
+        NodeStore(backend).get(node)
+    assert not server.faults
+    assert objects.read(value) == body
 
 
 def test_every_rule_of_the_suite_is_broken_once() -> None:
