@@ -19,6 +19,7 @@ from ..storage.store import Store
 from .child.environment import clean_environment
 from .child.zygote import Zygote
 from .cluster_key import read_cluster_key
+from .collector import relax_collector
 from .folders import release, worker_folder
 from .messages import COMPARED_PACKAGES
 from .peers.exchange import PeerExchange
@@ -84,6 +85,7 @@ async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote, lo
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, loop.drain)
+        relax_collector()
         logger.info("worker %s serves %s with %d slots", name, store.url, arguments.slots)
         try:
             return await loop.run()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ...storage.errors import DmlpipeError
 from ...worker.cluster_key import ClusterKey, read_cluster_key
+from ...worker.collector import relax_collector
 
 
 async def serve(host: str, port: int, *, key: ClusterKey | None = None, insecure: bool = False) -> None:
@@ -25,6 +26,7 @@ async def serve(host: str, port: int, *, key: ClusterKey | None = None, insecure
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    relax_collector()
     await run_scheduler(host, port, LeaseService(), stop, key=key, insecure=insecure)
 
 

@@ -196,8 +196,9 @@ def collect_files(result: object, stands: Mapping[str, str] = {}) -> Iterator[Ou
         raise UserCodeError(
             f"it returned {_type(result)}; expected files: a mapping of path to bytes, str or Path (dml.Files)"
         )
-    names = Names()
-    files: dict[str, Any] = {names.add(name): content for name, content in result.items()}
+    # One name clashes with no other.
+    check = Names().add if len(result) > 1 else output_path
+    files: dict[str, Any] = {check(name): content for name, content in result.items()}
     for path in sorted(files, key=str.encode):
         content = files[path]
         if isinstance(content, bytes):
