@@ -86,7 +86,9 @@ class LeaseService:
         self._news = asyncio.Event()
         """Set, and replaced, when the controller may have something to hear."""
         self._work = asyncio.Event()
-        """The same, when a waiting slot may have something to do."""
+        """The same, when any waiting slot may have something to do."""
+        self._own: dict[str, asyncio.Event] = {}
+        """The same, of the slots that wait for a lease, by worker."""
         self._idle = Counter[str]()
         """Slots that wait for a lease now, by worker."""
         self._looking: asyncio.TimerHandle | None = None
@@ -146,6 +148,14 @@ class LeaseService:
         if slots:
             self._work.set()
             self._work = asyncio.Event()
+            for event in self._own.values():
+                event.set()
+            self._own.clear()
+
+    def _wake_worker(self, name: str) -> None:
+        event = self._own.pop(name, None)
+        if event is not None:
+            event.set()
 
     async def _wait(self, event: asyncio.Event, deadline: float) -> bool:
         """Wait for a change; False when the deadline came first."""
@@ -190,10 +200,13 @@ class LeaseService:
             if name in self._gone or not await self._wait(self._work, registered_by):
                 return LeaseReply(stop=True)
         self.pool.report(request, self._clock())
-        # A worker's reports overtake each other: what this one completes, another slot may be waiting to store.
-        # The controller, if it waits for the time to hear new totals, is left alone until there is more than totals.
+        # A worker's reports overtake each other: what this one completes, another of its slots may be waiting to store,
+        # or have room for. Slots of others have nothing from it unless datums are queued: at the end of a job most
+        # wait, and each that is woken costs a look at the pool. The controller, if it waits for the time to hear new
+        # totals, is left alone until there is more than totals.
         if request.returned or request.stored or request.giving_back or request.failures or request.draining:
-            self._wake(controller=self.pool.has_events or not self._progress_timed)
+            self._wake(slots=self.pool.has_queued, controller=self.pool.has_events or not self._progress_timed)
+            self._wake_worker(name)
         deadline = now + min(request.wait_s, WAIT_MAX_S)
         while True:
             if self._stopping or not self.pool.has_worker(name):
@@ -222,7 +235,7 @@ class LeaseService:
         self._idle[request.worker] += 1
         self._look_again()
         try:
-            return await self._wait(self._work, deadline)
+            return await self._wait(self._own.setdefault(request.worker, asyncio.Event()), deadline)
         finally:
             self._idle[request.worker] -= 1
             if not self._idle[request.worker]:

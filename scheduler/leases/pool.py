@@ -48,7 +48,10 @@ __all__ = [
 ]
 
 TARGET_S = 0.5
-"""Work that a lease should hold."""
+"""Work that a lease should hold, up to about a thousand slots."""
+SLOT_S = 0.0004
+"""For each slot: a request costs the scheduler about 200 us, and it should be busy for half of its time at most. Were
+leases of a large cluster not longer, requests would wait, leases would seem to take that long, and become shorter."""
 LOSSES_MAX = 5
 """Workers lost with one datum alone in hand before it counts as lost."""
 FAILURES_MAX = 100
@@ -451,6 +454,11 @@ class LeasePool:
     # -- events
 
     @property
+    def has_queued(self) -> bool:
+        """Whether a slot might be given a lease."""
+        return any(job.queue or job.suspects for job in self._jobs.values())
+
+    @property
     def has_events(self) -> bool:
         """Whether `events` would return some."""
         return bool(self._events)
@@ -544,9 +552,13 @@ class LeasePool:
         taker.reserved_for = ""
         return True
 
+    @property
+    def _target_s(self) -> float:
+        return max(TARGET_S, self._slots * SLOT_S)
+
     def _size(self, job: PoolJob) -> int:
         slots = max(1, self.slots() // job.slots_needed)
-        size = 1 if job.per_datum_s is None else int(TARGET_S / max(job.per_datum_s, 1e-6))
+        size = 1 if job.per_datum_s is None else int(self._target_s / max(job.per_datum_s, 1e-6))
         if job.ended:
             # Only then is what is queued all that is left: of a long plan no more than a few blocks wait here.
             size = min(size, job.queued // (2 * slots))

@@ -101,6 +101,35 @@ async def test_a_waiting_slot_is_told_to_flush_what_another_request_reports(serv
     assert await waiting == LeaseReply(flush=True)
 
 
+async def test_a_report_wakes_the_slots_of_its_worker_only_unless_datums_are_queued(
+    service: LeaseService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(50):
+        service.add_worker(f"w{number}", 1)
+    await offer(service, 1)
+    given = held(await lease(service))
+    asked: list[str] = []
+    take = service.pool.take
+
+    def counted(worker: str, *rest: Any) -> Lease | None:
+        asked.append(worker)
+        return take(worker, *rest)
+
+    monkeypatch.setattr(service.pool, "take", counted)
+    others = [asyncio.create_task(lease(service, f"w{number}", wait_s=SOON_S)) for number in range(50)]
+    mine = asyncio.create_task(lease(service, slot=1, wait_s=SOON_S))
+    while len(asked) < 51:
+        await asyncio.sleep(0)
+    asked.clear()
+    await lease(service, returned=(Computed(given.id, 1, 0, 0.1),), want=0)
+    # Its own other slot is told to store it; nobody else has anything from this.
+    assert (await mine).flush
+    assert asked == ["w"]
+    # New datums are for everybody.
+    await offer(service, 50, job="k")
+    assert {held(reply).job for reply in await asyncio.gather(*others)} == {"k"}
+
+
 async def test_a_cancellation_wakes_the_worker_channel_once(service: LeaseService) -> None:
     await offer(service, 5)
     given = held(await lease(service))

@@ -193,6 +193,26 @@ def test_leases_shrink_towards_the_end_of_a_job_not_towards_the_end_of_what_was_
     assert lease.stop - lease.start == 2
 
 
+def test_leases_of_a_large_cluster_are_long_enough_for_the_scheduler() -> None:
+    # A request of each of 4,000 slots waits for 0.4 s where one costs 100 us: a lease of one datum of 10 ms seems to
+    # take that long. By half a second of work it would have one datum for ever.
+    pool = LeasePool()
+    for number in range(4_000):
+        pool.add_worker(f"w{number}", 1)
+    pool.offer(JobOffer(job="j", spec="", pipeline="p"))
+    pool.add_block("j", "b", 1_000_000)
+    now, size = 0.0, 0
+    for _ in range(20):
+        lease = pool.take("w0", 0, now)
+        assert lease is not None
+        size = lease.stop - lease.start
+        now += 0.4 + size * 0.01
+        done = Computed(lease.id, size, 0, size * 0.01)
+        pool.report(LeaseRequest(protocol=PROTOCOL, version="0", worker="w0", slot=0, want=1, returned=(done,)), now)
+    # 1.6 s at 0.4 ms for each slot, of which 0.4 s are waiting.
+    assert size == pytest.approx(120, rel=0.1)
+
+
 def test_the_cost_of_fetching_counts_when_leases_are_sized() -> None:
     pool = pool_with(4000)
     lease = take(pool, now=0.0)
