@@ -30,6 +30,7 @@ store, name = Store.open(sys.argv[1], cache_dir=sys.argv[3]), sys.argv[2]
 sys.stdin.readline()
 for number in range(int(sys.argv[4])):
     store.put(name, (f"{number}.txt", f"{name} {number}"), create=True)
+print(store.ledger.lost_races)
 """
 
 
@@ -86,7 +87,9 @@ def ledger_part(folder: Path, processes: int = 8, commits: int = 100, threads: i
     command = [sys.executable, "-c", _COMMITS, str(folder / "ledger")]
     children = [
         subprocess.Popen(
-            [*command, f"writer-{letter}", str(folder / f"ledger-cache-{letter}"), str(commits)], stdin=subprocess.PIPE
+            [*command, f"writer-{letter}", str(folder / f"ledger-cache-{letter}"), str(commits)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         for letter in "abcdefghijklmnopqrstuvwxyz"[:processes]
     ]
@@ -96,6 +99,10 @@ def ledger_part(folder: Path, processes: int = 8, commits: int = 100, threads: i
         assert child.stdin is not None
         child.stdin.write(b"go\n")
         child.stdin.close()
+    lost = 0
+    for child in children:
+        assert child.stdout is not None
+        lost += int(child.stdout.read() or 0)
     codes = [child.wait() for child in children]
     seconds = time.perf_counter() - began
     entries = sum(1 for _ in Store.open(store.url, cache_dir=folder / "ledger-cache").ledger.entries())
@@ -121,6 +128,7 @@ def ledger_part(folder: Path, processes: int = 8, commits: int = 100, threads: i
         "commits": entries,
         "failed_processes": sum(map(bool, codes)),
         "commits_per_s": round(entries / seconds, 1),
+        "failed_tries_per_commit": round(lost / entries, 2),
         "group_records_per_s": round(threads * 50 / group_s, 1),
         "group_entries": group_store.state.n + 1,
     }

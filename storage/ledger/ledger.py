@@ -151,6 +151,8 @@ class Ledger:
         self._rng = rng or random.Random()
         self._watch = watch
         self._watch_due = False
+        self.lost_races = 0
+        """How often another writer took the number that this one tried for."""
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._state = State()
@@ -285,6 +287,7 @@ class Ledger:
                     self._write_checkpoint()
                     return entry
                 losses += 1
+                self.lost_races += 1
                 if not self._catch_up():
                     raise BackendError(
                         f"ledger entry {entry.n} exists but cannot be read ({entry_key(entry.n)})", retryable=True

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmlpipe.storage.backend import Backend, Properties, open_backend
+from dmlpipe.storage.backend.local import LocalBackend
 from dmlpipe.storage.backend.memory import MemoryBackend
 from dmlpipe.storage.digest import Data
 from dmlpipe.storage.errors import BackendError, ConflictError, CorruptError, ErrorCode, FormatError, ReadOnlyError
@@ -428,3 +430,37 @@ def test_a_ledger_on_disk(tmp_path: Path) -> None:
         writer.append([RepoCreate(repo=f"r{index}")])
     assert len(repos(ledger_on(open_backend(str(tmp_path / "store"))).refresh())) == 35
     assert (tmp_path / "store" / "ledger" / "000000000" / "000000000034.json").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_eight_processes_lose_few_races(tmp_path: Path) -> None:
+    """Reading ahead and pausing after some losses keep tries from being wasted: about one for two entries."""
+    processes, each = 8, 40
+    begin_at, begin = os.pipe()
+    counted, count = os.pipe()
+    children = []
+    for worker in range(processes):
+        children.append(os.fork())
+        if children[-1] == 0:
+            code = 1
+            try:
+                os.close(begin)
+                backend = LocalBackend(tmp_path / "store")
+                ledger = Ledger(backend, NodeStore(backend))
+                os.read(begin_at, 1)  # all begin when the last one is there
+                for number in range(each):
+                    ledger.append([RepoCreate(repo=f"w{worker}-{number}")])
+                os.write(count, ledger.lost_races.to_bytes(4, "big"))
+                code = 0
+            finally:
+                os._exit(code)
+    os.close(begin_at)
+    os.close(begin)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * processes
+    lost = sum(int.from_bytes(os.read(counted, 4), "big") for _ in range(processes))
+    for fd in (counted, count):
+        os.close(fd)
+    backend = LocalBackend(tmp_path / "store")
+    entries = list(Ledger(backend, NodeStore(backend)).entries())
+    assert len(entries) == processes * each
+    assert lost <= 2 * len(entries), f"{lost} tries failed for {len(entries)} entries"
