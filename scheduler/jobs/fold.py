@@ -1,13 +1,17 @@
 """From a plan and its results to the next context: the trees `out`, `T`, `P`, `S`, `F` (docs/format.md).
 
 Pure over trees: reads and writes nodes, decides nothing about branches. What is not touched is not read: the cost
-follows the datums that ran, were found, or left.
+follows the datums that ran, were found, or left. They go by in the order of their keys, in which T is made; what they
+do to paths is sorted (`sorting.py`), and P and out are made from that.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter, itemgetter
 
 import msgspec
 
@@ -15,10 +19,12 @@ from ...storage.objects.segment import Failure, Outcome
 from ...storage.objects.value import decode_value
 from ...storage.records import Context, Counters
 from ...storage.trees.prolly import Tree
+from ...storage.trees.tree_update import Edit
 from ..planning.datums import SEPARATOR
 from ..planning.plan import Drop, Hit, memo_key
 from ..report import FailureGroup
 from .results import MAX_FAILURE_GROUPS, Finished, datum_id
+from .sorting import SortedRecords
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_t = msgspec.msgpack.Decoder(tuple[list[str], bytes]).decode
@@ -67,119 +73,297 @@ class Folded:
     origins: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-class _Outputs:
-    """Edits of T, P and out, with the checks that two datums do not meet."""
+class _Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one datum does to one path of the output."""
+
+    rank: int
+    key: bytes
+    origin: bytes
+    value: bytes
+
+
+_LEAVES, _KNOWN, _MADE = 0, 1, 2
+"""Ranks: the datum's output leaves; it comes from memory; this job made it."""
+
+_encode_event = msgspec.msgpack.Encoder().encode
+_decode_event = msgspec.msgpack.Decoder(_Event).decode
+_rank = attrgetter("rank")
+_TOGETHER = 4096
+
+
+def _events_of(groups: Iterable[tuple[bytes, Iterable[tuple[bytes, bytes]]]]) -> Iterator[tuple[bytes, list[_Event]]]:
+    return ((name, sorted([_decode_event(raw) for _, raw in records], key=_rank)) for name, records in groups)
+
+
+class _Paths:
+    """From what datums do to paths to edits of P and out, path by path, with the checks that two datums do not meet.
+
+    Parameters
+    ----------
+    shared
+        Datums of equal content may share their outputs: P then holds (path, NUL, datum key) for all but one.
+    """
 
     def __init__(self, out: Tree, p: Tree, *, shared: bool) -> None:
-        self._out = out
-        self._p = p
+        self._old_out = out
+        self._old_p = p
         self._shared = shared
-        """Datums of equal content may share their outputs: P then holds (path, NUL, datum key) for all but one."""
-        self.t: dict[bytes, bytes | None] = {}
-        self.p: dict[bytes, bytes | None] = {}
-        self.out: dict[bytes, bytes | None] = {}
-        self.owner: dict[str, bytes] = {}
-        self._left: dict[bytes, bytes | None] = {}
-        """Outputs of the datums that were taken out."""
+        self._fresh = out.is_empty()
+        self._events = SortedRecords()
+        self._new_names = SortedRecords()
+        """Paths that were not there before, where others were."""
+        self.out = SortedRecords()
+        """Edits of out, empty for what goes: known once those of P are."""
+        self._above: list[tuple[bytes, bytes]] = []
+        """(path, datum key) of files whose names the present path begins with."""
         self.conflict: Conflict | None = None
         self.size_change = 0
-        self._fresh = out.is_empty()
 
-    def drop_all(self, datums: Iterable[tuple[bytes, list[str]]]) -> Iterator[list[tuple[str, bytes]]]:
-        """Take datums out; yield the outputs of each."""
-        given = list(datums)
-        # Together and sorted: one by one, each path would cost a way down the tree.
-        order = sorted({path.encode() for _, paths in given for path in paths})
-        self._left = dict(zip(order, self._out.get_many(order), strict=True))
-        for key, paths in given:
-            yield self._drop(key, paths)
+    def note(self, rank: int, path: str, key: bytes, origin: bytes, value: bytes) -> None:
+        """Take what a datum does to a path."""
+        self._events.add(path.encode(), _encode_event(_Event(rank, key, origin, value)))
 
-    def _drop(self, key: bytes, paths: list[str]) -> list[tuple[str, bytes]]:
-        self.t[key] = None
-        outputs = []
-        for path in paths:
-            name = path.encode()
-            value = self._left[name]
-            if value is not None:
-                outputs.append((path, value))
-            if self._shared and self._leave(name, key):
-                continue
-            self.p[name] = None
-            self.out[name] = None
-            if value is not None:
-                self.size_change -= decode_value(value).size
-        return outputs
+    @property
+    def about(self) -> int:
+        """How many edits of P there will be at most, without what is shared."""
+        return len(self._events)
 
-    def _leave(self, name: bytes, key: bytes) -> bool:
-        """Take a datum off an output that others have, too; return whether it stays."""
-        mine = name + SEPARATOR + key
-        if self._get_p(mine) is not None:
-            self.p[mine] = None
-            return True
-        for place, raw in self._p.prefix(name + SEPARATOR):
-            if self.p.get(place, raw) is not None:
-                self.p[name], self.p[place] = raw, None
-                return True
-        return False
+    def edits(self) -> Iterator[Edit]:
+        """Yield the edits of P, sorted; ends early at a conflict."""
+        groups = itertools.groupby(self._events, key=itemgetter(0))
+        while batch := list(_events_of(itertools.islice(groups, _TOGETHER))):
+            names = [name for name, _ in batch]
+            there: Sequence[bytes | None] = [None] * len(names)
+            owners = there
+            if not self._fresh:
+                there, owners = self._old_out.get_many(names), self._old_p.get_many(names)
+            for (name, events), value, owner in zip(batch, there, owners, strict=True):
+                yield from (
+                    self._share(name, events, value, owner) if self._shared else self._own(name, events, value, owner)
+                )
+                if self.conflict is not None:
+                    return
 
-    def _get_p(self, place: bytes) -> bytes | None:
-        return self.p[place] if place in self.p else self._p.get(place)
-
-    def _join(self, name: bytes, key: bytes, origin: bytes, value: bytes) -> bool:
-        """Let a datum share an output that is there with equal content; return whether it is."""
-        owner = self._get_p(name)
-        there = self.out[name] if name in self.out else self._out.get(name)
-        if owner is None or there != value or _decode_p(owner)[0] == key:
-            return False
-        self.p[name + SEPARATOR + key] = _encode((key, origin))
-        return True
-
-    def add(self, key: bytes, origin: bytes, outputs: Iterable[tuple[str, bytes]]) -> None:
-        """Put a datum's outputs in."""
-        paths = []
-        for path, value in outputs:
-            name = path.encode()
-            paths.append(path)
-            if self._shared and self._join(name, key, origin, value):
-                continue
-            other = self.owner.get(path)
-            if other is None and not self._fresh:
-                owner = self._get_p(name)
-                if owner is not None:
-                    other = _decode_p(owner)[0]
-                elif name not in self.p and self._out.get(name) is not None:
-                    self.conflict = self.conflict or Conflict(path, path, key, None)
-            if other is not None and other != key:
-                self.conflict = self.conflict or Conflict(path, path, key, other)
-            self.owner[path] = key
-            self.p[name] = _encode((key, origin))
-            self.out[name] = value
-            self.size_change += decode_value(value).size
-        self.t[key] = _encode((paths, origin))
-
-    def check_folders(self) -> None:
-        """Find a file where another datum needs a folder."""
-        fine: set[str] = set()
-        for path, key in self.owner.items():
-            if self.conflict is not None:
+    def _own(self, name: bytes, events: list[_Event], there: bytes | None, owner: bytes | None) -> Iterator[Edit]:
+        """A path that one datum may have."""
+        coming = events if events[0].rank != _LEAVES else events[1:]
+        leaves = len(coming) < len(events)
+        other: bytes | None = None
+        for event in coming[1:]:
+            other = event.key
+        if coming and not leaves and there is not None and other is None:
+            other = _decode_p(owner)[0] if owner is not None else None
+            if other == coming[0].key:
+                other = None
+            else:
+                self.conflict = _clash(name, name, coming[0].key, other)
                 return
-            at = path.rfind("/")
-            while at > 0 and (folder := path[:at]) not in fine:
-                other = self.owner.get(folder)
-                if other is None and not self._fresh and self.out.get(folder.encode(), b"") is not None:
-                    owner = self._p.get(folder.encode())
-                    other = _decode_p(owner)[0] if owner is not None else None
-                if other is not None:
-                    self.conflict = Conflict(path, folder, key, other)
+        if other is not None:
+            self.conflict = _clash(name, name, other, coming[0].key)
+            return
+        if coming:
+            yield name, _encode((coming[0].key, coming[0].origin))
+            self._put(name, coming[0].key, coming[0].value, there)
+        else:
+            yield name, None
+            self._take(name, there)
+
+    def _share(self, name: bytes, events: list[_Event], there: bytes | None, owner: bytes | None) -> Iterator[Edit]:
+        """A path that datums of equal content may have together."""
+        gone = {event.key for event in events if event.rank == _LEAVES}
+        prefix = name + SEPARATOR
+        places = dict(self._old_p.prefix(prefix)) if owner is not None else {}
+        first = owner
+        edits: dict[bytes, bytes | None] = {prefix + key: None for key in gone if prefix + key in places}
+        stay = sorted(place for place in places if place not in edits)
+        if owner is not None and _decode_p(owner)[0] in gone:
+            first = places[stay[0]] if stay else None
+            if stay:
+                edits[stay.pop(0)] = None
+        value = there if first is not None else None
+        for event in events:
+            if event.rank == _LEAVES:
+                continue
+            if first is None and (owner is not None or there is None):
+                first, value = _encode((event.key, event.origin)), event.value
+            elif first is None or value != event.value:
+                self.conflict = _clash(name, name, event.key, _decode_p(first)[0] if first is not None else None)
+                return
+            elif _decode_p(first)[0] == event.key:
+                first = _encode((event.key, event.origin))
+            else:
+                edits[prefix + event.key] = _encode((event.key, event.origin))
+        edits[name] = first
+        if first is None:
+            self._take(name, there)
+        elif value is not None:
+            self._put(name, _decode_p(first)[0], value, there)
+        yield from sorted(edits.items())
+
+    def _put(self, name: bytes, key: bytes, value: bytes, before: bytes | None) -> None:
+        self.size_change += decode_value(value).size - (decode_value(before).size if before is not None else 0)
+        self.out.add(name, value)
+        while self._above and not name.startswith(self._above[-1][0]):
+            self._above.pop()
+        for path, other in self._above:
+            if name[len(path)] == _SLASH:
+                self.conflict = _clash(name, path, key, other)
+        self._above.append((name, key))
+        if before is None and not self._fresh:
+            self._new_names.add(name, key)
+
+    def _take(self, name: bytes, before: bytes | None) -> None:
+        if before is not None:
+            self.size_change -= decode_value(before).size
+        self.out.add(name, b"")
+
+    def check_folders(self, p: Tree) -> None:
+        """Find a file where another datum has a folder, given the new P: of what is new, beside what was there."""
+        fine: set[bytes] = set()
+        empty: tuple[bytes, bool] = (b"", False)
+        for name, key in self._new_names:
+            at = name.rfind(b"/")
+            parent = name[: at + 1]
+            if parent != empty[0] or not parent:
+                fine = set()
+                empty = (parent, next(self._old_p.prefix(parent), None) is None)
+            while at > 0 and (folder := name[:at]) not in fine:
+                owner = p.get(folder)
+                if owner is not None:
+                    self.conflict = _clash(name, folder, key, _decode_p(owner)[0])
                     return
                 fine.add(folder)
-                at = path.rfind("/", 0, at)
-            # Where a file stood there was no folder, and who makes one now has looked up, above.
-            if not self._fresh and path.encode() not in self._left:
-                for below, raw in self._p.prefix(path.encode() + b"/"):
-                    if SEPARATOR not in below and self.out.get(below, b"") is not None:
-                        self.conflict = Conflict(path, below.decode(), key, _decode_p(raw)[0])
-                        return
+                at = name.rfind(b"/", 0, at)
+            # Where its folder was empty it was none; what else is new was compared already.
+            for below, raw in () if empty[1] else p.prefix(name + b"/"):
+                if SEPARATOR not in below:
+                    self.conflict = _clash(name, below, key, _decode_p(raw)[0])
+                    return
+
+    def close(self) -> None:
+        """Give back what was sorted."""
+        for records in (self._events, self._new_names, self.out):
+            records.close()
+
+
+_SLASH = ord("/")
+
+
+def _clash(path: bytes, other_path: bytes, key: bytes, other_key: bytes | None) -> Conflict:
+    return Conflict(path.decode(), other_path.decode(), key, other_key)
+
+
+_Change = tuple[bytes, int, Drop | Hit | Finished]
+"""Datum key, rank, what becomes of it."""
+
+
+def _whole_batches(changes: Iterator[_Change]) -> Iterator[list[_Change]]:
+    """Yield what has to be done, some together; what has to be done to one datum is never parted."""
+    batch: list[_Change] = []
+    for change in changes:
+        if len(batch) >= _TOGETHER and change[0] != batch[-1][0]:
+            yield batch
+            batch = []
+        batch.append(change)
+    if batch:
+        yield batch
+
+
+class _Datums:
+    """What a job does, datum by datum: edits of T; what leaves T goes to S, what comes and goes to paths."""
+
+    def __init__(self, t: Tree, out: Tree, paths: _Paths, job: str, *, by_content: bool) -> None:
+        self._t = t
+        self._out = out
+        self._paths = paths
+        self._job = job
+        self._by_content = by_content
+        self.s = SortedRecords()
+        """Edits of S, empty for what goes; of equal keys the last counts."""
+        self.origins: dict[str, int] = {}
+        self.removed = 0
+        self.run = self.finished = 0
+        self.failures = _Failures()
+
+    def edits(
+        self,
+        drops: Iterable[Drop],
+        hits: Iterable[Hit],
+        rows: Iterable[tuple[bytes, Finished, str]],
+        lost: Mapping[bytes, bytes],
+    ) -> Iterator[Edit]:
+        """Yield the edits of T, sorted; what they are made of has to be sorted, too."""
+        merged: Iterator[_Change] = heapq.merge(
+            ((drop.key, _LEAVES, drop) for drop in drops),
+            ((hit.key, _KNOWN, hit) for hit in hits),
+            ((key, _MADE, row) for key, row, _ in rows),
+        )
+        waiting: bytes | None = None
+        """Key of a datum that left, if nothing took its place so far."""
+        for batch in _whole_batches(merged):
+            old = self._leaving([item for _, _, item in batch if isinstance(item, Drop)])
+            edits: dict[bytes, bytes | None] = {}
+            for key, rank, item in batch:
+                if waiting is not None and key != waiting:
+                    self.removed += waiting not in lost
+                    waiting = None
+                if isinstance(item, Drop):
+                    waiting = key
+                    if key in old:
+                        edits[key] = None
+                        self._leave(item, *old[key])
+                    continue
+                waiting = None
+                if isinstance(item, Hit):
+                    if not self._by_content:
+                        self.s.add(key + item.fingerprint, b"")
+                    edits[key] = self._come(rank, key, item.origin, item.outputs)
+                    continue
+                self.finished += 1
+                if item.outcome != Outcome.OK:
+                    self.failures.add(key, item)
+                    continue
+                self.run += 1
+                origin = bytes.fromhex(self._job)
+                if self._by_content:
+                    self.s.add(item.fingerprint, _encode((origin, list(item.outputs))))
+                edits[key] = self._come(rank, key, origin, item.outputs)
+            yield from edits.items()
+        if waiting is not None:
+            self.removed += waiting not in lost
+
+    def _leaving(self, drops: Sequence[Drop]) -> dict[bytes, tuple[bytes, list[tuple[str, bytes]]]]:
+        """(job that made it, outputs) of those that T has."""
+        known = [
+            (drop.key, *_decode_t(raw))
+            for drop, raw in zip(drops, self._t.get_many([drop.key for drop in drops]), strict=True)
+            if raw is not None
+        ]
+        # Together and sorted: one by one, each path would cost a way down the tree.
+        names = sorted({path.encode() for _, paths, _ in known for path in paths})
+        values = dict(zip(names, self._out.get_many(names), strict=True))
+        return {
+            key: (made_by, [(path, value) for path in paths if (value := values[path.encode()]) is not None])
+            for key, paths, made_by in known
+        }
+
+    def _leave(self, drop: Drop, made_by: bytes, outputs: list[tuple[str, bytes]]) -> None:
+        self.s.add(memo_key(drop.key, drop.old_fingerprint, self._by_content), _encode((made_by, outputs)))
+        self._count(made_by, -1)
+        for path, _ in outputs:
+            self._paths.note(_LEAVES, path, drop.key, made_by, b"")
+
+    def _come(self, rank: int, key: bytes, origin: bytes, outputs: Iterable[tuple[str, bytes]]) -> bytes:
+        paths = []
+        for path, value in outputs:
+            paths.append(path)
+            self._paths.note(rank, path, key, origin, value)
+        self._count(origin, 1)
+        return _encode((paths, origin))
+
+    def _count(self, origin: bytes, change: int) -> None:
+        name = origin.hex()
+        self.origins[name] = self.origins.get(name, 0) + change
 
 
 def fold_results(
@@ -190,6 +374,7 @@ def fold_results(
     inputs: Mapping[str, str],
     order: tuple[str, ...],
     total: int,
+    changes: int,
     drops: Iterable[Drop],
     hits: Iterable[Hit],
     rows: Iterable[tuple[bytes, Finished, str]],
@@ -211,10 +396,12 @@ def fold_results(
         What T will have been computed for.
     total
         All datums of the new inputs.
+    changes
+        How many `drops`, `hits` and `rows` there are, roughly.
     drops, hits
-        From the plan.
+        From the plan, sorted by key.
     rows
-        Finished datums sorted by key.
+        Finished datums sorted by key. Iterated again if outputs clash.
     lost
         Datum key to fingerprint of datums that were given up without a row.
     publish
@@ -234,125 +421,137 @@ def fold_results(
 
     Notes
     -----
-    Reads and writes O(changed datums x height) nodes; memory O(changed datums).
+    Reads and writes O(changed datums x height) nodes, at most all of them once. Memory does not grow with the number of
+    datums (but for those that failed): what has another order than the datums' is sorted in files.
     """
-    hits = list(hits)
-    drops = list(drops)
-    done = list(rows)
-    failures, failed = _failures(done, lost, describe)
-    ok = [(key, row) for key, row, _ in done if row.outcome == Outcome.OK]
-    recovered = sum(1 for _, row, _ in done if row.outcome == Outcome.RECOVERED)
-    n_failed = sum(1 for _, row, _ in done if row.outcome == Outcome.FAILED) + len(lost)
-    counters = Counters(
-        total=total,
-        run=len(ok),
-        skipped=max(0, total - len(done) - len(lost)),
-        failed=n_failed,
-        recovered=recovered,
-    )
     origin = bytes.fromhex(job)
     out = open_tree(context.out)
     t, p, s, f = (open_tree(root) for root in (context.t, context.p, context.s, context.f))
-
+    conflict: Conflict | None = None
     if publish:
-        outputs = _Outputs(out, p, shared=by_content)
-        s_edits: dict[bytes, bytes | None] = {}
-        origins: dict[str, int] = {}
-        removed = {drop.key for drop in drops}
-        known = [
-            (drop, *_decode_t(raw))
-            for drop, raw in zip(drops, t.get_many([drop.key for drop in drops]), strict=True)
-            if raw is not None
-        ]
-        left = outputs.drop_all((drop.key, paths) for drop, paths, _ in known)
-        for (drop, _, made_by), made in zip(known, left, strict=True):
-            s_edits[memo_key(drop.key, drop.old_fingerprint, by_content)] = _encode((made_by, made))
-            origins[made_by.hex()] = origins.get(made_by.hex(), 0) - 1
-        for hit in hits:
-            if not by_content:
-                s_edits[hit.key + hit.fingerprint] = None
-            outputs.add(hit.key, hit.origin, hit.outputs)
-            origins[hit.origin.hex()] = origins.get(hit.origin.hex(), 0) + 1
-        for key, row in ok:
-            outputs.add(key, origin, row.outputs)
-            if by_content:
-                s_edits[row.fingerprint] = _encode((origin, list(row.outputs)))
-        if ok:
-            origins[job] = origins.get(job, 0) + len(ok)
-        outputs.check_folders()
-        if outputs.conflict is None:
-            removed -= {hit.key for hit in hits} | {key for key, _, _ in done} | set(lost)
-            extra = _metadata_edits(open_tree(context.metadata), metadata)
-            new_out = out.update(sorted({**outputs.out, **extra}.items()))
-            new = Context(
-                inputs=dict(inputs),
-                order=order,
-                out=new_out.root.hex(),
-                t=_hex(t.update(sorted(outputs.t.items()))),
-                p=_hex(p.update(sorted(outputs.p.items()))),
-                s=_hex(s.update(sorted(s_edits.items()))),
-                f=_hex(open_tree("").update(sorted((key, reason.encode()) for key, reason in failed.items()))),
-                job=job,
-                size=context.size + outputs.size_change,
-                metadata=_hex(open_tree("").update(sorted((k.encode(), v) for k, v in metadata.items()))),
-            )
-            counters = msgspec.structs.replace(counters, removed=len(removed))
-            return Folded(new, new_out, counters, failures, failed, None, origins)
-        conflict: Conflict | None = outputs.conflict
-    else:
-        conflict = None
-    kept = {memo_key(key, row.fingerprint, by_content): _encode((origin, list(row.outputs))) for key, row in ok}
-    again = sorted((key, reason.encode()) for key, reason in failed.items())
+        paths = _Paths(out, p, shared=by_content)
+        datums = _Datums(t, out, paths, job, by_content=by_content)
+        try:
+            new_t = t.updated(datums.edits(drops, hits, rows, lost), changes)
+            new_p = p.updated(paths.edits(), paths.about)
+            if paths.conflict is None:
+                paths.check_folders(new_p)
+            if paths.conflict is None:
+                new_out = out.updated(_with_metadata(paths.out, open_tree(context.metadata), metadata), len(paths.out))
+                failures = datums.failures
+                failures.add_lost(lost)
+                new = Context(
+                    inputs=dict(inputs),
+                    order=order,
+                    out=new_out.root.hex(),
+                    t=_hex(new_t),
+                    p=_hex(new_p),
+                    s=_hex(s.updated(_last_of_each(datums.s), len(datums.s))),
+                    f=_hex(open_tree("").update(failures.reasons())),
+                    job=job,
+                    size=context.size + paths.size_change,
+                    metadata=_hex(open_tree("").update(sorted((k.encode(), v) for k, v in metadata.items()))),
+                )
+                counters = failures.counters(total, datums.run, datums.finished, lost)
+                counters = msgspec.structs.replace(counters, removed=datums.removed)
+                origins = {name: change for name, change in datums.origins.items() if change}
+                return Folded(new, new_out, counters, failures.groups(describe), failures.failed, None, origins)
+            conflict = paths.conflict
+        finally:
+            paths.close()
+            datums.s.close()
+    kept = SortedRecords()
+    failures = _Failures()
+    run = finished = 0
+    for key, row, _ in rows:
+        finished += 1
+        if row.outcome == Outcome.OK:
+            run += 1
+            kept.add(memo_key(key, row.fingerprint, by_content), _encode((origin, list(row.outputs))))
+        else:
+            failures.add(key, row)
+    failures.add_lost(lost)
     after = msgspec.structs.replace(
         context,
         order=context.order or order,
-        s=_hex(s.update(sorted(kept.items()))),
-        f=_hex(f.update(again)),
+        s=_hex(s.updated(_last_of_each(kept), len(kept))),
+        f=_hex(f.update(failures.reasons())),
     )
-    return Folded(after, out, counters, failures, failed, conflict)
+    kept.close()
+    counters = failures.counters(total, run, finished, lost)
+    return Folded(after, out, counters, failures.groups(describe), failures.failed, conflict)
 
 
 def _hex(tree: Tree) -> str:
     return "" if tree.is_empty() else tree.root.hex()
 
 
-def _metadata_edits(before: Tree, now: Mapping[str, bytes]) -> dict[bytes, bytes | None]:
-    edits: dict[bytes, bytes | None] = {key: None for key, _ in before.scan()}
-    edits |= {path.encode(): value for path, value in now.items()}
-    return edits
+def _last_of_each(records: SortedRecords) -> Iterator[Edit]:
+    """Edits of records, of which the last with a key counts; an empty value removes."""
+    for key, group in itertools.groupby(records, key=itemgetter(0)):
+        *_, (_, value) = group
+        yield key, value or None
 
 
-def _failures(
-    done: Iterable[tuple[bytes, Finished, str]], lost: Mapping[bytes, bytes], describe: Callable[[bytes], str]
-) -> tuple[tuple[FailureGroup, ...], dict[bytes, str]]:
-    groups: dict[tuple[str, str, str], FailureGroup] = {}
-    failed: dict[bytes, str] = {}
-    for key, row, _ in done:
-        if row.outcome == Outcome.OK:
-            continue
+def _with_metadata(edits: SortedRecords, before: Tree, now: Mapping[str, bytes]) -> Iterator[Edit]:
+    """Edits of out, with what belongs to the job and to no datum in place of what did."""
+    own: dict[bytes, bytes | None] = {key: None for key, _ in before.scan()}
+    own |= {path.encode(): value for path, value in now.items()}
+    theirs = ((path, value or None) for path, value in edits if path not in own)
+    return heapq.merge(theirs, sorted(own.items()), key=itemgetter(0))
+
+
+class _Failures:
+    """Datums that failed or recovered, and why."""
+
+    def __init__(self) -> None:
+        self.failed: dict[bytes, str] = {}
+        self._rows = 0
+        self._recovered = 0
+        self._groups: dict[tuple[str, str], tuple[Failure, int, bytes, bytes]] = {}
+        """Kind and place to the first failure, how many, and the first datum's key and fingerprint."""
+
+    def add(self, key: bytes, row: Finished) -> None:
+        """Take a finished datum that is no success."""
         failure = row.failure or Failure("unknown", "no cause was recorded")
-        failed[key] = f"{failure.kind}: {failure.message}".splitlines()[0][:200]
+        self.failed[key] = f"{failure.kind}: {failure.message}".splitlines()[0][:200]
         if row.outcome == Outcome.FAILED:
-            _count(groups, failure, key, row.fingerprint, describe)
-    for key, fingerprint in lost.items():
+            self._rows += 1
+            self._group(failure, key, row.fingerprint)
+        else:
+            self._recovered += row.outcome == Outcome.RECOVERED
+
+    def add_lost(self, lost: Mapping[bytes, bytes]) -> None:
+        """Take datums that were given up."""
         failure = Failure("lost", "five workers were lost while they computed this datum alone")
-        failed[key] = f"{failure.kind}: {failure.message}"
-        _count(groups, failure, key, fingerprint, describe)
-    ranked = sorted(groups.values(), key=lambda group: (-group.count, group.path))
-    return tuple(ranked[:MAX_FAILURE_GROUPS]), failed
+        for key, fingerprint in lost.items():
+            self.failed[key] = f"{failure.kind}: {failure.message}"
+            self._group(failure, key, fingerprint)
 
+    def _group(self, failure: Failure, key: bytes, fingerprint: bytes) -> None:
+        # Messages name the file or the value at hand; failures of one cause share the kind and the place.
+        cause = (failure.kind, failure.where or failure.message)
+        first, count, its_key, its_fingerprint = self._groups.get(cause, (failure, 0, key, fingerprint))
+        self._groups[cause] = (first, count + 1, its_key, its_fingerprint)
 
-def _count(
-    groups: dict[tuple[str, str, str], FailureGroup],
-    failure: Failure,
-    key: bytes,
-    fingerprint: bytes,
-    describe: Callable[[bytes], str],
-) -> None:
-    # Messages name the file or the value at hand; failures of one cause share the kind and the place.
-    cause = (failure.kind, failure.where or failure.message, "")
-    group = groups.get(cause)
-    if group is None:
-        groups[cause] = FailureGroup(failure=failure, count=1, datum=datum_id(fingerprint), path=describe(key))
-    else:
-        groups[cause] = msgspec.structs.replace(group, count=group.count + 1)
+    def groups(self, describe: Callable[[bytes], str]) -> tuple[FailureGroup, ...]:
+        """By cause, most frequent first."""
+        found = [
+            FailureGroup(failure=failure, count=count, datum=datum_id(fingerprint), path=describe(key))
+            for failure, count, key, fingerprint in self._groups.values()
+        ]
+        return tuple(sorted(found, key=lambda group: (-group.count, group.path))[:MAX_FAILURE_GROUPS])
+
+    def reasons(self) -> list[Edit]:
+        """Edits of F."""
+        return sorted((key, reason.encode()) for key, reason in self.failed.items())
+
+    def counters(self, total: int, run: int, finished: int, lost: Mapping[bytes, bytes]) -> Counters:
+        """Datums by what became of them."""
+        return Counters(
+            total=total,
+            run=run,
+            skipped=max(0, total - finished - len(lost)),
+            failed=self._rows + len(lost),
+            recovered=self._recovered,
+        )

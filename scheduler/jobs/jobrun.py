@@ -9,11 +9,14 @@ A `JobRun` talks to an executor and to the store's objects; the ledger is its co
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import heapq
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -25,8 +28,8 @@ from ...storage.digest import Digest
 from ...storage.errors import CorruptError
 from ...storage.objects.bodies import encode_body, read_job
 from ...storage.objects.condemned import found_place
-from ...storage.objects.content import Piece, object_key
-from ...storage.objects.index import BlobIndex, index_key
+from ...storage.objects.content import object_key
+from ...storage.objects.index import index_key
 from ...storage.objects.node import node_key
 from ...storage.objects.segment import Outcome
 from ...storage.objects.value import PACK_BELOW_BYTES, Pieces, Whole, decode_value, encode_value
@@ -49,6 +52,7 @@ from .collected import FAILURE, find_collected
 from .fold import Conflict, Folded, fold_results
 from .near import near_files
 from .results import Finished, Results
+from .sorting import SortedRecords
 
 MAX_BACKLOG = 16
 MAX_PACKS_IN_RECORD = 1000
@@ -58,10 +62,42 @@ HOPELESS_AFTER = 50
 """A job whose first so many datums all failed is stopped."""
 
 _RATE_WINDOW_S = 5.0
-_encode_place = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
+_decode_drop = msgspec.msgpack.Decoder(tuple[bytes, bool]).decode
+_decode_hit = msgspec.msgpack.Decoder(tuple[bytes, bytes, tuple[tuple[str, bytes], ...]]).decode
 
 Done = tuple[bytes, Finished, str]
 """Datum key, result, segment."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Twins:
+    """What became of datums that shared another's fate."""
+
+    hits: list[Hit]
+    failed: list[Done]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Again:
+    """What can be iterated again."""
+
+    make: Callable[[], Iterator[Done]]
+
+    def __iter__(self) -> Iterator[Done]:
+        return self.make()
+
+
+@contextlib.contextmanager
+def _without_cycles() -> Iterator[None]:
+    """Leave garbage in cycles alone: millions of small objects are made here, none of them in a cycle."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @dataclasses.dataclass(slots=True)
@@ -139,8 +175,8 @@ class JobRun:
         self._spec_node = spec_node
         self._results = Results.resume(store, job) if resume else Results(store, job)
         self._resumed = len(self._results.finished()) if resume else 0
-        self._drops: list[Drop] = []
-        self._hits: list[Hit] = []
+        self._drops = SortedRecords()
+        self._hits = SortedRecords()
         self._twins: list[Twin] = []
         self._block: list[Datum] = []
         self._block_bytes = 0
@@ -274,11 +310,11 @@ class JobRun:
                         self._close_block()
                         made += 1
                 case Hit():
-                    self._hits.append(item)
+                    self._hits.add(item.key, _encode((item.fingerprint, item.origin, item.outputs)))
                 case Twin():
                     self._twins.append(item)
                 case Drop():
-                    self._drops.append(item)
+                    self._drops.add(item.key, _encode((item.old_fingerprint, item.gone)))
 
     def _close_block(self) -> None:
         # Renewed: nothing published refers to a block, and a collector leaves what is younger than the job.
@@ -358,13 +394,15 @@ class JobRun:
 
     def finish(self, state: State, epoch: int) -> Ending:
         """Fold what was found and computed; return the records that end the job."""
+        with _without_cycles():
+            return self._finish(state, epoch)
+
+    def _finish(self, state: State, epoch: int) -> Ending:
         self._unsynced = []
         self._collected = find_collected(self.store, state, self.job, self._results)
         self._drain_plan()
-        # Once, for all that follows: merging them anew costs as much as folding them.
-        done = list(self._rows())
-        hits = [*self._hits, *self._settle_twins(done)]
-        failed_now = sum(1 for _, row, _ in done if row.outcome == Outcome.FAILED) + len(self._lost)
+        twins = self._settle_twins()
+        failed_now = self._results.failed() + len(self._collected) + len(twins.failed) + len(self._lost)
         too_many = not self._allows(failed_now)
         publish = not too_many and self.stop_reason is None and not self.hopeless
         metadata: dict[str, bytes] = {}
@@ -378,9 +416,10 @@ class JobRun:
             inputs=self.plan.inputs,
             order=self.plan.order,
             total=self.plan.total,
-            drops=self._drops,
-            hits=hits,
-            rows=done,
+            changes=len(self._drops) + len(self._hits) + self._results.about(),
+            drops=(Drop(key, *_decode_drop(raw)) for key, raw in self._drops),
+            hits=self._known(twins),
+            rows=_Again(lambda: self._rows(twins)),
             lost=self._lost,
             publish=publish,
             metadata=metadata,
@@ -397,33 +436,45 @@ class JobRun:
             reason = self._failure_text(folded)
         else:
             state_name = "done"
-        return self._ending(state, epoch, done, folded, state_name, reason, written)
+        ending = self._ending(state, epoch, twins, folded, state_name, reason, written)
+        self._drops.close()
+        self._hits.close()
+        return ending
 
-    def _rows(self) -> Iterator[Done]:
-        """What is finished; what was collected meanwhile has failed."""
+    def _rows(self, twins: _Twins) -> Iterator[Done]:
+        """What is finished, sorted by key, with those that share a failure; what was collected meanwhile has failed."""
+        done = self._sound_rows()
+        return heapq.merge(done, twins.failed, key=itemgetter(0)) if twins.failed else done
+
+    def _sound_rows(self) -> Iterator[Done]:
         for key, finished, segment in self._results.rows():
             if key in self._collected:
                 finished = msgspec.structs.replace(finished, outcome=int(Outcome.FAILED), outputs=(), failure=FAILURE)
             yield key, finished, segment
 
-    def _settle_twins(self, done: list[Done]) -> Iterator[Hit]:
-        """Let datums share the fate of those with their content: results are yielded, failures go into `done`."""
+    def _known(self, twins: _Twins) -> Iterator[Hit]:
+        """Results from memory, and those that datums share, sorted by key."""
+        hits = (Hit(key, *_decode_hit(raw)) for key, raw in self._hits)
+        return heapq.merge(hits, twins.hits, key=lambda hit: hit.key) if twins.hits else hits
+
+    def _settle_twins(self) -> _Twins:
+        """Let datums share the fate of those with their content."""
+        found = _Twins([], [])
         if not self._twins:
-            return
+            return found
         wanted = {twin.fingerprint for twin in self._twins}
-        first = {row.fingerprint: (row, segment) for _, row, segment in done if row.fingerprint in wanted}
+        first = {row.fingerprint: (row, segment) for _, row, segment in self._sound_rows() if row.fingerprint in wanted}
         lost = set(self._lost.values())
-        failed: list[Done] = []
         for twin in self._twins:
-            found = first.get(twin.fingerprint)
-            if found is None:
+            row, segment = first.get(twin.fingerprint, (None, ""))
+            if row is None:
                 if twin.fingerprint in lost:
                     self._lost[twin.key] = twin.fingerprint
-            elif found[0].outcome == Outcome.OK:
-                yield Hit(twin.key, twin.fingerprint, bytes.fromhex(self.job), found[0].outputs)
+            elif row.outcome == Outcome.OK:
+                found.hits.append(Hit(twin.key, twin.fingerprint, bytes.fromhex(self.job), row.outputs))
             else:
-                failed.append((twin.key, *found))
-        done[:] = heapq.merge(done, failed, key=lambda each: each[0])
+                found.failed.append((twin.key, row, segment))
+        return found
 
     def _drain_plan(self) -> None:
         # A stopped job leaves its plan unread; hits and drops of the rest do not matter then.
@@ -435,7 +486,7 @@ class JobRun:
         self,
         state: State,
         epoch: int,
-        done: Sequence[Done],
+        twins: _Twins,
         folded: Folded,
         state_name: str,
         reason: str,
@@ -444,7 +495,7 @@ class JobRun:
         counters = folded.counters
         if state_name != "done":
             counters = msgspec.structs.replace(counters, skipped=min(counters.skipped, len(self._hits)))
-        index, packs, rows = self._publish_rows(done)
+        index, packs, rows = self._publish_rows(twins)
         record = self._job_record(state, folded, state_name, counters)
         end = r.JobEnd(
             counters=counters,
@@ -507,51 +558,39 @@ class JobRun:
         )
         return Ending(records, report, tuple(self._unsynced))
 
-    def _publish_rows(self, done: Sequence[Done]) -> tuple[str, tuple[str, ...], str]:
+    def _publish_rows(self, twins: _Twins) -> tuple[str, tuple[str, ...], str]:
         """Write the index of the job's segments and the tree of its rows."""
         if not self._results.segments:
             return "", (), ""
-        located: dict[Any, Any] = {}
-        for key, footer in self._results.footers():
-            for name, location in footer.locations(key):
-                located.setdefault(name, location)
         index = ""
-        if located:
-            data = BlobIndex.build(sorted(located.items()))
+        data = self._results.index()
+        if data is not None:
             index = index_key(data)
             self.store.backend.put_if_absent(index, data)
             self._unsynced.append(index)
-        rows = self.store.tree("").update(
-            (key, _encode_place((segment, finished.row))) for key, finished, segment in done
-        )
+        loose: dict[str, None] = {}
+        rows = self.store.tree("").updated(self._placed(twins, loose), 0)
         segments = tuple(sorted(self._results.segments))
         self._unsynced += segments
-        self._unsynced += self._loose_keys(done)
+        # What is on a remote store is durable.
+        if not self.store.backend.properties.remote:
+            self._unsynced += [found_place(self.store.backend, self.store.nodes.condemned, key) for key in loose]
         return index, segments, rows.root.hex()
 
-    def _loose_keys(self, done: Sequence[Done]) -> list[str]:
-        """Objects that workers stored beside their segments."""
-        keys = []
-        for _, finished, _ in done:
+    def _placed(self, twins: _Twins, loose: dict[str, None]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (datum key, where its row is); note the objects that workers stored beside their segments."""
+        for key, finished, segment in self._rows(twins):
+            yield key, _encode((segment, finished.row))
             for _, raw in finished.outputs:
                 match decode_value(raw):
                     case Whole(size=size, hash=name) if size >= PACK_BELOW_BYTES:
-                        keys.append(object_key(Digest(name)))
+                        loose[object_key(Digest(name))] = None
                     case Pieces() as value:
-                        keys.append(node_key(Digest(value.manifest)))
+                        loose[node_key(Digest(value.manifest))] = None
                         pieces = self.store.objects.manifest(value).pieces
-                        keys += [object_key(Digest(piece.hash)) for piece in pieces if self._is_loose(piece)]
+                        loose |= {object_key(Digest(p.hash)): None for p in pieces if p.size >= PACK_BELOW_BYTES}
                     case _:
                         continue
-        if self.store.backend.properties.remote:
-            return keys  # what is there is durable
-        return [found_place(self.store.backend, self.store.nodes.condemned, key) for key in keys]
-
-    def _is_loose(self, piece: Piece) -> bool:
-        if piece.size >= PACK_BELOW_BYTES or self.store.objects.cutting is None:
-            return piece.size >= PACK_BELOW_BYTES
-        # Small pieces of large files stand by themselves, too, unless a pack had them.
-        return self.store.objects.exists_loose(Digest(piece.hash), piece.size)
 
     def _job_record(self, state: State, folded: Folded, state_name: str, counters: r.Counters) -> r.JobRecord:
         env = dict(self._results.versions)

@@ -13,18 +13,24 @@ Rules
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import struct
 from collections.abc import Iterator
+from operator import itemgetter
 
 import msgspec
 
+from ...storage.digest import Digest
 from ...storage.errors import CorruptError, NotFoundError
 from ...storage.objects.fold import FoldObject, decode_fold, encode_fold, fold_key
-from ...storage.objects.pack import Footer, read_footer
+from ...storage.objects.index import BlobIndex
+from ...storage.objects.pack import Footer, Location, read_footer
 from ...storage.objects.segment import SEGMENT_PREFIX, Failure, Outcome, Row, SegmentMeta, decode_rows
 from ...storage.store import Store
 from ...storage.trees.prolly import Tree
+from .sorting import SortedRecords
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +73,16 @@ class Results:
         self._fold_segments = fold_segments or int(os.environ.get("DMLPIPE_FOLD_SEGMENTS", FOLD_SEGMENTS))
         self._done: Tree = store.tree("")
         self._covered: list[str] = []
-        self._pending: dict[str, Footer] = {}
-        self._decoded: dict[bytes, Finished] | None = None
-        """Rows of `_pending`, once somebody asked: the end of a job reads them four times."""
+        self._pending: dict[str, int] = {}
+        """Segments since the last fold, with their numbers in the order in which they came."""
+        self._arrived: list[str] = []
+        self._fresh = SortedRecords()
+        """Rows of `_pending`."""
+        self._blobs = SortedRecords()
+        """Where the blobs of the segments that were added are: hash to (number of the segment, place)."""
+        self._with_blobs: list[str] = []
+        self._flawed = False
+        """Whether a row that is no success may be among them."""
         self._versions: dict[str, str] = {}
         self._hosts: list[str] = []
         self.fold = 0
@@ -90,6 +103,7 @@ class Results:
                 results._covered = list(raw.segments)
                 results.segments = list(raw.segments)
                 results.fold = number + 1
+                results._flawed = True
                 first = raw.open
                 break
         known = set(results._covered)
@@ -106,9 +120,12 @@ class Results:
         if key in self._pending or key in self._covered:
             return
         footer = read_footer(self._store.backend, key)
-        self._pending[key] = footer
-        self._decoded = None
+        number = self._note_places(key, footer)
+        self._pending[key] = number
         self.segments.append(key)
+        for position, row in enumerate(decode_rows(footer.rows)):
+            self._flawed |= row.outcome != Outcome.OK
+            self._fresh.add(row.key, _encode(_finished(row, number, position)))
         if footer.meta is not None:
             meta = msgspec.convert(footer.meta, SegmentMeta)
             self._versions.update(meta.versions)
@@ -144,63 +161,109 @@ class Results:
 
     def rows(self) -> Iterator[tuple[bytes, Finished, str]]:
         """(datum key, result, segment key), sorted by datum key."""
-        order = self._order()
-        for key, finished in self._merged():
-            yield key, finished, order[finished.segment]
+        arrived, covered = self._arrived, self._covered
+        fresh = self._fresh_rows()
+        key, rows = next(fresh, _END)
+        for old_key, raw in self._done.scan():
+            while key is not None and key < old_key:
+                yield key, rows[0], arrived[rows[0].segment]
+                key, rows = next(fresh, _END)
+            old, segment = _decode_finished(raw), ""
+            if key == old_key:
+                if old.outcome != Outcome.OK and rows[0].outcome == Outcome.OK:
+                    old, segment = rows[0], arrived[rows[0].segment]
+                key, rows = next(fresh, _END)
+            yield old_key, old, segment or covered[old.segment]
+        while key is not None:
+            yield key, rows[0], arrived[rows[0].segment]
+            key, rows = next(fresh, _END)
 
     def footers(self) -> Iterator[tuple[str, Footer]]:
-        """Every segment with its footer, in fold order; those of earlier folds are read again."""
+        """Every segment with its footer, in fold order, each read again."""
         for key in self._order():
-            footer = self._pending.get(key)
-            yield key, footer if footer is not None else read_footer(self._store.backend, key)
+            yield key, read_footer(self._store.backend, key)
+
+    def failed(self) -> int:
+        """How many datums have failed so far."""
+        return sum(row.outcome == Outcome.FAILED for _, row, _ in self.rows()) if self._flawed else 0
+
+    def about(self) -> int:
+        """How many rows there are, those that were computed twice counted twice."""
+        return len(self._done) + len(self._fresh)
+
+    def index(self) -> bytes | None:
+        """Index over the blobs of all segments; None: they have none. Those of earlier controllers are read again."""
+        known = set(self._arrived)
+        for key in self._covered:
+            if key not in known:
+                self._note_places(key, read_footer(self._store.backend, key))
+        if not len(self._blobs):
+            return None
+        return BlobIndex.build_sorted(self._places(), self._with_blobs)
+
+    def _places(self) -> Iterator[tuple[Digest, Location]]:
+        for name, group in itertools.groupby(self._blobs, key=itemgetter(0)):
+            # Of several any will do; the first by name, so that the index does not depend on who came first.
+            found = (_PLACE.unpack(place) for _, place in group)
+            yield Digest(name), min(Location(self._arrived[number], *rest) for number, *rest in found)
+
+    def _note_places(self, key: str, footer: Footer) -> int:
+        """Remember where the blobs of a segment are; return its number."""
+        number = len(self._arrived)
+        self._arrived.append(key)
+        if footer.blobs:
+            self._with_blobs.append(key)
+        for blob in footer.blobs:
+            self._blobs.add(blob.hash, _PLACE.pack(number, blob.offset, blob.stored, blob.size, blob.codec))
+        return number
 
     def _order(self) -> list[str]:
         return [*self._covered, *sorted(self._pending)]
 
-    def _fresh(self) -> dict[bytes, Finished]:
-        if self._decoded is not None:
-            return self._decoded
-        fresh: dict[bytes, Finished] = {}
-        for number, key in enumerate(sorted(self._pending), len(self._covered)):
-            for position, row in enumerate(decode_rows(self._pending[key].rows)):
-                new = _finished(row, number, position)
-                old = fresh.get(row.key)
-                if old is None or (old.outcome != Outcome.OK and new.outcome == Outcome.OK):
-                    fresh[row.key] = new
-        self._decoded = fresh
-        return fresh
-
     def _absorb(self) -> None:
         if not self._pending:
             return
-        fresh = self._fresh()
-        edits: list[tuple[bytes, bytes | None]] = []
-        keys = sorted(fresh)
-        for key, old in zip(keys, self._done.get_many(keys), strict=True):
-            if old is None or (_decode_finished(old).outcome != Outcome.OK and fresh[key].outcome == Outcome.OK):
-                edits.append((key, _encode(fresh[key])))
-        self._done = self._done.update(edits)
+        self._done = self._done.updated(self._better(), len(self._fresh))
         self._covered.extend(sorted(self._pending))
         self._pending.clear()
-        self._decoded = None
+        self._fresh.close()
 
-    def _merged(self) -> Iterator[tuple[bytes, Finished]]:
-        fresh = self._fresh()
-        keys = sorted(fresh)
-        position = 0
-        for key, raw in self._done.scan():
-            while position < len(keys) and keys[position] < key:
-                yield keys[position], fresh[keys[position]]
-                position += 1
-            old = _decode_finished(raw)
-            if position < len(keys) and keys[position] == key:
-                new = fresh[key]
-                position += 1
-                yield key, new if old.outcome != Outcome.OK and new.outcome == Outcome.OK else old
-            else:
-                yield key, old
-        for key in keys[position:]:
-            yield key, fresh[key]
+    def _better(self) -> Iterator[tuple[bytes, bytes]]:
+        """Of the rows since the last fold those that the tree of finished datums lacks, or has as a failure."""
+        numbers = {self._pending[key]: number for number, key in enumerate(sorted(self._pending), len(self._covered))}
+        fresh = self._fresh_rows()
+        while batch := list(itertools.islice(fresh, _TOGETHER)):
+            for (key, rows), raw in zip(batch, self._done.get_many([key for key, _ in batch]), strict=True):
+                best = rows[0]
+                if raw is None or (best.outcome == Outcome.OK and _decode_finished(raw).outcome != Outcome.OK):
+                    yield key, _encode(msgspec.structs.replace(best, segment=numbers[best.segment]))
+
+    def _fresh_rows(self) -> Iterator[tuple[bytes, list[Finished]]]:
+        """(datum key, its results since the last fold, the best first), sorted by key.
+
+        Their segments have the numbers in which they came.
+        """
+        last: bytes | None = None
+        rows: list[Finished] = []
+        for key, raw in self._fresh:
+            if key != last:
+                if last is not None:
+                    yield last, self._ranked(rows)
+                last, rows = key, []
+            rows.append(_decode_finished(raw))
+        if last is not None:
+            yield last, self._ranked(rows)
+
+    def _ranked(self, rows: list[Finished]) -> list[Finished]:
+        """Successes first, then in fold order."""
+        if len(rows) == 1:
+            return rows
+        return sorted(rows, key=lambda row: (row.outcome != Outcome.OK, self._arrived[row.segment], row.row))
+
+
+_PLACE = struct.Struct("<IQIIB")
+_END: tuple[None, list[Finished]] = (None, [])
+_TOGETHER = 4096
 
 
 def _read_fold(store: Store, job: str, number: int) -> FoldObject | None:

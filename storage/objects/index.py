@@ -100,6 +100,21 @@ class BlobIndex:
         return b"".join([MAGIC, len(head).to_bytes(4, "little"), head, *found])
 
     @staticmethod
+    def build_sorted(entries: Iterable[tuple[Digest, Location]], keys: Iterable[str]) -> bytes:
+        """Return the bytes of an index over entries sorted by hash, each hash once; `keys` are those they name.
+
+        Memory: that of the index.
+        """
+        containers = sorted(keys)
+        numbers = {key: number for number, key in enumerate(containers)}
+        head = msgspec.msgpack.encode([VERSION, containers])
+        data = bytearray(b"".join([MAGIC, len(head).to_bytes(4, "little"), head]))
+        pack = _RECORD.pack
+        for name, at in entries:
+            data += pack(name, numbers[at.key], at.offset, at.stored, at.size, at.codec)
+        return bytes(data)
+
+    @staticmethod
     def build(entries: Iterable[tuple[Digest, Location]]) -> bytes:
         """Return the bytes of an index over `entries`, in any order; of two for one hash the first counts."""
         found: dict[Digest, Location] = {}

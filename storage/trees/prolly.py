@@ -33,6 +33,12 @@ from .tree_node import BATCH, EMPTY, Node, batches, load, load_many
 from .tree_proof import prove
 from .tree_update import Edit, check_edits, update_root
 
+REBUILD_FROM = 4
+"""A tree is made anew from its entries when one of so many changes: that costs less than as many edits."""
+
+UPDATE_TOGETHER = 1 << 14
+"""Edits in memory at a time, of those that come one after the other."""
+
 
 class Tree:
     """An immutable sorted map from bytes to bytes.
@@ -268,6 +274,25 @@ class Tree:
                 pass
         return Tree(self.nodes, update_root(self.nodes, self.root, pending))
 
+    def updated(self, edits: Iterable[Edit], about: int) -> Tree:
+        """Return what `update` returns, for edits that need not be in memory together.
+
+        Parameters
+        ----------
+        edits
+            As of `update`.
+        about
+            How many they are, roughly: many are worked into all entries, few one after the other.
+        """
+        if self.root == EMPTY:
+            return build(self.nodes, ((key, value) for key, value in edits if value is not None))
+        if about * REBUILD_FROM >= len(self):
+            return build(self.nodes, _edited(self.scan(), edits))
+        tree, source = self, iter(edits)
+        while part := list(islice(source, UPDATE_TOGETHER)):
+            tree = tree.update(part)
+        return tree
+
     def diff(self, other: Tree) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
         """Yield (key, value here, value in `other`) of each key whose values differ, sorted; None: not there.
 
@@ -343,6 +368,23 @@ def _distribute(node: Node, keys: Sequence[bytes]) -> Iterator[tuple[int, Sequen
         stop = bisect_right(keys, node.keys[position], done)
         yield position, keys[done:stop]
         done = stop
+
+
+def _edited(entries: Iterator[tuple[bytes, bytes]], edits: Iterable[Edit]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield sorted entries with sorted edits applied."""
+    end = (None, b"")
+    key, value = next(entries, end)
+    for place, new in edits:
+        while key is not None and key < place:
+            yield key, value
+            key, value = next(entries, end)
+        if key == place:
+            key, value = next(entries, end)
+        if new is not None:
+            yield place, new
+    if key is not None:
+        yield key, value
+        yield from entries
 
 
 def _after_prefix(prefix: bytes) -> bytes | None:

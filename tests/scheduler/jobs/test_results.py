@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from dmlpipe.scheduler.jobs.results import Results
 from dmlpipe.scheduler.store import Store
@@ -67,7 +68,10 @@ def test_resuming_reads_the_last_fold_and_what_came_after(store: Store, folds: i
     store.backend = counting
     resumed = Results.resume(store, JOB, fold_segments=4)
     assert len(list(resumed.rows())) == len(before) == number + 1
-    assert [(key, found) for key, found, _ in resumed.rows()] == [(key, found) for key, found, _ in before]
+    # How segments are numbered is each one's own affair.
+    assert [(key, replace(found, segment=0), segment) for key, found, segment in resumed.rows()] == [
+        (key, replace(found, segment=0), segment) for key, found, segment in before
+    ]
     assert resumed.segments == results.segments
     # LIST of folds, two tries for the fold object, LIST and segments of the two folds that were open.
     assert counting.counts["get"] <= 2 + 5
