@@ -26,6 +26,13 @@ def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
             return
         if name == "quiet":
             app.verbosity = -1
+        elif name == "log_format":
+            import os
+
+            from ..storage.logs import FORMAT_VARIABLE
+
+            # The processes of a cluster that is started now inherit it.
+            os.environ[FORMAT_VARIABLE] = value
         elif name == "verbosity":
             app.verbosity = max(app.verbosity, value)
             _log(app.verbosity)
@@ -38,7 +45,10 @@ def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
 def _log(verbosity: int) -> None:
     import logging
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    from ..storage.logs import log_to_stderr
+
+    log_to_stderr("dmlpipe")
+    logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("dmlpipe").setLevel(logging.DEBUG if verbosity > 1 else logging.INFO)
 
 
@@ -55,6 +65,12 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option("--store", to="url", metavar="URL", text="Folder or bucket. Default: $DMLPIPE_STORE, else ./.dmlpipe."),
         option("--json", to="json", is_flag=True, text="JSON Lines on stdout."),
         option("-v", "--verbose", to="verbosity", count=True, text="More detail, and tracebacks; twice: debug."),
+        option(
+            "--log-format",
+            to="log_format",
+            type=click.Choice(["text", "json"]),
+            text="How processes log, see logs. Default: $DMLPIPE_LOG_FORMAT, else text.",
+        ),
         option("-q", "--quiet", to="quiet", is_flag=True, text="No notices and no progress."),
     ]
 

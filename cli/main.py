@@ -50,6 +50,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     "cluster": {
         "up": "Keep pipelines up to date in the background.",
         "down": "End what up started.",
+        "logs": "Show what the processes of a cluster logged.",
         "bench": "inference, overhead, broadcast, storage, compare.",
         "demo": "See all of it on handwritten digits.",
     },
@@ -75,7 +76,6 @@ _MODULES = {"try": "verbs.try_", "demo": "demo"}
 
 # pachctl's order of words, for hands that are used to it.
 _NOUN_SECOND = ("list", "inspect", "create", "delete", "start", "stop", "wait")
-_SECOND = {"logs": ("datum", "logs"), "jobs": ("job", "list")}
 _WHOLE = {
     ("list", "file"): ("ls",),
     ("glob", "file"): ("ls",),

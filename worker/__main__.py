@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..storage.errors import DmlpipeError
+from ..storage.logs import log_to_stderr
 from ..storage.objects.cache_size import CACHE_SIZE_VARIABLE, check_cache_size
 from ..storage.store import Store
 from .child.environment import clean_environment
@@ -115,7 +116,7 @@ async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote, lo
 def main(argv: list[str] | None = None) -> int:
     """Run a worker until its scheduler ends it; return the exit code."""
     arguments = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    log_to_stderr("worker")
     logging.getLogger("distributed").setLevel(logging.WARNING)
     # Slots' threads make a system call every few microseconds: none may wait five milliseconds for its turn after it.
     sys.setswitchinterval(0.0005)

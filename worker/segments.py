@@ -7,21 +7,25 @@ this worker and job.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from ..storage.backend import Backend
 from ..storage.digest import Digest
 from ..storage.errors import ConflictError
+from ..storage.logs import FIELDS, is_json
 from ..storage.objects.object_store import Objects, ObjectWriter
 from ..storage.objects.pack import Location, PackBuilder, read_footer
 from ..storage.objects.segment import Outcome, Row, SegmentMeta, encode_rows, segment_key
 from ..storage.objects.value import Value
 from .messages import Stored, StoredLease
+
+logger = logging.getLogger(__name__)
 
 _ROW_BYTES = 160
 FULL_FLUSHES = 8
@@ -89,6 +93,8 @@ class SegmentWriter:
         self._next_seq = next_seq
         self._limits = limits
         self._clock = clock
+        self._told = is_json()
+        """A line of the log for each datum: for machines, which read millions."""
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
         self._rows: dict[int, list[_Waiting]] = {}
@@ -120,11 +126,29 @@ class SegmentWriter:
                 size += len(path) + len(value)
             if row.failure is not None:
                 size += len(row.failure.traceback) + len(row.failure.message)
+        if self._told:
+            self._tell(rows)
         with self._lock:
             if self._since is None:
                 self._since = self._clock()
             self._rows.setdefault(fold, []).append(_Waiting(lease, rows))
             self._row_bytes += size
+
+    def _tell(self, rows: Sequence[tuple[int, Row]]) -> None:
+        for _, row in rows:
+            fields: dict[str, Any] = {
+                "event": "datum",
+                "job": self._job,
+                "datum": row.fingerprint.hex()[:12],
+                "outcome": row.outcome.name.lower(),
+                "tries": row.tries,
+                "seconds": row.seconds,
+                "worker": self._worker,
+                "slot": row.slot,
+            }
+            if row.failure is not None:
+                fields["failure"] = f"{row.failure.kind}: {row.failure.message}"
+            logger.info("datum %s %s", fields["datum"], fields["outcome"], extra={FIELDS: fields})
 
     def note_versions(self, versions: Mapping[str, str]) -> None:
         """Remember packages that user code imported."""

@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from ..storage.errors import DmlpipeError
+from ..storage.logs import log_to_stderr
 from ..storage.objects.segment import Outcome
 from ..storage.store import STORE_VARIABLE, Store
 from .child.commands import Commands
@@ -97,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--spout", action="store_true")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    log_to_stderr("standing")
     adopt_orphans()
     signal.signal(signal.SIGTERM, _forward)
     try:

@@ -31,6 +31,7 @@ from ...storage.actor import host_name
 from ...storage.clock import utc_now
 from ...storage.digest import from_hex
 from ...storage.errors import HeldError
+from ...storage.logs import FIELDS, is_json, log_to_stderr
 from ...storage.state import State
 from ..errors import ClusterError
 from ..jobs.epoch import boot_id
@@ -355,7 +356,8 @@ def _control(options: argparse.Namespace) -> int:
 
 
 def _log_report(report: object) -> None:
-    logger.info("%s", report)
+    told = msgspec.to_builtins(report) if is_json() else {}
+    logger.info("%s", report, extra={FIELDS: {"event": told.pop("type", ""), **told}})
 
 
 def main(argv: list[str]) -> int:
@@ -371,7 +373,7 @@ def main(argv: list[str]) -> int:
     for role in (supervise, control):
         role.add_argument("--store", required=True)
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr("supervisor" if options.role == "supervise" else "controller")
     return _supervise(options) if options.role == "supervise" else _control(options)
 
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from ...storage.errors import DmlpipeError
+from ...storage.logs import log_to_stderr
 from ...worker.cluster_key import ClusterKey, read_cluster_key
 from ...worker.collector import relax_collector
 
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--key", type=Path, help="folder of the cluster's key: cert.pem and key.pem (mode 0600)")
     parser.add_argument("--insecure", action="store_true", help="listen beyond this machine without a key")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr("scheduler")
     try:
         key = read_cluster_key(arguments.key) if arguments.key else None
         asyncio.run(serve(arguments.host, arguments.port, key=key, insecure=arguments.insecure))
