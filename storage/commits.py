@@ -261,7 +261,7 @@ class CommitView:
         entries = self.tree.prefix(below)
         count = 0
         while part := list(islice(entries, _FETCH_TOGETHER)):
-            write_files(self._archive.objects, target, [(name[len(below) :], decode_value(raw)) for name, raw in part])
+            write_files(self._archive.objects, target, [(name[len(below) :], raw) for name, raw in part])
             count += len(part)
         return count
 

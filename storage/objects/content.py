@@ -14,14 +14,15 @@ import io
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from ..backend import Backend, Clone
-from ..digest import Data, Digest, short
+from ..digest import Data, Digest, digest, short
 from ..errors import CorruptError, NotFoundError
 from .condemned import displaced, place_for
 from .cutting import ContentDefined
@@ -29,7 +30,7 @@ from .external import copy_external, open_external, read_external
 from .file_pieces import end_file, write_piece, zero_digest, zero_piece
 from .filling import Part
 from .node import NodeStore
-from .pack import Location, PackBuilder, check_blob, unpack
+from .pack import CODEC_RAW, Location, PackBuilder, check_blob, unpack
 from .value import PACK_BELOW_BYTES, WHOLE_MAX_BYTES, External, Inline, Pieces, Value, Whole
 
 OBJECT_PREFIX = "objects"
@@ -185,9 +186,20 @@ class Content:
                 return data
         raise NotFoundError(f"blob {short(name)} is missing: no pack holds it and {object_key(name)} does not exist")
 
-    def get_blobs(self, sizes: dict[Digest, int], *, asked: int = 0) -> dict[Digest, bytes]:
+    def expect(self, value: Value, asked: int) -> None:
+        """Get ready to find `asked` values, `value` among them: before processes fork that would each do so."""
+        if self._locate_many is not None and isinstance(value, Whole):
+            self._locate_many([Digest(value.hash)], asked)
+
+    def get_blobs(self, sizes: Mapping[Digest, int], *, asked: int = 0) -> dict[Digest, bytes]:
         """Return blobs by hash, given their sizes in bytes; fetched together, each verified."""
-        found: dict[Digest, bytes] = {}
+        return {name: bytes(data) for name, data in self.each_blob(sizes, asked=asked)}
+
+    def each_blob(self, sizes: Mapping[Digest, int], *, asked: int = 0) -> Iterator[tuple[Digest, Data]]:
+        """Yield hash and content of blobs, given their sizes in bytes, in any order; fetched together, each verified.
+
+        A content may be a view: it holds the bytes of all that were fetched together.
+        """
         packed: list[tuple[Digest, Location]] = []
         loose: list[Digest] = []
         if self._locate_many is not None and not self._pending and not self._recent:
@@ -201,7 +213,7 @@ class Content:
             pending = self._from_pending(name)
             at = self._find(name) if pending is None and self._packed_first(name, size) else None
             if pending is not None:
-                found[name] = pending
+                yield name, pending
             elif at is not None:
                 packed.append((name, at))
             else:
@@ -212,16 +224,15 @@ class Content:
             bodies = self.backend.get_many(requests) if requests else []
         except NotFoundError:
             # A pack that died or was packed anew since it was looked up: each blob finds its own way.
-            found |= {name: self.get_blob(name, sizes[name]) for name, _ in packed}
+            for name, _ in packed:
+                yield name, self.get_blob(name, sizes[name])
             groups, bodies = [], []
         for group, body in zip(groups, bodies, strict=True):
             view, base = memoryview(body), group[0][1].offset
             for name, at in group:
-                stored = view[at.offset - base : at.offset - base + at.stored]
-                found[name] = _unpack_checked(name, at, stored)
-        for name, data in zip(loose, self._get_loose(loose), strict=True):
-            found[name] = data
-        return found
+                start = at.offset - base
+                yield name, _unpack_checked(name, at, view[start : start + at.stored])
+        yield from zip(loose, self._get_loose(loose), strict=True)
 
     def _packed_first(self, name: Digest, size: int | None) -> bool:
         """Whether to look among the packs first: small blobs are there, and large ones that compress well."""
@@ -354,7 +365,7 @@ class Content:
             if newer == at:
                 raise
             at, stored = newer, self.backend.get(newer.key, newer.offset, newer.offset + newer.stored)
-        return _unpack_checked(name, at, stored)
+        return bytes(_unpack_checked(name, at, stored))
 
     def _from_loose(self, name: Digest) -> bytes | None:
         key = object_key(name)
@@ -527,15 +538,19 @@ def plan_coalesced(
     Pure. Neighbours join if at most `gap_bytes` lie between them and the range stays within `max_bytes`.
     """
     groups: list[list[tuple[Digest, Location]]] = []
-    for name, at in sorted(blobs, key=lambda blob: (blob[1].key, blob[1].offset)):
-        if groups:
-            group = groups[-1]
-            first, end = group[0][1], _end(group)
-            near = at.key == first.key and at.offset - end <= gap_bytes
-            if near and max(end, at.offset + at.stored) - first.offset <= max_bytes:
-                group.append((name, at))
-                continue
-        groups.append([(name, at)])
+    group: list[tuple[Digest, Location]] = []
+    key, first, end = "", 0, 0
+    # Locations sort by key and offset.
+    for blob in sorted(blobs, key=itemgetter(1)):
+        here, offset, stored, _, _ = blob[1]
+        stop = offset + stored
+        if group and here == key and offset - end <= gap_bytes and max(end, stop) - first <= max_bytes:
+            group.append(blob)
+            end = stop
+            continue
+        group = [blob]
+        groups.append(group)
+        key, first, end = here, offset, stop
     return groups
 
 
@@ -545,14 +560,16 @@ def _end(group: Sequence[tuple[Digest, Location]]) -> int:
     return last.offset + last.stored
 
 
-def _unpack_checked(name: Digest, at: Location, stored: Data) -> bytes:
+def _unpack_checked(name: Digest, at: Location, stored: Data) -> Data:
+    """Return the content of a packed blob, verified: where it is stored as it is, the stored bytes themselves."""
     if len(stored) != at.stored:
         raise CorruptError(
             f"blob {short(name)} is corrupt: stored size {at.stored} bytes, read {len(stored)} "
             f"({at.key}, offset {at.offset})"
         )
-    data = unpack(stored, at.codec, name)
-    check_blob(name, data, f"{at.key}, offset {at.offset}")
+    data = stored if at.codec == CODEC_RAW else unpack(stored, at.codec, name)
+    if digest(data) != name:
+        check_blob(name, data, f"{at.key}, offset {at.offset}")
     return data
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import starmap
+from itertools import chain, starmap
 
 import msgspec
 
@@ -28,6 +28,7 @@ VERSION = 1
 _RECORD = struct.Struct("<32sIQIIB")
 _ROW = struct.Struct("<32s4xQIIB")
 _WHOLE = struct.Struct(f"{_RECORD.size}s")
+_NAME = struct.Struct(f"{DIGEST_SIZE}s{_RECORD.size - DIGEST_SIZE}x")
 _REST = struct.Struct("<IQIIB")
 _HEAD = len(MAGIC) + 4
 
@@ -143,17 +144,13 @@ class BlobIndex:
             start = position * _RECORD.size
             yield Digest(bytes(self._records[start : start + DIGEST_SIZE])), self._location(start)
 
-    def table(self) -> dict[bytes, Location]:
-        """Return where each blob is, by hash: for whoever asks for most of them."""
-        keys, make = self.containers, Location._make
-        try:
-            return {name: make((keys[number], *rest)) for name, number, *rest in _RECORD.iter_unpack(self._records)}
-        except IndexError as error:
-            raise CorruptError(f"{self._what} is corrupt: it names more than {len(keys)} containers") from error
+    def at(self, number: int) -> Location:
+        """Return where a blob is, given its place among the sorted hashes."""
+        return self._location(number * _RECORD.size)
 
     def names(self) -> Iterator[bytes]:
         """Yield the hashes, sorted."""
-        return (record[0] for record in _RECORD.iter_unpack(self._records))
+        return chain.from_iterable(_NAME.iter_unpack(self._records))
 
     def find(self, name: Digest) -> Location | None:
         """Return where the blob `name` is, or None if it is not in this index."""

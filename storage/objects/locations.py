@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import threading
 import uuid
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate, count
 from pathlib import Path
 
 from ..backend import Backend
@@ -27,6 +29,24 @@ _UNFOLD_MAX = 2_000_000
 _MERGE_FROM = 16
 _MERGE_COUNT = 12
 _LOAD_TOGETHER = 32
+
+
+class _Table:
+    """Finds blobs of several indexes, the first of which counts, without a bisection."""
+
+    def __init__(self, indexes: Sequence[BlobIndex]) -> None:
+        self._indexes = tuple(indexes)
+        self._starts = list(accumulate(map(len, indexes), initial=0))
+        self._numbers: dict[bytes, int] = {}
+        for index, start in reversed(list(zip(indexes, self._starts, strict=False))):
+            self._numbers.update(zip(index.names(), count(start), strict=False))
+
+    def find(self, name: Digest) -> Location | None:
+        number = self._numbers.get(name)
+        if number is None:
+            return None
+        which = bisect_right(self._starts, number) - 1
+        return self._indexes[which].at(number - self._starts[which])
 
 
 class Locator:
@@ -60,7 +80,7 @@ class Locator:
         self._indexes: list[BlobIndex] = []
         self._loaded: set[str] = set()
         self._n = -1
-        self._table: dict[bytes, Location] | None = None
+        self._table: _Table | None = None
 
     def known(self, name: Digest) -> Location | None:
         """Return where a blob is, as far as the state known here says."""
@@ -82,13 +102,10 @@ class Locator:
         self._search(names[0], state)
         with self._lock:
             if self._table is None and sum(map(len, self._indexes)) <= min(asked * _UNFOLD_FOR_ONE_OF, _UNFOLD_MAX):
-                table: dict[bytes, Location] = {}
-                for index in reversed(self._indexes):
-                    table.update(index.table())
-                self._table = table
-            table_ = self._table
-        if table_ is not None:
-            return [table_.get(name) for name in names]
+                self._table = _Table(self._indexes)
+            table = self._table
+        if table is not None:
+            return [table.find(name) for name in names]
         return [self._search(name, state) for name in names]
 
     def names(self, at_most: int) -> frozenset[bytes] | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ..errors import ConflictError, ErrorCode, InvalidInputError
-from ..objects.value import sum_sizes
+from ..objects.value import Sizes
 from ..paths import folders_of, show_path
 from .folders import after_prefix
 from .prolly import Tree, build_of_lists
@@ -325,7 +325,8 @@ class Edits:
         """Return by how many bytes of content the edits make the tree larger."""
         olds = [] if self.base.is_empty() else self.base.get_many(sorted(self._changes))
         news = self._changes.values()
-        return sum_sizes([new for new in news if new is not None]) - sum_sizes([old for old in olds if old is not None])
+        sizes = Sizes()
+        return sizes.sum([new for new in news if new is not None]) - sizes.sum([old for old in olds if old is not None])
 
 
 def _parent(path: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlpipe.storage.objects.value import External, Inline, Pieces, Value, Whole, encode_value, sum_sizes
+from dmlpipe.storage.objects.value import External, Inline, Pieces, Sizes, Value, Whole, encode_value
 
 _hashes = st.binary(min_size=32, max_size=32)
 _values: st.SearchStrategy[Value] = st.one_of(
@@ -18,4 +18,4 @@ _values: st.SearchStrategy[Value] = st.one_of(
 
 @given(st.lists(_values, max_size=40))
 def test_sizes_are_summed_as_if_each_value_were_parsed(values: list[Value]) -> None:
-    assert sum_sizes([encode_value(value) for value in values]) == sum(value.size for value in values)
+    assert Sizes().sum([encode_value(value) for value in values]) == sum(value.size for value in values)
