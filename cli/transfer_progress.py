@@ -24,10 +24,13 @@ class TransferProgress:
     ----------
     app
         Says whether anything is shown.
+    begins
+        What is said before anything travelled.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, begins: str = "comparing") -> None:
         self._app = app
+        self._begins = begins
         self._counts: dict[str, int] = {}
         self._size_bytes = 0
         self._status: Status | None = None
@@ -35,7 +38,7 @@ class TransferProgress:
 
     def __enter__(self) -> Self:
         if not (self._app.plain or self._app.json or self._app.verbosity < 0):
-            self._status = self._app.console(err=True).status("comparing")
+            self._status = self._app.console(err=True).status(self._begins)
             self._status.start()
         return self
 

@@ -60,8 +60,28 @@ def test_du_adds_up(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     usage = told(capsys, "store", "du")
     assert usage["total"] == usage["content"] + usage["other"]
     assert [held["name"] for held in usage["repos"]] == ["notes"]
+    (notes,) = usage["repos"]
+    assert (notes["commits"], notes["files"], notes["size"]) == (3, 1, 5000)
+    assert usage["total"] == sum(usage["parts"].values())
+    assert usage["total"] == usage["content"] + usage["memory"] + usage["history"] + usage["garbage"]
     assert main(["du", "--branches"]) == 0
-    assert "notes@master" in capsys.readouterr().out
+    answer = capsys.readouterr()
+    assert "notes@master" in answer.out
+    assert "█" in answer.out
+    assert "in all: " in answer.out
+    assert answer.err == "", "it takes no time, so nothing is told of how far it is"
+
+
+def test_du_shows_the_largest_and_says_how_many_are_left(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(20):
+        assert main(["put", f"repo-{number:02}", "a.txt", "-q"]) == 0
+    assert main(["du"]) == 0
+    out = capsys.readouterr().out
+    assert "and 6 smaller ones: --all lists them" in out
+    assert main(["du", "--all"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"repo-{number:02}" in out for number in range(20))
+    assert "smaller" not in out
 
 
 def test_gc_refuses_two_ways_at_once(here: Path) -> None:

@@ -115,3 +115,26 @@ def test_usage_tells_what_a_repo_alone_holds_from_what_it_shares(store: Store) -
     branches = {held.name: held for held in usage.branches}
     assert branches["one@dev"].unique == 0
     assert usage.total == sum(size for _, size in store.backend.list("")) == usage.content + usage.other
+    assert usage.total == sum(usage.parts.values())
+    assert (usage.memory, usage.garbage) == (0, 0)
+
+
+def test_usage_tells_what_only_the_past_needs_and_what_nothing_does(store: Store) -> None:
+    store.put("one", ("big", noise(1, 5000)), ("kept", noise(2, 3000)))
+    store.put("one", ("big", noise(3, 4000)))
+    session = store.commit("one")
+    session.write("aborted", noise(4, 2 << 20))
+    session.abort()
+    heard: dict[str, int] = {}
+
+    def progress(what: str, count: int, size_bytes: int) -> None:
+        heard[what] = heard.get(what, 0) + count
+
+    usage = measure(store.backend, store.nodes, store.refresh(), progress=progress)
+    (one,) = usage.repos
+    assert (one.commits, one.files, one.size) == (2, 2, 7000)
+    assert 5000 <= one.stored - one.heads < 6500
+    assert usage.garbage == 2 << 20
+    assert heard["objects"] == len(list(store.backend.list("")))
+    assert heard["commits"] > 2
+    assert next(iter(usage.parts)) == "objects"
