@@ -1,4 +1,8 @@
-"""A store against a dictionary: commits, branches, merges, tags, squash, gc, by two clients that share a ledger."""
+"""A store against a dictionary: what people do, by two clients that share a ledger, one of which dies now and then.
+
+Commits, branches, merges, tags, squash, delete, gc. A client that dies does so at one of its writes, whichever the
+search picks: what it was doing is done whole or not at all, and whoever opens the store next goes on.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dmlpipe.storage.errors import ConflictError, DmlpipeError, InvalidInputError, NotFoundError
-from dmlpipe.storage.gc.retain import plan_squash
+from dmlpipe.storage.gc.retain import plan_delete, plan_squash
 from dmlpipe.storage.gc.run import collect
 from dmlpipe.storage.paths import folders_of
 from dmlpipe.storage.sessions.branch_merge import MergeConflictError, MergeKind
 from dmlpipe.storage.store import Store
+from dmlpipe.storage.testing import Stopped, StoppingBackend
 
 Files = dict[str, str]
 
@@ -234,6 +239,62 @@ class StoreMachine(RuleBasedStateMachine):
             return
         squash()
         self.gone[commit] = self.versions.pop(commit).parents
+
+    @rule(client=clients, number=st.integers(0, 20))
+    @precondition(lambda self: self.versions)
+    def delete(self, client: int, number: int) -> None:
+        """Take a commit back: branches that are at it go to what it followed."""
+        store = self.clients[client]
+        commit = list(self.versions)[number % len(self.versions)]
+        at_it = [branch for branch, head in self.heads.items() if head == commit]
+
+        def delete() -> None:
+            store.publish(lambda state: plan_delete(state, "r", commit, lambda each: store.body(each).parents))
+
+        if not at_it or commit in self.tags.values():
+            with pytest.raises(DmlpipeError):
+                delete()
+            return
+        delete()
+        self.gone[commit] = self.versions.pop(commit).parents
+        followed = self.live(self.gone[commit])
+        for branch in at_it:
+            if followed:
+                self.heads[branch] = followed[0]
+            else:
+                del self.heads[branch]
+
+    @rule(client=clients, branch=branches, edits=edits, writes=st.integers(0, 6), after=st.booleans())
+    def die(self, client: int, branch: str, edits: list[tuple[str, str | None]], writes: int, after: bool) -> None:
+        """Commit, and die at a write: the commit is there whole, or not at all."""
+        living = self.clients[client]
+        head = self.heads.get(branch)
+        files = dict(self.versions[head].files) if head else {}
+        stopping = StoppingBackend(living.backend, writes, after=after)
+        dying = Store(stopping, living.info, cache_dir=living.cache_dir)
+        once = dying.transaction()
+        session = once.commit("r", branch, create=True)
+        try:
+            for path, text in edits:
+                if text is None:
+                    files = {name: kept for name, kept in files.items() if not f"{name}/".startswith(f"{path}/")}
+                    session.delete(path, missing_ok=True)
+                else:
+                    files[path] = text
+                    session.write(path, text)
+            once.publish()
+        except Stopped:
+            pass
+        except InvalidInputError:
+            return  # a name that is both a file and a folder, as in `commit`
+        self.clients[client] = Store.open(living.url)
+        now = self.clients[client].refresh().head("r", branch)
+        assert stopping.dead or now is not None or not files
+        if now is not None and now != head:
+            if now not in self.versions:
+                self.note(now, files, *([head] if head else []))
+            assert self.versions[now].files == files
+            self.heads[branch] = now
 
     @rule(client=clients)
     def collect(self, client: int) -> None:
