@@ -6,6 +6,7 @@ module of this package that defines ``command``.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -71,6 +72,8 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "store": "info, clone, push, pull, archive, index, init, fsck.",
     },
 }
+
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 _MODULES = {"try": "verbs.try_", "demo": "demo"}
 
@@ -171,6 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments
         Words after ``dmlpipe``; None: those of this process.
     """
+    # A command makes many objects, in no cycles, and ends soon: looking for cycles at each 700 costs a twentieth.
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 50, 100)
     app = App()
     try:
         code = root.main(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .archive import Archive
 from .errors import ErrorCode, InvalidInputError, NotFoundError
-from .glob import compile_glob, glob_tree
 from .local.outlet import write_file, write_files
 from .objects.value import Value, decode_value
 from .paths import join_path, normalize_folder, normalize_path, show_path
@@ -176,6 +174,8 @@ class CommitView:
 
     def glob(self, pattern: str) -> Iterator[FileInfo]:
         """Yield the files and folders that a glob matches, sorted by path."""
+        from .glob import compile_glob, glob_tree
+
         for match in glob_tree(self.tree, compile_glob(pattern)):
             yield FileInfo("/" + match.path, decode_value(match.value) if match.value is not None else None)
 
@@ -333,6 +333,8 @@ class CommitView:
             siblings.append(name.decode())
             if len(siblings) == _NAMES_SEARCHED:
                 break
+        import difflib
+
         near = difflib.get_close_matches(path.rpartition(b"/")[2].decode(), siblings, n=1, cutoff=0.7)
         meant = join_path(parent, near[0].encode()) if near else None
         shown = show_path(parent)

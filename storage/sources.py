@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import ErrorCode, InvalidInputError, NotFoundError
-from .glob import compile_glob
 from .paths import PATH_MAX_BYTES, join_path, normalize_folder, normalize_path, show_path
 
 Content = bytes | str | BinaryIO
@@ -145,6 +144,11 @@ def _refuse_doubles(plan: SourcePlan) -> None:
 
 class _Exclude:
     def __init__(self, patterns: Sequence[str]) -> None:
+        if not patterns:
+            self._names, self._paths = [], []
+            return
+        from .glob import compile_glob
+
         self._names = [compile_glob(pattern) for pattern in patterns if "/" not in pattern.strip("/")]
         self._paths = [compile_glob(pattern) for pattern in patterns if "/" in pattern.strip("/")]
 

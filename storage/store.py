@@ -33,7 +33,6 @@ from .errors import (
     NotFoundError,
     ReadOnlyError,
 )
-from .fsck import CheckedLog, Mended, Mirror, Progress, Rederive, Report, fsck, repair
 from .ledger.heads import RememberedHead
 from .ledger.ledger import Build, Ledger, entry_key
 from .ledger.sweeps import SweepWatch
@@ -46,9 +45,6 @@ from .objects.node import TREE_TARGET, NodeStore
 from .objects.object_store import Objects
 from .objects.pack import PACK_TARGET_BYTES, Location
 from .objects.value import WHOLE_MAX_BYTES
-from .provenance.derivation import Derivation
-from .provenance.explain import CONTENT_PREFIX_MIN, find_content, impact, why
-from .provenance.proof import prove
 from .records import Commit, Entry, JobState, Record, RefSet, RepoCreate, RepoDelete, TagSet, Trigger, TriggerSet
 from .refs import (
     DEFAULT_BRANCH,
@@ -61,18 +57,21 @@ from .refs import (
     resolve,
 )
 from .sealed import compare_json, encode_json
-from .sessions.branch_merge import MergeResult, merge_branch
-from .sessions.open_commit import OpenCommit, begin_open_commit, find_open_commit
 from .sessions.parts import SESSIONS_PREFIX, OpenInfo, read_open
 from .sessions.session import Session, Target
-from .sessions.transaction import Transaction
 from .sources import Source
 from .state import State
 from .trees.merge import Prefer
 from .trees.prolly import Tree
 
+# What few commands need is imported where it is used: every command waits for what stands here.
 if TYPE_CHECKING:
+    from .fsck import CheckedLog, Mended, Progress, Rederive, Report
+    from .provenance.derivation import Derivation
     from .provenance.sqlindex import SqlIndex
+    from .sessions.branch_merge import MergeResult
+    from .sessions.open_commit import OpenCommit
+    from .sessions.transaction import Transaction
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +91,6 @@ PIECES_CHOICES = (FIXED_PIECES, "content-defined")
 """What `Store.init` can be told of large files."""
 
 _PLACE_DIGITS = 16
-_CONTENT_HASH = re.compile(rf"[0-9a-f]{{{CONTENT_PREFIX_MIN},64}}")
 
 
 class TreeInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -604,6 +602,8 @@ class Store:
         self._writable()
         target = Target(repo, branch, message, author, create, if_head)
         actor = author or user_name()
+        from .sessions.open_commit import begin_open_commit
+
         session, info = begin_open_commit(self.backend, self.refresh(), target, opened=self._clock(), actor=actor)
         return self._opened(session, info)
 
@@ -616,6 +616,8 @@ class Store:
             There is none: it was published or aborted, or never was.
         """
         self._writable()
+        from .sessions.open_commit import find_open_commit
+
         return self._opened(session, find_open_commit(self.backend, session))
 
     def open_commits(self) -> list[OpenCommit]:
@@ -627,6 +629,8 @@ class Store:
         ]
 
     def _opened(self, session: str, info: OpenInfo) -> OpenCommit:
+        from .sessions.open_commit import OpenCommit
+
         return OpenCommit(
             self.archive,
             self.ledger,
@@ -650,6 +654,8 @@ class Store:
         >>> [commit.repo for commit in both.results], store.state.n
         (['images', 'labels'], 0)
         """
+        from .sessions.transaction import Transaction
+
         return Transaction(
             self.ledger,
             lambda repo, branch, message, create, if_head, author: self._session(
@@ -702,6 +708,8 @@ class Store:
         commit = self._commit_in(repo, source)
         check_name(into, "branch")
         target = Target(repo, into, message or f"merge {named} into {repo}@{into}", author, False, if_head)
+        from .sessions.branch_merge import merge_branch
+
         return merge_branch(
             self.archive,
             self.ledger,
@@ -777,8 +785,11 @@ class Store:
         NotFoundError
             There is no such thing.
         """
+        from .provenance.explain import CONTENT_PREFIX_MIN, why
+
         state = self.refresh()
-        if isinstance(target, str) and _CONTENT_HASH.fullmatch(target) and state.repo(target) is None:
+        content_hash = re.compile(rf"[0-9a-f]{{{CONTENT_PREFIX_MIN},64}}")
+        if isinstance(target, str) and content_hash.fullmatch(target) and state.repo(target) is None:
             commit, path = self._find_content(target)
         else:
             ref = as_ref(target)
@@ -793,6 +804,8 @@ class Store:
         NotFoundError
             There is no such file.
         """
+        from .provenance.proof import prove
+
         commit = self[target]
         if not commit.path:
             raise InvalidInputError(f"{target} names no file", code=ErrorCode.BAD_REF, hint="for example: repo:/path")
@@ -800,11 +813,15 @@ class Store:
 
     def impact(self, target: str | Ref) -> list[tuple[CommitView, JobState]]:
         """Return the commits that jobs made from a commit, directly or through others, with those jobs."""
+        from .provenance.explain import impact
+
         commit = self[target]
         return list(impact(self.archive, self.state, commit))
 
     def fsck(self, *, links: bool = False, sample: float | None = None, progress: Progress | None = None) -> Report:
         """Check the whole store, or a sample of it, and with `links` the files that it links to; see `storage.fsck`."""
+        from .fsck import fsck
+
         seen = self._head.read() if self._head is not None else None
         log = self.checked if self.backend.properties.shared or sample is not None else None
         return fsck(self.backend, seen=seen, links=links, progress=progress, sample=sample, log=log)
@@ -823,6 +840,8 @@ class Store:
         progress
             Hears how far the check is.
         """
+        from .fsck import Mirror, repair
+
         self._writable()
         seen = self._head.read() if self._head is not None else None
         places = list(sources)
@@ -841,6 +860,8 @@ class Store:
     @property
     def checked(self) -> CheckedLog:
         """When this machine last compared each object with its name."""
+        from .fsck import CheckedLog
+
         return CheckedLog(self._own / "checked" / f"{self._place}.sqlite")
 
     @property
@@ -851,6 +872,8 @@ class Store:
         return SqlIndex(self._own / "sql" / f"{self._place}.sqlite")
 
     def _find_content(self, prefix: str) -> tuple[CommitView, str]:
+        from .provenance.explain import find_content
+
         places = find_content(self.archive, self.state, prefix)
         index = self.sql_index
         if index.exists:
