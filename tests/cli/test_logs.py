@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,9 +25,8 @@ def upper(texts: bytes, stem: str) -> dml.Files:
 
 
 @pytest.fixture(autouse=True)
-def own_format(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_format(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FORMAT_VARIABLE, "text")  # what --log-format sets is taken back after the test
-    yield
 
 
 def test_each_datum_and_process_has_a_line_that_logs_finds(cli: Cli, here: Path) -> None:

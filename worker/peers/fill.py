@@ -109,6 +109,8 @@ class FillRun:
         self._origin = origin
         self._flying: dict[int, asyncio.Task[Reason | None]] = {}
         self._sources: dict[int, str] = {}
+        self._landing: set[int] = set()
+        """Parts that are here and on their way into the file: what brought them is still to be counted."""
         self._failed: list[Failed] = []
         self._tracked = True
         self._told = Traffic()
@@ -127,8 +129,9 @@ class FillRun:
             while self._filling.missing():
                 await self._turn()
         finally:
-            for task in self._flying.values():
-                task.cancel()
+            for number, task in self._flying.items():
+                if number not in self._landing:
+                    task.cancel()
             await asyncio.gather(*self._flying.values(), return_exceptions=True)
             self._flying.clear()
             if self._tracked:
@@ -152,6 +155,7 @@ class FillRun:
         for number in [number for number, task in self._flying.items() if task in ended]:
             reason = self._flying.pop(number).result()
             source = self._sources.pop(number)
+            self._landing.discard(number)
             if reason is None:
                 self._progress_at = self._around.clock()
             else:
@@ -207,7 +211,9 @@ class FillRun:
 
     async def _from_store(self, part: Part) -> Reason | None:
         def read() -> bool:
-            return self._filling.put(part, self._origin.read_part(part))
+            data = self._origin.read_part(part)
+            self._landing.add(part.number)
+            return self._filling.put(part, data)
 
         await asyncio.get_running_loop().run_in_executor(self._around.threads, read)
         self._count(part.size, 0)
@@ -226,6 +232,7 @@ class FillRun:
         if reason is not None:
             return reason
         put = self._filling.put
+        self._landing.add(part.number)
         if not await asyncio.get_running_loop().run_in_executor(self._around.threads, put, part, buffer):
             return Reason.GARBAGE
         self._count(0, part.size)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import random
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,6 +93,31 @@ async def test_a_file_comes_from_a_peer_that_has_it(folder: Folder, tmp_path: Pa
     assert len(folder.reads()) == 10
     assert (first.traffic.from_store, second.traffic.from_peers) == (len(data), len(data))
     assert network.service.traffic.from_store == network.service.traffic.from_peers == len(data)
+
+
+async def test_what_is_on_its_way_into_the_file_when_it_is_whole_is_counted(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, data = Network(), os.urandom(2 * PART)
+    value = folder.add(data)
+    (one, _), (two, second) = host(network, tmp_path, "one"), host(network, tmp_path, "two")
+    assert await get(one, value, folder) == data
+    both, seen = threading.Barrier(2), threading.Event()
+    put = Filling.put
+
+    def slow_to_return(self: Filling, part: Part, content: Data) -> bool:
+        done = put(self, part, content)
+        both.wait(WAIT_S)
+        # Both parts are in the file. The first one is heard of, and all is there: does anybody wait for the second?
+        if part.number == 1:
+            seen.wait(0.3)
+        return done
+
+    monkeypatch.setattr(Filling, "put", slow_to_return)
+    assert await get(two, value, folder) == data
+    seen.set()
+    assert second.traffic.from_peers == len(data)
+    assert network.service.traffic.from_peers == len(data)
 
 
 async def test_hosts_that_begin_together_read_the_store_once(folder: Folder, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dmlpipe.scheduler.cluster.local import reserve_port
 from dmlpipe.storage.digest import digest
 from dmlpipe.storage.objects.value import Pieces
 from tests.storage.objects.cache_process import PART, Folder
@@ -30,6 +30,7 @@ class Host:
         self.name = name
         folder, folders = cluster.folder, [cluster.folder.source, cluster.folder.log, cluster.folder.gates]
         self.cache = cluster.root / "caches" / cache
+        self.log = cluster.root / f"{name}.log"
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.worker.peers.host_process", cluster.address, name, str(self.cache)),
@@ -38,7 +39,7 @@ class Host:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=(cluster.root / f"{name}.log").open("wb"),
+            stderr=self.log.open("wb"),
             text=True,
         )
         self.folder = folder
@@ -53,7 +54,7 @@ class Host:
         """Read one line."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, f"{self.name} ended with {self.process.wait(WAIT_S)}"
+        assert line, f"{self.name} ended with {self.process.wait(WAIT_S)}:\n{self.log.read_text()[-3000:]}"
         return json.loads(line)
 
     def get(self, value: Pieces) -> Any:
@@ -90,9 +91,8 @@ class Cluster:
             (root / name).mkdir()
         self.folder = Folder(root / "source", root / "log", root / "gates")
         make_key(root / "key")
-        with socket.socket() as held:
-            held.bind(("127.0.0.1", 0))
-            port = held.getsockname()[1]
+        # Held until the end: another process that looks for a free port must not find this one.
+        self.held, port = reserve_port()
         self.address = f"tls://127.0.0.1:{port}"
         self.scheduler = subprocess.Popen(
             [
@@ -127,6 +127,7 @@ class Cluster:
             host.end()
         self.scheduler.kill()
         self.scheduler.wait(WAIT_S)
+        self.held.close()
 
 
 def make_key(folder: Path) -> None:
