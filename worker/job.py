@@ -44,6 +44,19 @@ class ArrayWrites(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     fill_value: Any = 0
 
 
+class Environment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A declared environment that a worker can provide."""
+
+    kind: str
+    """`venv`: a virtual environment made from `file`; `folder`: one that is there; `conda`: a conda environment made
+    from `file`; `modules`: environment modules."""
+    name: str
+    """As it was declared: `requirements.txt`, `/opt/envs/seq`, `module load samtools/1.19`."""
+    tree: str = ""
+    """Holds `file`, hex."""
+    file: str = ""
+
+
 class PythonTransform(msgspec.Struct, frozen=True, kw_only=True, tag="python", omit_defaults=True):
     """A Python function or class."""
 
@@ -63,19 +76,8 @@ class PythonTransform(msgspec.Struct, frozen=True, kw_only=True, tag="python", o
     """Blob with a cloudpickle of code that has no file, hex; then `module` is informative."""
     pickled_python: str = ""
     """`3.11`: the only Python minor version that may load it."""
-
-
-class Environment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A declared environment that a worker can provide for a command."""
-
-    kind: str
-    """`venv`: a virtual environment made from `file`; `folder`: one that is there; `conda`: a conda environment made
-    from `file`; `modules`: environment modules."""
-    name: str
-    """As it was declared: `requirements.txt`, `/opt/envs/seq`, `module load samtools/1.19`."""
-    tree: str = ""
-    """Holds `file`, hex."""
-    file: str = ""
+    environment: Environment | None = None
+    """What it runs with: `venv`, `conda` or `folder`; None: the worker's own interpreter."""
 
 
 class CommandTransform(msgspec.Struct, frozen=True, kw_only=True, tag="command", omit_defaults=True):

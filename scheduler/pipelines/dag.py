@@ -25,9 +25,9 @@ from ..inputs.expression import Array, Cross, Group, Input, Join, Like, Union, V
 from ..inputs.expression import Files as FilesInput
 from ..inputs.standing import with_cron_repos
 from .commands import command_spec, make_command
-from .declared import Declared, Home, PutBundle, check_parameters, make_options, python_spec
+from .declared import Declared, Home, PutBundle, check_parameters, make_options, python_spec, with_interpreter
 from .egress import as_egress
-from .environment import command_environment, declared_env
+from .environment import command_environment, declared_env, function_environment
 from .fresh import FreshModules
 from .signature import FileMapping as Files
 from .signature import read_signature
@@ -54,8 +54,10 @@ class DAG:
     name
         Owns its pipelines: another DAG cannot take their names.
     env
-        What third-party code they run with: a requirements or lock file (relative to this file; its content counts)
-        or an image with its digest. Not given: versions in use are recorded, and do not count.
+        What third-party code Python pipelines run with: a requirements file (relative to this file; its content
+        counts), of which a virtual environment is made where the worker runs; a conda environment file; the folder of
+        an environment. A lock file of another kind, and an image with its digest, are recorded and count. Not given:
+        the worker's interpreter; versions in use are recorded, and do not count.
 
     Examples
     --------
@@ -517,7 +519,12 @@ class DAG:
             else:
                 spec, found = python_spec(declared, self.home, project, parameters, put_bundle=put_bundle)
                 notices.update(dict.fromkeys(found))
-                env = declared_env(env_name, folders) if env_name else ""
+                env = ""
+                if env_name:
+                    made, notice = function_environment(env_name, folders, put_bundle)
+                    env = made.identity
+                    notices.update(dict.fromkeys([notice] if notice else []))
+                    spec = with_interpreter(spec, made.environment)
             specs.append(
                 msgspec.structs.replace(
                     spec,

@@ -24,7 +24,7 @@ from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.objects.value import WHOLE_MAX_BYTES
 from ...storage.refs import DEFAULT_BRANCH
 from ...worker.child.secrets import parse_secret
-from ...worker.job import CommandTransform, PythonTransform
+from ...worker.job import CommandTransform, Environment, PythonTransform
 from ..identity.bundle import PICKLES, BundleFile, included_files, module_files
 from ..identity.code import CodeIdentity, python_identity
 from ..identity.reach import locate
@@ -201,6 +201,13 @@ def python_spec(
         description=_summary(transform),
     )
     return spec, code.notices
+
+
+def with_interpreter(spec: PipelineSpec, environment: Environment | None) -> PipelineSpec:
+    """Let a function run on the interpreter of the environment that is declared for it."""
+    assert isinstance(spec.transform, PythonTransform)
+    transform = msgspec.structs.replace(spec.transform, environment=environment)
+    return msgspec.structs.replace(spec, transform=transform)
 
 
 def check_parameters(declared: Declared, given: Mapping[str, Any]) -> dict[str, Any]:

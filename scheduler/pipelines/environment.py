@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...storage.digest import digest
 from ...storage.errors import ErrorCode, InvalidInputError
+from ...storage.store import default_cache_dir
 from ...worker.job import Environment
+from ...worker.slots.interpreters import check_interpreter, needed_paths
 from ..identity.bundle import BundleFile
 
 _MODULES = "module load "
@@ -85,6 +88,41 @@ def command_environment(
     kind = "conda" if found.suffix in (".yml", ".yaml") else "venv"
     tree = put_bundle({found.name: (content, 0o644)})
     return DeclaredEnvironment(identity, Environment(kind=kind, name=env, tree=tree, file=found.name))
+
+
+def function_environment(
+    env: str, folders: Sequence[Path], put_bundle: Callable[[dict[str, BundleFile]], str]
+) -> tuple[DeclaredEnvironment, str]:
+    """What `env=` of a Python pipeline declares, and a sentence about it, or none.
+
+    A requirements file, a conda environment file and a folder are provided where the worker runs: functions run on that
+    interpreter. An image by its digest, and a lock file that pip does not read, are recorded and count, no more.
+
+    Raises
+    ------
+    InvalidInputError
+        `BAD_SPEC`: it is none of these, or the interpreter of a folder cannot run functions.
+    """
+    if env.startswith(_MODULES):
+        raise InvalidInputError(
+            f"env={env!r}: modules are for commands; a function runs in an interpreter that has started already",
+            code=ErrorCode.BAD_SPEC,
+            hint="load them where the workers are started, or declare a requirements file",
+        )
+    found = _find(env, folders)
+    if found is not None and found.is_file() and found.suffix not in _MADE:
+        why = f"env={env!r} is recorded and counts, and is not made: functions run in the worker's interpreter"
+        return DeclaredEnvironment(declared_env(env, folders)), f"{why} (what can be made: {', '.join(_MADE)})"
+    declared = command_environment(env, folders, put_bundle)
+    if declared.image:
+        why = f"env={env!r} is recorded and counts; functions run in the interpreter of workers started in that image"
+        return DeclaredEnvironment(declared.identity), why
+    if found is not None and found.is_dir():
+        check_interpreter(env, found.resolve(), os.environ, **needed_paths(default_cache_dir()))
+    return declared, ""
+
+
+_MADE = (".txt", ".in", ".yml", ".yaml")
 
 
 def _find(env: str, folders: Sequence[Path]) -> Path | None:

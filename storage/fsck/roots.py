@@ -10,7 +10,7 @@ import msgspec
 from ..digest import Digest, from_hex
 from ..errors import CorruptError, NotFoundError
 from ..gc.mark import input_trees, keeps_results, keeps_rows
-from ..objects.bodies import NodeReader, read_commit, read_job
+from ..objects.bodies import NodeReader, code_trees, read_commit, read_job
 from ..records import Context
 from ..refs import show_commit
 from ..state import State
@@ -126,7 +126,8 @@ def _spec(what: str, about: str, spec: str, nodes: NodeReader) -> Iterator[Root]
         return
     transform = body.get("transform")
     if isinstance(transform, dict):
-        yield from _tree(what, about, str(transform.get("bundle") or transform.get("code") or ""), "code")
+        for tree in code_trees(transform):
+            yield from _tree(what, about, tree, "code")
         pickled = str(transform.get("pickled") or "")
         if pickled:
             yield Root(what, about, blob=from_hex(pickled))

@@ -19,7 +19,7 @@ from ..backend import Backend
 from ..digest import Digest, from_hex
 from ..errors import CorruptError, NotFoundError
 from ..ledger import checkpoint as ckpt
-from ..objects.bodies import read_commit, read_job
+from ..objects.bodies import code_trees, read_commit, read_job
 from ..objects.content import Manifest
 from ..objects.fold import decode_fold
 from ..objects.node import NodeStore
@@ -124,8 +124,8 @@ class Marker:
             raise CorruptError(f"node {spec[:12]} is no pipeline spec: {error}") from error
         transform = body.get("transform")
         if isinstance(transform, dict):
-            for name in ("bundle", "code"):
-                self._tree("code", str(transform.get(name) or ""), _code)
+            for tree in code_trees(transform):
+                self._tree("code", tree, _code)
             pickled = str(transform.get("pickled") or "")
             if pickled:
                 self.marked.blobs.add(from_hex(pickled))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import msgspec
 
@@ -55,3 +56,10 @@ def read_job(nodes: NodeReader, record: str) -> JobRecord:
         return _job_decoder.decode(nodes.get(from_hex(record)))
     except msgspec.DecodeError as error:
         raise CorruptError(f"node {short(record)} is no job record: {error}") from error
+
+
+def code_trees(transform: Mapping[str, Any]) -> list[str]:
+    """Return the trees of files that a transform runs with, hex: its code, and what its environment is made from."""
+    environment = transform.get("environment")
+    made_from = environment.get("tree") if isinstance(environment, Mapping) else ""
+    return [str(tree) for tree in (transform.get("bundle"), transform.get("code"), made_from) if tree]

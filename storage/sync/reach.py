@@ -17,6 +17,7 @@ import msgspec
 
 from ..digest import Digest, digest, from_hex, short
 from ..errors import CorruptError, NotFoundError
+from ..objects.bodies import code_trees
 from ..objects.compression import decompress
 from ..objects.condemned import displaced, place_for
 from ..objects.content import Manifest, object_key
@@ -172,8 +173,8 @@ class _Walk:
                 raise CorruptError(f"node {short(name)} is no pipeline spec: {error}") from error
             transform = body.get("transform")
             if isinstance(transform, dict):
-                for tree in ("bundle", "code"):
-                    self._walk(str(transform.get(tree) or ""), code_values)
+                for tree in code_trees(transform):
+                    self._walk(tree, code_values)
                 pickled = str(transform.get("pickled") or "")
                 if pickled and not self._is_packed(from_hex(pickled)):
                     self._loose(from_hex(pickled))

@@ -10,6 +10,9 @@ import pytest
 from dmlpipe.scheduler.report import Submitted
 from dmlpipe.scheduler.store import Store
 from dmlpipe.storage.errors import DmlpipeError, ErrorCode
+from dmlpipe.storage.gc.run import collect
+from dmlpipe.storage.sync.transfer import clone
+from dmlpipe.storage.trees.codetree import read_code
 
 _names = itertools.count()
 
@@ -98,3 +101,26 @@ def test_reprocess_computes_everything_again(store: Store, tmp_path: Path) -> No
     assert only(store.submit(write(tmp_path), reprocess=True)).why == ("forced",)
     # The salt stays with the pipeline until the next reprocess.
     assert only(store.submit(write(tmp_path))).status == "same"
+
+
+@pytest.mark.parametrize("kind", ["command", "function"])
+def test_what_an_environment_is_made_from_outlives_a_collection_and_is_cloned(tmp_path: Path, kind: str) -> None:
+    store = Store.init(tmp_path / "store", cache_dir=tmp_path / "cache")
+    store.create_repo("texts")
+    lock = "a==1 " + "# " + "x" * 300
+    (tmp_path / "dag").mkdir()
+    (tmp_path / "dag" / "needs.txt").write_text(lock)
+    path = write(tmp_path / "dag")
+    if kind == "function":
+        path.write_text(path.read_text().replace('"/{stem}"))', '"/{stem}"), env="needs.txt")'))
+    else:
+        call = 'dag.command("cut", "x", dml.files("texts"), env="needs.txt")'
+        path.write_text(f'import dmlpipe as dml\ndag = dml.DAG("d")\n{call}\n')
+    store.submit(path)
+    transform = store.pipeline_spec("cut").transform
+    assert transform.environment is not None
+    collect(store, grace_s=0.0)
+    clone(store.backend, str(tmp_path / "copy"))
+    for each in (store, Store.open(tmp_path / "copy", cache_dir=tmp_path / "cache2")):
+        found = {file: data for file, data, _ in read_code(each.tree(transform.environment.tree), each.objects)}
+        assert found == {"needs.txt": lock.encode()}

@@ -91,14 +91,20 @@ class Zygote:
         Environment of the zygote and, until their first job, of its children.
     python
         Interpreter.
+    words
+        What starts it, in place of `python`; its descriptor follows.
     """
 
-    def __init__(self, env: Mapping[str, str], *, python: str = sys.executable) -> None:
+    def __init__(
+        self, env: Mapping[str, str], *, python: str = sys.executable, words: tuple[str, ...] | None = None
+    ) -> None:
+        self._env = dict(env)
+        self._others: dict[tuple[str, ...], Zygote] = {}
         ours, theirs = socket_pair()
         with theirs:
             self._process = subprocess.Popen(
-                [python, "-P", "-m", "dmlpipe.worker.child.zygote", str(theirs.fileno())],
-                env=dict(env),
+                [*(words or (python, "-P", "-m", "dmlpipe.worker.child.zygote")), str(theirs.fileno())],
+                env=self._env,
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 # Out of the terminal's group: Ctrl-C is for the controller, who stops us in order.
@@ -112,6 +118,17 @@ class Zygote:
     def pid(self) -> int:
         """Process id."""
         return self._process.pid
+
+    def of(self, words: tuple[str, ...]) -> Zygote:
+        """Return the zygote that `words` start, which ends with this one; of no words, this one."""
+        if not words:
+            return self
+        with self._lock:
+            if words not in self._others:
+                apart = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
+                env = {name: value for name, value in self._env.items() if name not in apart}
+                self._others[words] = Zygote(env, words=words)
+            return self._others[words]
 
     def wait_started(self) -> None:
         """Return when it can fork; raise `ZygoteError` if it cannot be started."""
@@ -157,6 +174,8 @@ class Zygote:
     def close(self) -> None:
         """End all children and the zygote. Idempotent."""
         with self._lock:
+            for other in self._others.values():
+                other.close()
             self._channel.close()
             try:
                 self._process.wait(10)

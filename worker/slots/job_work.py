@@ -18,6 +18,7 @@ from ..child.wire import Setup
 from ..job import CommandTransform, JobSpec, PythonTransform
 from ..segments import SegmentStore, SegmentWriter
 from .environments import provide
+from .interpreters import installed_in, interpreter, packages_of
 from .materialize import ContentStore, JobInputs, make_code
 
 
@@ -64,8 +65,12 @@ class JobWork:
         self._pickled = b""
         if isinstance(transform, PythonTransform) and transform.pickled:
             self._pickled = store.objects.get_blob(from_hex(transform.pickled))
-        environment = None if self.command is None else self.command.environment
+        environment = transform.environment
         self._provided = provide(environment, store, store.cache_dir, environ)
+        self.interpreter: tuple[str, ...] = ()
+        """What starts the zygote of a function's own environment; empty: the worker's serves it."""
+        if environment is not None and self.command is None:
+            self.interpreter = interpreter(environment, self._provided, store.cache_dir, environ)
         self._array = self.inputs.output_array()
         self._lock = threading.Lock()
         self._modules: set[str] = set()
@@ -77,7 +82,8 @@ class JobWork:
         if isinstance(transform, PythonTransform):
             # Libraries read how many threads they may use once, when they are loaded.
             threads = str(thread_count(self.spec.cpus))
-            return ("python", self.code, transform.pickled, threads, *transform.path, *sorted(self.spec.secrets))
+            secrets = sorted(self.spec.secrets)
+            return ("python", *self.interpreter, self.code, transform.pickled, threads, *transform.path, *secrets)
         # What a namespace and a batch's process see is fixed when they begin.
         command = self.command
         assert command is not None
@@ -139,7 +145,8 @@ class JobWork:
             new = [name for name in modules if name not in self._modules]
             self._modules.update(new)
         if new:
-            self.results.note_versions(third_party(new))
+            places = packages_of(self.interpreter)
+            self.results.note_versions(installed_in(places, new) if places else third_party(new))
 
     def close(self) -> None:
         """Delete what was laid out."""

@@ -197,7 +197,7 @@ class SlotWorker:
             self.end_child()
             command = job.command
             self._child = SlotChild(
-                self._zygote,
+                self._zygote.of(job.interpreter),
                 self._folder,
                 # A container program mounts by itself.
                 namespace=command is not None and not command.container,

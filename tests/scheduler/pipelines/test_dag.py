@@ -337,3 +337,27 @@ def test_a_function_reads_secrets_from_variables_alone(tmp_path: Path) -> None:
     text = HEAD + MODEL.format(", secrets=['/run/creds=api']")
     with pytest.raises(InvalidInputError, match="secret '/run/creds=api' is a file, which commands see"):
         build(tmp_path, {"dag.py": text})
+
+
+def test_a_function_runs_in_what_is_declared_where_that_can_be_made(tmp_path: Path) -> None:
+    files = {"dag.py": HEAD + MODEL.format(", env='needs.txt'"), "needs.txt": "a==1\n", "uv.lock": "x"}
+    transform = build_one(tmp_path, files).transform
+    assert isinstance(transform, PythonTransform)
+    assert transform.environment is not None
+    assert (transform.environment.kind, transform.environment.file) == ("venv", "needs.txt")
+
+
+@pytest.mark.parametrize(("env", "told"), [("uv.lock", "is not made"), ("i@sha256:" + "ab" * 32, "started in that")])
+def test_what_cannot_be_made_for_functions_is_recorded_and_said(tmp_path: Path, env: str, told: str) -> None:
+    (dag,) = load_dags(write(tmp_path, {"dag.py": HEAD + MODEL.format(f", env={env!r}"), "uv.lock": "x"}))
+    (spec,) = dag.build(put_bundle=Bundles().put)
+    assert isinstance(spec.transform, PythonTransform)
+    assert (spec.transform.environment, bool(spec.env)) == (None, True)
+    assert told in dag.notices[0]
+
+
+@pytest.mark.parametrize(("env", "message"), [("module load r", "modules are for commands"), ("empty", "no virtual")])
+def test_what_no_function_can_run_in_is_refused(tmp_path: Path, env: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidInputError, match=message):
+        build(tmp_path, {"dag.py": HEAD + MODEL.format(f", env={env!r}")})

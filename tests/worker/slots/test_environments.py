@@ -8,13 +8,15 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dmlpipe.storage.errors import InvalidInputError
 from dmlpipe.storage.store import Store
-from dmlpipe.worker.job import Environment
+from dmlpipe.worker.job import Environment, PythonTransform
 from dmlpipe.worker.slots.environments import Provided, provide
-from tests.worker.bench import Bench, code_tree, command, file_datums, put, spec, varying
+from dmlpipe.worker.slots.interpreters import check_interpreter
+from tests.worker.bench import Bench, code_tree, command, file_datums, parameter, put, python, spec, varying
 
 
 def wheel(folder: Path) -> Path:
@@ -126,3 +128,65 @@ def test_modules_are_loaded_in_a_login_shell(bench: Bench, tmp_path: Path, resta
         (row,) = bench.run(job, file_datums(tree)).values()
     assert row.failure is None, bench.log(row, job.job)
     assert bench.content(job.job) == {"said": b"load samtools/1.19 bwa\n"}
+
+
+# --- functions ---
+
+
+def in_environment(store: Store, source: str, environment: Environment) -> PythonTransform:
+    return msgspec.structs.replace(python(store, source, "f", parameter("given", "bytes")), environment=environment)
+
+
+WHERE = """
+    import sys
+    def f(given):
+        import tiny
+        try:
+            import numpy
+        except ImportError:
+            numpy = None
+        return {"said": f"{sys.prefix} {tiny.__name__} {numpy}"}
+"""
+
+
+def test_a_function_runs_on_the_interpreter_of_its_lock_file(bench: Bench, tmp_path: Path) -> None:
+    environment = declared(bench.store, "venv", "requirements.txt", f"--no-index\n{wheel(tmp_path)}\n")
+    tree = put(bench.store, "in", {"a": b""})
+    job = spec(in_environment(bench.store, WHERE, environment), varying("given", tree))
+    (row,) = bench.run(job, file_datums(tree)).values()
+    assert row.failure is None, bench.log(row, job.job)
+    (folder,) = [path for path in (bench.store.cache_dir / "envs").iterdir() if path.is_dir()]
+    # What was not declared is not there, though the worker has it.
+    assert bench.content(job.job) == {"said": f"{folder} tiny None".encode()}
+    (meta,) = bench.metas(job.job)
+    assert meta.versions == {"tiny": "1.0"}
+
+
+def test_functions_with_and_without_an_environment_share_no_child(bench: Bench, tmp_path: Path) -> None:
+    environment = declared(bench.store, "venv", "requirements.txt", f"--no-index\n{wheel(tmp_path)}\n")
+    tree = put(bench.store, "in", {"a": b""})
+    prefixes = set()
+    for number, each in enumerate((environment, None)):
+        source = "import sys\ndef f(given): return {'said': sys.prefix}"
+        transform = msgspec.structs.replace(
+            python(bench.store, source, "f", parameter("given", "bytes")), environment=each
+        )
+        job = spec(transform, varying("given", tree), job=f"{number:016x}")
+        bench.run(job, file_datums(tree))
+        prefixes |= set(bench.content(job.job).values())
+    assert len(prefixes) == 2
+
+
+def test_a_folder_without_python_is_refused_with_what_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    with pytest.raises(InvalidInputError, match="does not run") as refused:
+        check_interpreter("seq", tmp_path, dict(os.environ))
+    assert "msgspec" in str(refused.value.hint)
+
+
+def test_a_python_that_cannot_run_the_child_is_refused_with_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").write_text("#!/bin/sh\necho 'No module named msgspec'; exit 1\n")
+    (tmp_path / "bin/python").chmod(0o755)
+    with pytest.raises(InvalidInputError, match="cannot run functions:\nNo module named msgspec"):
+        check_interpreter("seq", tmp_path, dict(os.environ))
