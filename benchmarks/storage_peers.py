@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +31,8 @@ class Peer:
     get: tuple[Command, ...] = ()
     """Into ``out``, which does not exist."""
     env: Mapping[str, str] = field(default_factory=dict)
-    before_get: Callable[[Path], None] | None = None
+    gets_in_place: bool = False
+    """It gets into ``src``, which is not there then."""
 
     def is_there(self) -> bool:
         """Whether it is installed."""
@@ -60,10 +61,6 @@ def _git(name: str, *settings: str) -> Peer:
         status=([*git, "status", "--porcelain"],),
         get=(["mkdir", "out"], ["env", "GIT_INDEX_FILE=../other", *out]),
     )
-
-
-def _without_data(folder: Path) -> None:
-    shutil.rmtree(folder / "src")
 
 
 def all_peers(dvc: str = "dvc") -> list[Peer]:
@@ -125,6 +122,6 @@ def all_peers(dvc: str = "dvc") -> list[Peer]:
             status=([dvc, "status", "-q"],),
             get=([dvc, "checkout", "-q"],),
             env={"DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": "site", "CI": "1"},
-            before_get=_without_data,
+            gets_in_place=True,
         ),
     ]

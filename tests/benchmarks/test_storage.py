@@ -28,3 +28,4 @@ def test_the_storage_benchmark_compares_what_comes_back_and_counts(tmp_path: Pat
     assert parts["ledger"]["group_entries"] < 64 * 50
     assert parts["tree"]["diff_10"]["found"] == 10
     assert parts["tree"]["list_folder"]["found"] == 1000
+    assert {limit["work"] for limit in result["limits"] if limit["holds"] is None} >= {"dvc status / diff"}
