@@ -1,12 +1,15 @@
 """The layers are links to the folders at the root, and nothing imports them by another name (docs/adr/0001)."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import dmlpipe
+from dmlpipe.storage.backend.remote import _EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("benchmarks", "cli", "scheduler", "storage", "worker")
@@ -43,3 +46,17 @@ def test_the_example_is_what_the_demo_runs() -> None:
     from dmlpipe.cli.demo.story import dag_text
 
     assert dag_text() == (ROOT / "examples" / "digits" / "dag.py").read_text()
+
+
+def test_every_extra_that_is_spoken_of_can_be_installed() -> None:
+    """In messages, in documents and in the Makefile: `dmlpipe[name]` and `.[name]`."""
+    declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    spoken: dict[str, set[str]] = {}
+    files = [ROOT / "Makefile", ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+    files += [path for layer in LAYERS for path in (ROOT / layer).rglob("*.py")]
+    for path in files:
+        for names in re.findall(r"(?:dmlpipe|'\.)\[([a-z][a-z, -]*)\]", path.read_text()):
+            for name in names.split(","):
+                spoken.setdefault(name.strip(), set()).add(path.name)
+    assert {*_EXTRAS.values()} <= declared
+    assert {name: places for name, places in spoken.items() if name not in declared} == {}
