@@ -308,3 +308,18 @@ def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+def test_a_carried_model_labels_files_of_any_folder(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("magika")
+    copy_example("filetypes", here)
+    (lines,) = blocks(here / "README.md")
+    for line in lines:
+        assert type_line(line) == 0, line
+    assert jobs(last=2) == [("kinds", 1, 2), ("table", 1, 0)]
+    told = capfd.readouterr().out
+    assert "code/area.txt,python," in told
+    assert "letters/page,html," in told
+    assert "magika@" in told
+    store = Store.open(read_only=True)
+    assert b"code/build,shell," in store["table"].read_bytes("/kinds.csv")

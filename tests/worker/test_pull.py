@@ -9,6 +9,7 @@ import pytest
 
 from dmlpipe.storage.backend import Backend
 from dmlpipe.storage.errors import BackendError
+from dmlpipe.storage.objects.content import OBJECT_PREFIX
 from dmlpipe.storage.objects.segment import Outcome
 from dmlpipe.worker.messages import LeaseReply, LeaseRequest
 from dmlpipe.worker.pull import new_worker_name
@@ -214,6 +215,41 @@ async def test_a_store_that_takes_nothing_keeps_slots_from_computing_more(
     async with asyncio.timeout(WAIT_S):
         assert await run == ""
     assert len(bench.rows(job.job)) == 600
+
+
+async def test_the_next_datum_is_computed_while_an_output_is_uploaded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = """
+    import os
+    def f(x):
+        open(os.environ["BEGUN"] + "/" + x.name, "w").close()
+        return {x.name: os.urandom(2_000_000)}
+    """
+    (tmp_path / "begun").mkdir()
+    bench.environ["BEGUN"] = str(tmp_path / "begun")
+    tree = put(bench.store, "in", {f"{number}": b"" for number in range(3)})
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree))
+    leases = ListSource(bench.leases(job, file_datums(tree)))
+    real = type(bench.store.backend).put_if_absent
+    opened, held = threading.Event(), threading.Event()
+
+    def gated_put(self: Backend, key: str, data: bytes, **options: object) -> bool:
+        if key.startswith(OBJECT_PREFIX):
+            held.set()
+            assert opened.wait(WAIT_S)
+        return bool(real(self, key, data, **options))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(bench.store.backend), "put_if_absent", gated_put)
+    run = asyncio.create_task(bench.loop(leases, 1).run())
+    # The first output is at the gate; one slot begins the second datum all the same.
+    await asyncio.to_thread(held.wait, WAIT_S)
+    await until(tmp_path / "begun" / "1")
+    assert not run.done()
+    opened.set()
+    async with asyncio.timeout(WAIT_S):
+        assert await run == ""
+    assert len(bench.rows(job.job)) == 3
 
 
 async def test_jobs_of_one_bundle_share_a_child_and_others_do_not(bench: Bench) -> None:
