@@ -43,6 +43,12 @@ def test_looking_imports_nothing_heavy(words: list[str], store: Path, tmp_path: 
     assert not modules & set(HEAVY)
 
 
+def test_a_store_is_opened_without_what_checks_it() -> None:
+    code = "import sys, dmlpipe.scheduler.store; print([m for m in sys.modules if m.startswith('dmlpipe.storage.fsck')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_help_imports_no_verb(store: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from dmlpipe.cli.main import main; main(['--help']);"
