@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...storage.refs import DEFAULT_BRANCH
 from ..app import App
 from ..command import Verb
 from ..failure import FAILED, INTERRUPTED
@@ -159,12 +160,18 @@ def _look(store: Store, summary: RunSummary) -> tuple[str, ...]:
     commands = []
     pictures = [(name, path) for name in reversed(files) for path in files[name] if path.lower().endswith(_PICTURES)]
     if pictures:
-        commands.append(f"dmlpipe get {pictures[0][0]}:/{pictures[0][1]} .")
+        commands.append(f"dmlpipe get {_output(store, pictures[0][0])}:/{pictures[0][1]} .")
     # Of equally many the last, which is downstream of the others: `max` takes the first that it meets.
     most = max((name for name in reversed(made) if files[name]), key=lambda name: made[name].counters.total, default="")
     if most:
-        commands.append(f"dmlpipe why {most}:/{files[most][0]}")
+        commands.append(f"dmlpipe why {_output(store, most)}:/{files[most][0]}")
     return tuple(commands)
+
+
+def _output(store: Store, pipeline: str) -> str:
+    """Where a pipeline publishes, as short as can be."""
+    found = store.state.pipeline(pipeline)
+    return pipeline if found is None or found.branch == DEFAULT_BRANCH else f"{pipeline}@{found.branch}"
 
 
 def _first_paths(store: Store, commit: str) -> list[str]:

@@ -63,8 +63,6 @@ def make_command(
         raise _bad(f"command {name!r}: image= says what container= runs; give both or none")
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 0:
         raise _bad(f"command {name!r}: batch: expected a number of datums, got {batch!r}")
-    if container and (batching or batch):
-        raise _bad(f"command {name!r}: batching cannot be had in a container: its folders are fixed when it starts")
     return CommandTransform(
         argv=argv,
         shell=isinstance(command, str),
@@ -127,8 +125,6 @@ def with_environment(transform: CommandTransform, environment: DeclaredEnvironme
     if transform.container:
         raise _bad(f"{what}: env= says what the command runs with, and so does its image; leave one of them out")
     if environment.image:
-        if transform.batching:
-            raise _bad(f"{what}: batching cannot be had in a container: its folders are fixed when it starts")
         return msgspec.structs.replace(transform, image=environment.image, container="auto")
     return msgspec.structs.replace(transform, environment=environment.environment)
 

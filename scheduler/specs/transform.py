@@ -47,11 +47,6 @@ def read_transform(data: object, around: Around, notices: list[str]) -> tuple[Co
     if ignored:
         say(f"{around.pipeline}: without meaning here: {', '.join(f'transform.{name}' for name in ignored)}")
     batching = fields.flag("datum_batching") or bool(around.batch)
-    if batching and around.container:
-        raise fields.bad(
-            "datum_batching cannot be had in a container: its folders are fixed when it starts",
-            hint="leave --container out, or datum_batching",
-        )
     user = fields.text("user")
     if user:
         say(f"{around.pipeline}: user {user!r} is honoured where the worker runs as root, or in a container")

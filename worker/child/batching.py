@@ -22,6 +22,7 @@ from ...storage.objects.segment import Failure
 from .failure import exit_failure
 
 NEXT = "DMLPIPE_NEXT"
+SCRIPTS = ("dmlpipe", "pachctl")
 _LINE_MAX_BYTES = 4000
 """Writes of up to 4,096 bytes to a pipe are not torn."""
 
@@ -57,16 +58,19 @@ class Batch:
     ----------
     folder
         Private to the slot; the pipes and the script are made in it.
+    on_end
+        Ends what the end of the process does not, such as a container that its program started.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, on_end: Callable[[], object] = lambda: None) -> None:
         self.folder = folder
+        self._on_end = on_end
         self._process: subprocess.Popen[bytes] | None = None
         self._asked = False
         self._served = 0
         programs = os.path.join(folder, "bin")
         os.makedirs(programs, exist_ok=True)
-        for name in ("dmlpipe", "pachctl"):
+        for name in SCRIPTS:
             path = os.path.join(programs, name)
             with open(path, "w", encoding="utf-8") as file:
                 file.write(_SCRIPT)
@@ -147,6 +151,7 @@ class Batch:
                 status = process.poll()
                 if status is not None:
                     self._process = None
+                    self._on_end()
                     failure = exit_failure(status, what="the command")
                     text = f"{failure.message} before it asked for the next datum"
                     return Failure(failure.kind, text)
@@ -161,6 +166,7 @@ class Batch:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            self._on_end()
 
     def close(self) -> None:
         """End the process and close the pipes. Idempotent."""

@@ -16,7 +16,8 @@ from typing import NamedTuple
 from ...storage.errors import InvalidInputError
 from ...storage.objects.segment import Failure, Outcome
 from ..job import CommandTransform
-from .batching import Batch
+from .batching import NEXT, SCRIPTS, Batch
+from .box import Box
 from .collect import Output, collect_folder
 from .command import Places, Program, command_failure
 from .container import (
@@ -35,6 +36,8 @@ from .users import find_user
 from .wire import Payload, Setup
 
 _OWN = "/.dmlpipe"
+_NEXT_INSIDE = "/run/dmlpipe"
+"""Where a container finds the pipes of `next datum`."""
 """Folder of ours in a namespace."""
 
 
@@ -70,6 +73,7 @@ class Commands:
         self._secrets = self._scratch = self._program = ""
         self._user: tuple[int, int] | None = None
         self._batch: Batch | None = None
+        self._box: Box | None = None
         self._namespace = self._here = False
         if root:
             try:
@@ -106,7 +110,11 @@ class Commands:
         if self._user is not None:
             self._hand_over(setup, *self._user)
         if transform.batching:
-            self._batch = Batch(f"{_OWN}/next" if self._namespace else _beside(setup.scratch, "next"))
+            folder = f"{_OWN}/next" if self._namespace else _beside(setup.scratch, "next")
+            self._batch = Batch(folder, lambda: remove_container(transform, setup.scratch, self._base.get("PATH")))
+            if self._program:
+                names = [name for name, given in setup.constants.items() if given.root]
+                self._box = Box(_beside(setup.scratch, "box"), names)
 
     @property
     def _transform(self) -> CommandTransform:
@@ -199,10 +207,14 @@ class Commands:
         if self._scratch != setup.scratch:
             env = env | {"TMPDIR": self._scratch}
         variables = setup.env | env | datum_environment(payload.id, payload.attempt)
+        if self._box is not None:
+            self._box.put_in(payload.root)
         try:
             outcome, failure = self._execute(setup, transform, payload, variables, places)
         finally:
-            self._tidy(self._batch.pids if self._batch is not None else frozenset())
+            if self._box is not None:
+                self._box.take_out(payload.root, payload.out)
+            self._end_what_is_left()
         if outcome is not Outcome.OK:
             return Ran(outcome, failure, iter(()))
         stands = {name: f"{PFS}/{name}" if self._namespace else folder for name, folder in payload.stands.items()}
@@ -221,7 +233,7 @@ class Commands:
     def _close_batch(self) -> None:
         if self._batch is not None:
             self._batch.close()
-            self._batch = None
+            self._batch = self._box = None
 
     def _execute(
         self,
@@ -250,7 +262,8 @@ class Commands:
             )
 
         if self._batch is not None:
-            more = self._batch.variables(variables.get("PATH", os.defpath))
+            path = variables.get("PATH", os.defpath)
+            more = {NEXT: _NEXT_INSIDE} if self._program else self._batch.variables(path)
             main = program(transform.argv, transform.stdin, transform.shell, more)
             failure = self._batch.run(lambda: main.start(leads=True), at_most=transform.batch)
         else:
@@ -259,10 +272,17 @@ class Commands:
             failure = None if accepted else command_failure(transform, status)
         if failure is None:
             return Outcome.OK, None
-        self._tidy(self._batch.pids if self._batch is not None else frozenset())
+        self._end_what_is_left()
         if transform.err_argv and program(transform.err_argv, transform.err_stdin, False, {}).run() == 0:
             return Outcome.RECOVERED, failure
         return Outcome.FAILED, failure
+
+    def _end_what_is_left(self) -> None:
+        """End what a datum started and left, but the process that waits for the next one."""
+        pids = self._batch.pids if self._batch is not None else frozenset()
+        # A container has helpers that nobody's children are: they end with it.
+        if not (pids and self._program):
+            self._tidy(pids)
 
     # --- where folders are ---
 
@@ -311,7 +331,13 @@ class Commands:
         self, setup: Setup, payload: Payload, argv: Sequence[str], stdin: Sequence[str], env: Mapping[str, str]
     ) -> Program:
         transform = self._transform
-        mounts = [Mount(payload.root, PFS), Mount(payload.out, f"{PFS}/out", read_only=False)]
+        box, batch = self._box, self._batch
+        root, out = (box.pfs, box.out) if box is not None else (payload.root, payload.out)
+        mounts = [Mount(root, PFS), Mount(out, f"{PFS}/out", read_only=False)]
+        if batch is not None:
+            # On the image's own path, which is not known here.
+            mounts.append(Mount(batch.folder, _NEXT_INSIDE, read_only=False))
+            mounts += [Mount(f"{batch.folder}/bin/{name}", f"/usr/local/bin/{name}") for name in SCRIPTS]
         mounts += [Mount(given.root, f"{PFS}/{name}") for name, given in setup.constants.items() if given.root]
         if setup.code:
             mounts.append(Mount(setup.code, CODE))

@@ -292,7 +292,7 @@ def tiny_image(tmp_path_factory: pytest.TempPathFactory) -> str:
     conf.write_text(limits + '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n')
     with tarfile.open(folder / "image.tar", "w") as tar:
         tar.add(busybox, "bin/busybox")
-        for name in ("sh", "cat", "id", "ln", "env"):
+        for name in ("sh", "cat", "id", "ln", "env", "tr", "dirname", "basename", "sed", "cp", "mkdir"):
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)
@@ -317,3 +317,35 @@ def test_a_real_container(bench: Bench, restart: Restart, tiny_image: str) -> No
     assert row.failure is None, (row.failure, bench.log(row, job.job))
     assert bench.content(job.job) == {"copy": b"content", "link": b"content"}
     assert bench.log(row, job.job) == "from stdin\ne e\n"
+
+
+def test_one_container_serves_many_datums(bench: Bench, restart: Restart, tiny_image: str) -> None:
+    restart()
+    tree = put(bench.store, "in", {name: name.encode() for name in "abcd"} | {"bad": b"bad"})
+    model = put(bench.store, "model", {"m": b"M"})
+    script = """
+        n=0
+        while pachctl next datum ${error:+--error "$error"}; do
+            n=$((n + 1)); error=
+            . /pfs/.env
+            case $in in */bad) error="no good"; continue ;; esac
+            cat $in /pfs/model/m > /pfs/out/$(basename $in); echo " $n" >> /pfs/out/$(basename $in)
+        done
+    """
+    transform = CommandTransform(argv=("sh", "-c", script), batching=True, image=tiny_image, container="podman")
+    job = spec(transform, varying("in", tree), constant("model", model))
+    rows = bench.run(job, file_datums(tree))
+    logs = [(row.failure, bench.log(row, job.job)) for row in rows.values()]
+    assert sorted(str(row.failure.message) for row in rows.values() if row.failure) == ["no good"], logs
+    assert bench.content(job.job) == {"a": b"aM 1\n", "b": b"bM 2\n", "c": b"cM 4\n", "d": b"dM 5\n"}
+
+
+def test_a_batch_in_a_container_goes_on_with_a_new_one(bench: Bench, restart: Restart, tiny_image: str) -> None:
+    restart()
+    tree = put(bench.store, "in", dict.fromkeys("abcde", b"x"))
+    line = "n=0; while pachctl next datum; do n=$((n + 1)); . /pfs/.env; echo $n > /pfs/out/$(basename $in); done"
+    transform = CommandTransform(argv=("sh", "-c", line), batching=True, batch=2, image=tiny_image, container="podman")
+    job = spec(transform, varying("in", tree))
+    rows = bench.run(job, file_datums(tree))
+    assert [row.failure for row in rows.values()] == [None] * 5
+    assert sorted(bench.content(job.job).values()) == [b"1\n", b"1\n", b"1\n", b"2\n", b"2\n"]
