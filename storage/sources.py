@@ -14,7 +14,8 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
+from operator import eq
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -80,9 +81,9 @@ class SourcePlan:
     folders: list[SourceFolder]
 
     @cached_property
-    def paths(self) -> frozenset[bytes]:
-        """Where the files go in the commit."""
-        return frozenset(chain((item.path for item in self.singles), *(folder.keys for folder in self.folders)))
+    def paths(self) -> list[bytes]:
+        """Where the files go in the commit, sorted."""
+        return sorted(chain((item.path for item in self.singles), *(folder.keys for folder in self.folders)))
 
     @cached_property
     def targets(self) -> frozenset[bytes]:
@@ -127,7 +128,7 @@ def plan_sources(
     plan = SourcePlan([], [])
     for source in sources:
         _plan_source(source, folder, excluded, skip, plan)
-    if len(plan.paths) < len(plan):
+    if any(map(eq, plan.paths, islice(plan.paths, 1, None))):
         _refuse_doubles(plan)
     return plan
 

@@ -15,7 +15,7 @@ from ..objects.writer import ObjectWriter
 from ..sources import SourceFolder
 from .large import LargeReader
 from .packer import Packed, Packer
-from .reading import LARGE, Part, PartReader, ReadPart
+from .reading import LARGE, UNCHANGED, Part, PartReader, ReadPart
 from .stats import STAT_BYTES, Memory, Remembered, StatCache, forget, forget_fresh, pack_stats, sum_sizes
 
 _FILES_PER_UNIT = 250
@@ -163,7 +163,11 @@ class Intake:
         results = share_work(work, len(units), processes)
         by_unit: dict[int, list[ReadPart]] = {}
         for result in results:
-            by_unit.update(result.parts)
+            for number, reads in result.parts.items():
+                by_unit[number] = [
+                    ReadPart(list(part.values), part.stats, 0) if read == UNCHANGED else read
+                    for part, read in zip(units[number], reads, strict=True)
+                ]
             if writer is not None:
                 writer.adopt([(pack.key, pack.records) for pack in result.stored], result.known, result.rest, version)
         return _join_parts(parts, [read for number in range(len(units)) for read in by_unit[number]])

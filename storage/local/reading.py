@@ -53,6 +53,10 @@ class ReadPart(msgspec.Struct, array_like=True):
     """Bytes that were read."""
 
 
+UNCHANGED = ReadPart([], b"", 0)
+"""Says that all is as it was: what is known of the part need not travel between processes."""
+
+
 class PartReader:
     """Reads small files. For one thread.
 
@@ -73,7 +77,7 @@ class PartReader:
         self._heads = _Heads()
 
     def read(self, part: Part) -> ReadPart:
-        """Read the files that are not as they were.
+        """Read the files that are not as they were; return `UNCHANGED` if there are none.
 
         Raises
         ------
@@ -86,7 +90,7 @@ class PartReader:
             return self._read(part, range(len(part.names)))
         present = self._look(part)
         if present == part.stats:
-            return ReadPart(list(part.values), present, 0)
+            return UNCHANGED
         other = [
             number
             for number in range(len(part.names))

@@ -7,7 +7,7 @@ changed meanwhile is a conflict. A name is a file or a folder, never both: `coll
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ..errors import ConflictError, ErrorCode, InvalidInputError
@@ -256,13 +256,13 @@ class Edits:
 
     # --- finishing ------------------------------------------------------------------------------------------------
 
-    def check(self, paths: Set[bytes], folders: Set[bytes] | None = None) -> None:
+    def check(self, paths: Collection[bytes], folders: Set[bytes] | None = None) -> None:
         """Raise unless files may be put at `paths` (which need not have been put yet).
 
         Parameters
         ----------
         paths
-            Where they are to be.
+            Where they are to be; fastest if they are sorted.
         folders
             Those that they stand right in, if that is known: saves looking at each path.
 
@@ -278,15 +278,16 @@ class Edits:
                 hint="delete one of them first, or choose another name",
             )
 
-    def _collisions(self, paths: Set[bytes], folders: Set[bytes]) -> Iterator[bytes]:
+    def _collisions(self, paths: Collection[bytes], folders: Set[bytes]) -> Iterator[bytes]:
+        in_order = sorted(paths)
         for folder in _all_above(folders):
-            if folder in paths or self.get(folder) is not None:
+            at = bisect_left(in_order, folder)
+            if in_order[at : at + 1] == [folder] or self.get(folder) is not None:
                 yield folder
         # A new name can be a folder already only where its own folder exists: a new folder needs no look.
         known: dict[bytes, bool] = {}
         if self.base.is_empty():
             return
-        in_order = sorted(paths)
         for path, value in zip(in_order, self.base.get_many(in_order), strict=True):
             if value is not None:
                 continue
