@@ -20,12 +20,14 @@ from ..state import State
 from ..trees.prolly import Tree, empty
 
 CHECKPOINT_EVERY = 32
+VERSION = 2
+"""Of the fold: raised when the same entries make another state than before, so that nobody goes on from that one."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What stands in a checkpoint object."""
 
-    v: int = 1
+    v: int = VERSION
     n: int
     """Last entry that is folded in."""
     chain: str
@@ -71,11 +73,21 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
 
 def decode_checkpoint(data: bytes, n: int) -> Checkpoint | None:
     """Parse the checkpoint after entry `n`; None if it is damaged or of another version (it is derived)."""
+    found = _decode(data, n)
+    return found if found is not None and found.v == VERSION and found.n == n else None
+
+
+def is_of_other_version(data: bytes, n: int) -> bool:
+    """Whether these bytes are a sound checkpoint after entry `n` that another version made."""
+    found = _decode(data, n)
+    return found is not None and found.v != VERSION and found.n == n
+
+
+def _decode(data: bytes, n: int) -> Checkpoint | None:
     try:
-        found = msgspec.msgpack.decode(decompress(data, checkpoint_key(n)), type=Checkpoint)
+        return msgspec.msgpack.decode(decompress(data, checkpoint_key(n)), type=Checkpoint)
     except (CorruptError, msgspec.DecodeError):
         return None
-    return found if found.v == 1 and found.n == n else None
 
 
 def read_checkpoint(backend: Backend, n: int) -> Checkpoint | None:
