@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from ..errors import ErrorCode, InvalidInputError
@@ -95,20 +96,19 @@ def diff_folder(
         How the store cuts large files by what they hold; None: at each 16 MiB.
     """
     plan = plan_sources([local], folder, skip=skip)
-    pairs = [(folder or item.path, _value_of(item, cutting)) for item in plan.singles]
+    paths = [folder or item.path for item in plan.singles]
+    values = [_value_of(item, cutting) for item in plan.singles]
     if plan.folders:
         intake = Intake(stats, trust=not rehash, cutting=cutting)
-        pairs += zip([key for found in plan.folders for key in found.keys], intake.take(plan.folders), strict=True)
+        paths += chain.from_iterable(found.keys for found in plan.folders)
+        values += intake.take(plan.folders)
         intake.remember()
-    pairs.sort()
-    alone = bool(plan.singles)
-    paths, values = [path for path, _ in pairs], [value for _, value in pairs]
+    in_order = sorted(paths)
+    if in_order != paths:
+        found = dict(zip(paths, values, strict=True))
+        paths, values = in_order, [found[path] for path in in_order]
     changed = dict(old.differing(paths, values))
-    there = set(paths)
-    gone = [path for path, _ in ([] if alone else old.prefix(folder + b"/" if folder else b"")) if path not in there]
-    single = old.get(folder) if folder else None
-    if single is not None and folder not in there:
-        gone.append(folder)
+    gone = _gone(old, folder, paths, changed, alone=bool(plan.singles))
     differing = sorted([*changed, *gone])
     for path, before in zip(differing, old.get_many(differing), strict=True):
         after = changed.get(path)
@@ -117,6 +117,21 @@ def diff_folder(
             decode_value(before) if before is not None else None,
             decode_value(after) if after is not None else None,
         )
+
+
+def _gone(
+    old: Tree, folder: bytes, paths: Sequence[bytes], changed: Mapping[bytes, bytes], *, alone: bool
+) -> list[bytes]:
+    """Return what the old side has and `paths` lack; of `paths`, those in `changed` may be new."""
+    if not folder and not alone:
+        new = sum(before is None for before in old.get_many(list(changed)))
+        if len(old) == len(paths) - new:
+            return []  # as many are left as there were: no need to look at each
+    there = set(paths)
+    gone = [path for path, _ in ([] if alone else old.prefix(folder + b"/" if folder else b"")) if path not in there]
+    if folder and folder not in there and old.get(folder) is not None:
+        gone.append(folder)
+    return gone
 
 
 def _value_of(item: SourceFile, cutting: ContentDefined | None) -> bytes:

@@ -261,3 +261,17 @@ def test_stats_of_fresh_files_are_forgotten(tmp_path: Path) -> None:
     found = stats.pack_stats([os.stat(file)])
     assert stats.forget_fresh(found, time.time_ns()) != found
     assert stats.forget_fresh(found, time.time_ns() + 3_000_000_000) == found
+
+
+def test_a_diff_with_a_folder_tells_what_is_new_gone_and_changed(store: Store, tmp_path: Path) -> None:
+    fill(tmp_path / "src", 30)
+    view = store.put("r", tmp_path / "src")
+    (tmp_path / "src/f1/é1.bin").unlink()
+    (tmp_path / "src/f1/new").write_bytes(b"new")
+    (tmp_path / "src/f2/deep/er/2.txt").write_bytes(b"other")
+    expected = [("/f1/new", "added"), ("/f1/é1.bin", "removed"), ("/f2/deep/er/2.txt", "changed")]
+    assert [(change.path, change.kind) for change in view.diff(tmp_path / "src")] == expected
+    # As many as there were: what is new and what is gone must not cancel out.
+    assert [(change.path, change.kind) for change in view.diff(tmp_path / "src/f1", "/f1")] == expected[:2]
+    (tmp_path / "src/f1/new").unlink()
+    assert [(change.path, change.kind) for change in view.diff(tmp_path / "src")] == expected[1:]
