@@ -44,7 +44,9 @@ def test_looking_imports_nothing_heavy(words: list[str], store: Path, tmp_path: 
 
 
 def test_a_store_is_opened_without_what_checks_it() -> None:
-    code = "import sys, dmlpipe.scheduler.store; print([m for m in sys.modules if m.startswith('dmlpipe.storage.fsck')])"
+    code = (
+        "import sys, dmlpipe.scheduler.store; print([m for m in sys.modules if m.startswith('dmlpipe.storage.fsck')])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
 

@@ -99,3 +99,54 @@ def test_templates_and_the_schema(cli: Cli, store: Path, here: Path) -> None:
     assert cli("submit", "--jsonnet", "t.jsonnet", "--arg", "name=one", "--json").records[0]["pipeline"] == "one"
     assert cli("submit", "t.jsonnet", "--arg", "name").code == 2
     assert json.loads(cli("submit", "--schema").out)["$defs"]["pfs"]["required"] == ["repo", "glob"]
+
+
+def shapes() -> list[dict[str, Any]]:
+    """Inputs as the pipelines have them that people learn Pachyderm from: maps, reduces, joins, groups, ticks."""
+
+    def pfs(repo: str, glob: str = "/*", **fields: Any) -> dict[str, Any]:
+        return {"pfs": {"repo": repo, "glob": glob, **fields}}
+
+    keyed = [pfs(repo, "/(*).txt", joinOn="$1") for repo in ("shops", "purchases")]
+    return [
+        pfs("words", "/*"),
+        pfs("words", "/"),
+        {"cross": [pfs("images", "/"), pfs("edges", "/")]},
+        {"join": keyed},
+        {"join": [keyed[0], {"pfs": {**keyed[1]["pfs"], "outerJoin": True}}]},
+        {"group": [pfs("purchases", "/*_(*).txt", groupBy="$1")]},
+        {"union": [pfs("images"), pfs("words")]},
+        {"cron": {"name": "tick", "spec": "@every 60s", "overwrite": True}},
+    ]
+
+
+def test_forty_specs_are_judged_at_once_and_nothing_is_written(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for number in range(40):
+        spec = {
+            "pipeline": {"name": f"p{number}"},
+            "transform": {"image": "lab/x:1", "cmd": ["sh"], "stdin": ["true"]},
+            "parallelismSpec": {"constant": 4},
+            "input": shapes()[number % 8],
+            **({"outputBranch": "staging"} if number % 8 == 0 else {}),
+        }
+        names.append(f"p{number}.json")
+        (tmp_path / names[-1]).write_text(json.dumps(spec))
+    before = sorted(path.name for path in tmp_path.iterdir())
+    read: list[str] = []
+    plain = Path.read_text
+
+    def counted(path: Path, *args: Any, **options: Any) -> str:
+        read.append(path.name)
+        return plain(path, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    answer = cli("submit", "--check", *names, "--json")
+    assert [(row["pipeline"], row["verdict"]) for row in answer.records] == [
+        (f"p{number}", "ok with notices") for number in range(40)
+    ]
+    assert sorted(name for name in read if name in names) == sorted(names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before

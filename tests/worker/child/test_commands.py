@@ -208,11 +208,11 @@ if words[0] == "run":
 """
 
 
-def fake_program(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fake_program(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, text: str = FAKE) -> Path:
     """A program that records how it was called, and runs the command with the mounts' real folders."""
     (folder / "bin").mkdir()
     program, calls = folder / "bin" / name, folder / "calls"
-    program.write_text(FAKE.format(python=sys.executable, calls=calls))
+    program.write_text(text.format(python=sys.executable, calls=calls))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
     return calls
@@ -252,6 +252,45 @@ def test_a_container_gets_mounts_variables_and_a_name(
     # Values are not among the words, which everybody may list.
     assert "s3cret" not in " ".join(words)
     assert (env["EXTRA"], env["in"], env["TOKEN"]) == ("e e", "/pfs/in/a", "s3cret-s3cret")
+
+
+APPTAINER = """#!{python}
+import json, os, re, subprocess, sys
+words = sys.argv[1:]
+with open("{calls}", "a") as file:
+    passed = {{name: value for name, value in os.environ.items() if name.startswith("APPTAINERENV_")}}
+    file.write(json.dumps([words, passed]) + "\\n")
+binds = dict(value.split(":")[1::-1] for flag, value in zip(words, words[1:]) if flag == "--bind")
+argv = words[words.index("docker://lab/seq:1") + 1 :]
+places = re.compile("|".join(re.escape(target) + "(?=/)" for target in sorted(binds, key=len, reverse=True)))
+argv = [places.sub(lambda found: binds[found[0]], word) for word in argv]
+sys.exit(subprocess.run(argv).returncode)
+"""
+
+
+def test_apptainer_gets_binds_variables_and_an_image_of_a_registry(
+    bench: Bench, restart: Restart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = fake_program(tmp_path, "apptainer", monkeypatch, APPTAINER)
+    restart()
+    tree, model = put(bench.store, "in", {"a": b"content"}), put(bench.store, "model", {"m": b"M"})
+    line = "cat /pfs/in/a /pfs/model/m > /pfs/out/all"
+    transform = command("sh", "-c", line, image="lab/seq:1", container="apptainer", env={"EXTRA": "e e"})
+    bench.environ |= {"TOKEN": "s3cret-s3cret"}
+    job = spec(transform, varying("in", tree), constant("model", model), secrets=("TOKEN",))
+    rows = bench.run(job, file_datums(tree))
+    assert [row.failure for row in rows.values()] == [None]
+    assert bench.content(job.job) == {"all": b"contentM"}
+    (words, variables), *more = [json.loads(text) for text in calls.read_text().splitlines()]
+    assert not more
+    assert words[:4] == ["exec", "--containall", "--no-home", "--writable-tmpfs"]
+    assert words[-4:] == ["docker://lab/seq:1", "sh", "-c", line]
+    binds = {value.split(":")[1]: value.split(":")[2] for flag, value in itertools.pairwise(words) if flag == "--bind"}
+    assert binds == {"/pfs": "ro", "/pfs/model": "ro", "/pfs/out": "rw"}
+    assert variables["APPTAINERENV_EXTRA"] == "e e"
+    assert variables["APPTAINERENV_in"] == "/pfs/in/a"
+    assert variables["APPTAINERENV_TOKEN"] == "s3cret-s3cret"
+    assert "s3cret" not in " ".join(words)
 
 
 def test_a_container_that_outlives_its_client_is_removed(
