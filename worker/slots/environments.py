@@ -122,8 +122,11 @@ def _call(environment: Environment, words: Sequence[str], environ: Mapping[str, 
         check=False,
     )
     if done.returncode:
-        said = "\n".join(done.stdout.strip().splitlines()[-_SHOWN_LINES:])
-        raise _cannot(environment, f"{os.path.basename(words[0])} ended with exit code {done.returncode}\n{said}")
+        lines = done.stdout.strip().splitlines()[-_SHOWN_LINES:]
+        # The first line is all that tables show.
+        why = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "")
+        said = "\n".join([f"{os.path.basename(words[0])} ended with exit code {done.returncode}: {why}", *lines])
+        raise _cannot(environment, said)
 
 
 def _cannot(environment: Environment, why: str) -> InvalidInputError:

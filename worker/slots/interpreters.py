@@ -21,12 +21,12 @@ from .environments import Provided
 
 __all__ = ["NEEDED", "check_interpreter", "installed_in", "interpreter", "needed_paths", "packages_of"]
 
-NEEDED = ("msgspec", "blake3", "cloudpickle")
+NEEDED = ("msgspec", "blake3", "zstandard", "cloudpickle")
 """What a slot's child and a DAG's file import, beside dmlpipe."""
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); sys.path.append(sys.argv[2])"
 _SERVE = f"{_BOOT}; from dmlpipe.worker.child.zygote import main; main(int(sys.argv[3]))"
-_TRY = f"{_BOOT}; import dmlpipe.worker.child.zygote, {', '.join(NEEDED)}"
+_TRY = f"{_BOOT}; import dmlpipe.worker.child.zygote, {', '.join(NEEDED)}; dmlpipe.DAG('try')"
 _CHECK_S = 60.0
 _SHOWN_LINES = 3
 

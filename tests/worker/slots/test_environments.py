@@ -139,6 +139,8 @@ def in_environment(store: Store, source: str, environment: Environment) -> Pytho
 
 WHERE = """
     import sys
+    import dmlpipe as dml
+    dag = dml.DAG("lab")
     def f(given):
         import tiny
         try:
