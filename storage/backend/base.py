@@ -204,6 +204,9 @@ class Backend(Protocol):
         del keys
 
 
+_BAD_PARTS = frozenset(["", ".", ".."])
+
+
 def check_key(key: str) -> None:
     """Refuse a key that could leave the root.
 
@@ -212,7 +215,7 @@ def check_key(key: str) -> None:
     InvalidInputError
         `key` is empty, absolute, or has an empty, ``.`` or ``..`` part.
     """
-    if not key or any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
+    if not _BAD_PARTS.isdisjoint(key.split("/")) or "\0" in key:
         raise InvalidInputError(f"bad object key {key!r}: expected non-empty parts joined by '/', none '.' or '..'")
 
 

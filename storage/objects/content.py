@@ -236,9 +236,11 @@ class Content:
 
     def _packed_first(self, name: Digest, size: int | None) -> bool:
         """Whether to look among the packs first: small blobs are there, and large ones that compress well."""
+        if _likely_packed(size):
+            return True
         # The index of a remote store may have to be fetched: not for what is most likely an object.
         look = self._compresses or not self.backend.properties.remote
-        return _likely_packed(size) or (look and self.known(name) is not None)
+        return look and self.known(name) is not None
 
     def _get_loose(self, names: Sequence[Digest]) -> Sequence[bytes]:
         if not names:

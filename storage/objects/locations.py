@@ -81,6 +81,10 @@ class Locator:
         self._loaded: set[str] = set()
         self._n = -1
         self._table: _Table | None = None
+        self._entries = 0
+        """Of all indexes."""
+        self._asked = 0
+        """How often one blob was looked up."""
 
     def known(self, name: Digest) -> Location | None:
         """Return where a blob is, as far as the state known here says."""
@@ -101,8 +105,7 @@ class Locator:
             return []
         self._search(names[0], state)
         with self._lock:
-            if self._table is None and sum(map(len, self._indexes)) <= min(asked * _UNFOLD_FOR_ONE_OF, _UNFOLD_MAX):
-                self._table = _Table(self._indexes)
+            self._unfold_for(asked)
             table = self._table
         if table is not None:
             return [table.find(name) for name in names]
@@ -149,11 +152,20 @@ class Locator:
         with self._lock:
             if state.n > self._n:
                 self._load(state)
+            self._asked += 1
+            self._unfold_for(self._asked)
+            if self._table is not None:
+                return self._table.find(name)
             for index in self._indexes:
                 found = index.find(name)
                 if found is not None:
                     return found
         return None
+
+    def _unfold_for(self, asked: int) -> None:
+        """Make a table if so many lookups are a good part of what there is."""
+        if self._table is None and self._entries <= min(asked * _UNFOLD_FOR_ONE_OF, _UNFOLD_MAX):
+            self._table = _Table(self._indexes)
 
     def _load(self, state: State) -> None:
         self._table = None
@@ -167,6 +179,7 @@ class Locator:
             for key, body in zip(batch, self._read(batch), strict=True):
                 self._indexes.append(BlobIndex(body, key))
             self._merge()
+        self._entries = sum(map(len, self._indexes))
         self._loaded.update(keys)
         self._n = state.n
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from dmlpipe.storage.digest import Digest, digest
 from dmlpipe.storage.errors import CorruptError, FormatError
 from dmlpipe.storage.objects.index import MAGIC, BlobIndex, index_key
 from dmlpipe.storage.objects.pack import Location
+from dmlpipe.storage.store import Store
 
 names = st.binary(min_size=32, max_size=32).map(Digest)
 locations = st.builds(
@@ -74,3 +77,17 @@ def test_a_record_that_names_no_container_is_noticed() -> None:
     index = BlobIndex(damaged(records=b"\x07" * 53))
     with pytest.raises(CorruptError, match="container"):
         index.find(Digest(b"\x07" * 32))
+
+
+def test_blobs_are_found_one_by_one_however_often_and_whatever_comes_later(tmp_path: Path) -> None:
+    store = Store.init(tmp_path / "store", cache_dir=tmp_path / "cache")
+    contents: dict[str, bytes] = {}
+    for number in range(6):
+        new = {f"{number}-{letter}": f"{number} {letter} ".encode() * 100 for letter in "abcdefgh"}
+        store.put("r", *new.items())
+        contents |= new
+        other = Store.open(store.url, cache_dir=tmp_path / "other")
+        for reader in (store, other):
+            for _ in range(3):
+                assert {name: reader["r"].read_bytes(name) for name in contents} == contents
+        assert store.objects.known(Digest(bytes(32))) is None
