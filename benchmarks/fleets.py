@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from dmlpipe.scheduler.cluster.local import Cluster, child_specs, reserve_port, start_local
@@ -294,7 +294,7 @@ class SlurmFleet:
             try:
                 await_slots(executor, workers * self._slots, self._wait_s, f"Slurm's job {job}")
                 with Client(address, security=security, set_as_default=False) as client:  # type: ignore[no-untyped-call]
-                    hosts = _distinct(client.run(describe_here))
+                    hosts = _distinct(cast("dict[str, dict[str, Any]]", client.run(describe_here)))
                 yield Crew(executor, workers * self._slots, hosts)
             finally:
                 executor.stop_workers = True

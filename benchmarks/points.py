@@ -115,7 +115,7 @@ def all_points(workers: Sequence[int], scalings: Sequence[Scaling], rounds: int)
     >>> sorted(all_points([1, 2], ["strong"], 1))
     [Point(scaling='strong', workers=1, round=0), Point(scaling='strong', workers=2, round=0)]
     """
-    pairs = [(scaling, count) for scaling in scalings for count in workers]
+    pairs: list[tuple[Scaling, int]] = [(scaling, count) for scaling in scalings for count in workers]
     return [Point(scaling, count, number) for number, (scaling, count) in interleaved(pairs, rounds)]
 
 

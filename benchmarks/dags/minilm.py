@@ -18,8 +18,8 @@ dag = dml.DAG("inference")
 
 def load_model(folder: Path) -> Any:
     """Load the model, once per process, with one thread: slots are what runs in parallel."""
-    import torch
-    from sentence_transformers import SentenceTransformer
+    import torch  # pyright: ignore[reportMissingImports]  # of the extra bench-minilm
+    from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(1)
     return SentenceTransformer(str(folder), device="cpu", local_files_only=True)

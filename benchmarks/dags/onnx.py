@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -39,7 +39,8 @@ def model(training: Path, *, trees: int = 130, seed: int = 0) -> dml.Files:
     data = np.load(training / "digits.npz")
     forest = RandomForestClassifier(n_estimators=trees, random_state=seed, n_jobs=1)
     forest.fit(data["scans"], data["labels"])
-    graph = to_onnx(forest, data["scans"][:1].astype(np.float32), options={id(forest): {"zipmap": False}})
+    options = {id(forest): {"zipmap": False}}
+    graph = cast("Any", to_onnx(forest, data["scans"][:1].astype(np.float32), options=options))
     return {"model.onnx": graph.SerializeToString()}
 
 

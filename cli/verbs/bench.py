@@ -238,7 +238,7 @@ def _scale(
     sbatch: str,
 ) -> None:
     from ...benchmarks.fleets import fleet_for
-    from ...benchmarks.points import SCALINGS, all_points
+    from ...benchmarks.points import SCALINGS, Scaling, all_points
     from ...benchmarks.scaling import scale
     from ...benchmarks.scaling_chart import need_matplotlib
 
@@ -249,7 +249,7 @@ def _scale(
         out /= f"bench-{work.name}.json"
     folder = folder or out.absolute().with_suffix(".work")
     fleet = fleet_for(cluster, folder=folder, wait_s=wait, slots=slots, host=host, sbatch=sbatch)
-    chosen = [each for each in SCALINGS if scaling in (each, "both")]
+    chosen: list[Scaling] = [each for each in SCALINGS if scaling in (each, "both")]
     result = scale(
         work,
         fleet,

@@ -42,7 +42,7 @@ Transform = TypeVar("Transform", bound=Callable[..., Any])
 class SubmitsDags(Protocol):
     """A store that pipelines can be submitted to."""
 
-    def submit(self, dag: DAG, *, params: Mapping[str, Mapping[str, Any]] | None = None) -> object:
+    def submit(self, dag: DAG, /, *, params: Mapping[str, Mapping[str, Any]] | None = None) -> object:
         """Record a version of each pipeline."""
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -120,7 +120,7 @@ def test_chosen_workers_compute_share_large_files_and_leave(cluster: Any, store:
     store.submit(tmp_path / "large.py")
     told: list[Report] = []
     with Client(cluster) as client:  # type: ignore[no-untyped-call]
-        first, *_ = sorted(client.nthreads())
+        first, *_ = sorted(cast("dict[str, int]", client.nthreads()))
         executor = given_executor(
             client,
             store.url,
@@ -131,7 +131,7 @@ def test_chosen_workers_compute_share_large_files_and_leave(cluster: Any, store:
         )
         summary = store.run(targets=["sizes"], executor=executor, observer=told.append)
         pids = {store["sizes"].read_bytes(f"/{number}.pid") for number in range(40)}
-        left = scheduler_status(client.scheduler.address)
+        left = scheduler_status(cluster.scheduler_address)
     assert len(pids) == 1
     assert (left.workers, left.slots) == (0, 0)
     (ended,) = (each for each in told if isinstance(each, JobEnded))
