@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,10 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Who starts a test run in the background of a shell has it ignore Ctrl-C, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests do not survive power cuts; those of durability ask for it by name.
 os.environ.setdefault("DMLPIPE_FSYNC", "never")

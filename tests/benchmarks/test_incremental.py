@@ -11,6 +11,7 @@ from dmlpipe.benchmarks import incremental
 from dmlpipe.benchmarks.builders import Builder, builders
 
 
+@pytest.mark.slow
 def test_every_step_is_timed_and_every_output_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DMLPIPE_FSYNC", "never")
     out = tmp_path / "result.json"

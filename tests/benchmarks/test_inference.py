@@ -31,6 +31,7 @@ def same_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "1")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("same_environment")
 def test_every_contender_labels_every_file_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # That all did so is what `run_rounds` insists on; see below that it does.

@@ -379,6 +379,7 @@ def test_one_container_serves_many_datums(bench: Bench, restart: Restart, tiny_i
     assert bench.content(job.job) == {"a": b"aM 1\n", "b": b"bM 2\n", "c": b"cM 4\n", "d": b"dM 5\n"}
 
 
+@pytest.mark.slow
 def test_a_batch_in_a_container_goes_on_with_a_new_one(bench: Bench, restart: Restart, tiny_image: str) -> None:
     restart()
     tree = put(bench.store, "in", dict.fromkeys("abcde", b"x"))
