@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# Every command, worker and slot is a process: each would compile all of dmlpipe again where this is set.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo pictures test test-slow test-oldest test-cloud test-readers check lint typecheck imports bench docs clean
 .DEFAULT_GOAL := help
 
