@@ -19,6 +19,7 @@ from dmlpipe.storage.gc.retain import plan_delete, plan_squash
 from dmlpipe.storage.gc.run import collect
 from dmlpipe.storage.paths import folders_of
 from dmlpipe.storage.sessions.branch_merge import MergeConflictError, MergeKind
+from dmlpipe.storage.sessions.session import Session
 from dmlpipe.storage.store import Store
 from dmlpipe.storage.testing import Stopped, StoppingBackend
 
@@ -40,6 +41,20 @@ class Version:
 
     files: Files = field(compare=False)
     parents: tuple[str, ...]
+
+
+def edited(files: Files, path: str, text: str | None) -> Files:
+    """What `edit` makes of a commit's files."""
+    if text is None:
+        return {name: kept for name, kept in files.items() if not f"{name}/".startswith(f"{path}/")}
+    return files | {path: text}
+
+
+def edit(session: Session, path: str, text: str | None) -> None:
+    if text is None:
+        session.delete(path, missing_ok=True)
+    else:
+        session.write(path, text)
 
 
 def is_consistent(files: Files) -> bool:
@@ -115,13 +130,9 @@ class StoreMachine(RuleBasedStateMachine):
         session = once.commit("r", branch, create=True)
         try:
             for path, text in edits:
-                if text is None:
-                    files = {name: kept for name, kept in files.items() if not f"{name}/".startswith(f"{path}/")}
-                    session.delete(path, missing_ok=True)
-                else:
-                    files[path] = text
-                    clash = clash or not is_consistent(files)
-                    session.write(path, text)
+                files = edited(files, path, text)
+                clash = clash or not is_consistent(files)
+                edit(session, path, text)
             (made,) = once.publish()
         except InvalidInputError:
             assert clash
@@ -276,12 +287,8 @@ class StoreMachine(RuleBasedStateMachine):
         session = once.commit("r", branch, create=True)
         try:
             for path, text in edits:
-                if text is None:
-                    files = {name: kept for name, kept in files.items() if not f"{name}/".startswith(f"{path}/")}
-                    session.delete(path, missing_ok=True)
-                else:
-                    files[path] = text
-                    session.write(path, text)
+                files = edited(files, path, text)
+                edit(session, path, text)
             once.publish()
         except Stopped:
             pass
