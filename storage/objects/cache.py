@@ -67,6 +67,18 @@ class Entry(NamedTuple):
     size: int
 
 
+class _Wanted(NamedTuple):
+    """An entry to be made."""
+
+    path: Path
+    value: Value
+    fill: Callable[[OpenPart], None]
+    objects: ContentReader | None
+    """What a touched entry's parts are compared by; None: its value is computed."""
+    pauses_s: Sequence[float]
+    """Between tries on a full disk."""
+
+
 def content_name(value: Value) -> Digest:
     """Return the name that a value's content has in the cache."""
     match value:
@@ -265,7 +277,7 @@ class FileCache:
         if self._is_fresh(path, value):
             return path
         try:
-            self._make(path, value, fill, objects, pauses_s)
+            self._make(_Wanted(path, value, fill, objects, pauses_s))
         except DmlpipeError:
             raise
         except OSError as error:
@@ -277,58 +289,45 @@ class FileCache:
         self._count(value.size, path)
         return path
 
-    def _make(
-        self,
-        path: Path,
-        value: Value,
-        fill: Callable[[OpenPart], None],
-        objects: ContentReader | None,
-        pauses_s: Sequence[float],
-    ) -> None:
+    def _make(self, wanted: _Wanted) -> None:
+        path = wanted.path
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
             inside = self._filling.setdefault(path, threading.Lock())
         alone = inside.acquire(timeout=self._stuck_s)
         try:
-            if not self._is_fresh(path, value):
-                self._make_alone(path, value, fill, objects, pauses_s)
+            if not self._is_fresh(path, wanted.value):
+                self._make_alone(wanted)
         finally:
             if alone:
                 with self._lock:
                     self._filling.pop(path, None)
                 inside.release()
 
-    def _make_alone(
-        self,
-        path: Path,
-        value: Value,
-        fill: Callable[[OpenPart], None],
-        objects: ContentReader | None,
-        pauses_s: Sequence[float],
-    ) -> None:
-        with hold_part(path, stuck_s=self._stuck_s) as part:
+    def _make_alone(self, wanted: _Wanted) -> None:
+        with hold_part(wanted.path, stuck_s=self._stuck_s) as part:
             try:
-                if self._is_good(path, value, objects):
+                if self._is_good(wanted.path, wanted.value, wanted.objects):
                     part.path.unlink(missing_ok=True)
                     return
-                self._fill(part, fill, value.size, pauses_s)
+                self._fill(part, wanted)
                 os.fchmod(part.fd, _MODE)
                 os.utime(part.fd, ns=(time.time_ns(), VERIFIED_MTIME_NS))
-                os.rename(part.path, path)
+                os.rename(part.path, wanted.path)
             except BaseException as error:
                 if not (isinstance(error, BackendError) and error.retryable):
                     part.path.unlink(missing_ok=True)
                 raise
 
-    def _fill(self, part: OpenPart, fill: Callable[[OpenPart], None], size: int, pauses_s: Sequence[float]) -> None:
+    def _fill(self, part: OpenPart, wanted: _Wanted) -> None:
         """Fill a file, making room where the disk is full: what is wanted now counts for more than what was."""
-        for pause_s in (*pauses_s, None):
+        for pause_s in (*wanted.pauses_s, None):
             try:
-                return fill(part)
+                return wanted.fill(part)
             except OSError as error:
                 if error.errno not in _FULL or isinstance(error, DmlpipeError) or pause_s is None:
                     raise
-            if not self.trim(0, min_age_s=0.0, enough=2 * size):
+            if not self.trim(0, min_age_s=0.0, enough=2 * wanted.value.size):
                 time.sleep(pause_s)  # another may be at it, or lay out its last file
 
     def _fetch(self, value: Value, part: OpenPart, objects: ContentReader) -> None:
