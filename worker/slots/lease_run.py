@@ -481,25 +481,27 @@ class _LeaseRun:
             Of the first calls, in order: what was laid out, or None where the call cannot be made. It is shorter than
             `calls` where the disk is full of the inputs of those that are laid out: the others wait for them.
         """
-        wanted = [(self._datums[index], call.attempt) for call in calls for index in call.indexes]
         self._ahead.reached(max((index for call in calls for index in call.indexes), default=0))
         try:
-            prepared = iter(self._retrying(wanted))
-            return [[next(prepared) for _ in call.indexes] for call in calls]
+            return [*self._lay_out(calls)]
         except DmlpipeError as err:
             if len(calls) == 1:
                 return [*self._not_laid_out(calls[0], err)]
         found: list[list[Prepared] | None] = []
         for call in calls:
             try:
-                prepared = iter(self._retrying([(self._datums[index], call.attempt) for index in call.indexes]))
-                found.append(list(prepared))
+                found += self._lay_out([call])
             except DmlpipeError as err:
                 one = self._not_laid_out(call, err, others=any(found))
                 if not one:
                     break
                 found += one
         return found
+
+    def _lay_out(self, calls: Sequence[Call]) -> list[list[Prepared]]:
+        wanted = [(self._datums[index], call.attempt) for call in calls for index in call.indexes]
+        prepared = iter(self._retrying(wanted))
+        return [[next(prepared) for _ in call.indexes] for call in calls]
 
     def _not_laid_out(self, call: Call, err: DmlpipeError, *, others: bool = False) -> Sequence[None]:
         """Handle a call whose inputs are not to be had; empty if it is to wait for the room that others hold."""
