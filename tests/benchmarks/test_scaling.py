@@ -16,6 +16,7 @@ from dmlpipe.benchmarks.comparing import compare, differences
 from dmlpipe.benchmarks.points import Point, Result, Row, all_points, levels, read_result, resume, save
 from dmlpipe.cli.main import main
 from dmlpipe.storage.errors import InvalidInputError
+from tests.benchmarks.slurm import slurm, why_not
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,26 @@ def test_workers_are_tasks_of_a_job_array(bench: Bench, tmp_path: Path, monkeypa
     for pid in (tmp_path / "pids").read_text().split():
         while subprocess.run(["pgrep", "-g", pid], capture_output=True, check=False).stdout:
             assert time.monotonic() < deadline, pid
+
+
+@pytest.mark.skipif(bool(why_not()), reason=f"no Slurm: {why_not()}")
+def test_a_real_slurm_gives_workers_and_has_nothing_left_to_do(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with slurm(cpus=2) as variables:
+        for name, text in variables.items():
+            monkeypatch.setenv(name, text)
+        words = ["overhead", "--cluster", "slurm", "--workers", "2", "--each", "20", "--scaling", "weak", "--no-plot"]
+        bench(*words, "--host", "127.0.0.1", "--sbatch", "-p cpu", "--wait", "60")
+        (row,) = read_result(tmp_path / "bench-overhead.json").rows
+        assert (row.workers, row.slots, row.items) == (2, 2, 40)
+        # Cancelled tasks are listed until their processes have ended.
+        deadline = time.monotonic() + 60
+        while left := subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout:
+            assert time.monotonic() < deadline, left
+        _, told = bench(*words, "--out", "other.json", "--sbatch", "-p nowhere", code=None)
+        assert "sbatch refused: " in told
+        assert "invalid partition" in told
 
 
 @pytest.mark.parametrize(
