@@ -278,4 +278,6 @@ def _advanced_cells(report: r.JobAdvanced, *, bar: Text | None) -> tuple[Text, T
         parts.append(f"{countdown(report.left_s)} left")
     if taken := report.from_store + report.from_peers:
         parts.append(f"{size(taken)} fetched, {report.from_peers / taken:.0%} from peers")
+    if report.lacks:
+        parts.insert(0, f"waits for a worker that has {report.lacks}")
     return left, Text("   ".join(parts), style="red" if report.failed else "")

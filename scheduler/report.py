@@ -61,6 +61,8 @@ class JobAdvanced(msgspec.Struct, frozen=True, kw_only=True, tag="job-advanced")
     those beside it."""
     from_peers: int = 0
     """The same, from each other."""
+    lacks: str = ""
+    """What it waits for, of a cluster that may grow: `gpu: 1 (the most that a worker has is 0)`."""
 
 
 class JobEnded(msgspec.Struct, frozen=True, kw_only=True, tag="job-ended"):

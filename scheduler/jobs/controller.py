@@ -630,8 +630,10 @@ class Controller:
                 self._tell(Notice(text=f"{event.message}: it was turned away"))
             case JobStuck():
                 job = self._jobs.get(event.job)
-                name = job.spec.name if job is not None else event.job
-                self._tell(Notice(text=f"{name} waits for a worker that has {event.missing}"))
+                if job is not None:
+                    job.lacks = event.missing
+                    if event.missing:
+                        self._tell(Notice(text=f"{job.spec.name} waits for a worker that has {event.missing}"))
             case ExecutorFailed():
                 raise ClusterError(event.message, hint=event.hint or None)
             case SegmentStored() | Progressed() | DatumLost() | JobFinished():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ...storage.objects.bodies import read_job
@@ -13,6 +13,7 @@ from ...storage.records import JobState, RunState
 from ...storage.state import State
 from ...storage.store import Store
 from ..report import FailureGroup, JobEnded, JobPlanned, Observer, RunBegan, RunSummary
+from .epoch import BEAT_EVERY_S, LOCAL_BEAT_S, progress_of
 from .runs import plan_run, working
 
 _LOOK_S = 0.2
@@ -31,13 +32,16 @@ def follow(
     alive: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> RunSummary:
-    """Report the jobs that end after entry `since` until nothing is left to do, or nobody is left to do it.
+    """Report the jobs that run or end after entry `since` until nothing is left to do, or nobody is left to do it.
 
     Notes
     -----
-    Reads the ledger, one request each time it looks, and the record of each job that has ended.
+    Reads the ledger, one request each time it looks, the record of each job that has ended, and while one runs what
+    the controller's heartbeat says of it, as often as it beats.
     """
     began = clock()
+    beat_s = BEAT_EVERY_S if store.backend.properties.remote else LOCAL_BEAT_S
+    heard = began
     told: set[str] = set()
     planned: set[str] = set()
     runs: list[str] = []
@@ -60,9 +64,20 @@ def follow(
                     report = _ended(store, state, job_name, job)
                     ended.append(report)
                     observer(report)
+        if planned - told and clock() - heard >= beat_s:
+            heard = clock()
+            _tell_progress(store, state, planned - told, observer)
         if not is_busy(state) or not alive():
             return RunSummary(runs=tuple(runs), jobs=tuple(ended), seconds=clock() - began)
         store.ledger.wait(state.n, _LOOK_S)
+
+
+def _tell_progress(store: Store, state: State, running: Collection[str], observer: Observer) -> None:
+    holder = state.controller()
+    if holder is not None and not holder.ended:
+        for job, advanced in progress_of(store.backend, holder.epoch).items():
+            if job in running:
+                observer(advanced)
 
 
 def _planned(name: str, job: JobState) -> JobPlanned:

@@ -171,6 +171,8 @@ class JobRun:
         self.due = tuple(str(why) for why in reasons) or due
         self.finished = False
         self.stop_reason: str | None = None
+        self.lacks = ""
+        """What no worker that is there has enough of."""
         self.hopeless = False
         self._spec_node = spec_node
         self._results = Results.resume(store, job) if resume else Results(store, job)
@@ -384,6 +386,7 @@ class JobRun:
             left_s=left / rate if rate > 0 else None,
             from_store=self._traffic.from_store,
             from_peers=self._traffic.from_peers,
+            lacks=self.lacks,
         )
 
     def finished_count(self) -> int:

@@ -268,7 +268,7 @@ class DaskExecutor:
         return [WorkerRefused(message=text) for text in news]
 
     def _event(self, event: PoolEvent) -> Event | None:
-        if isinstance(event, JobStuck) and not self._grows:
+        if isinstance(event, JobStuck) and event.missing and not self._grows:
             # Waiting would be for ever.
             self._fail(
                 f"{self._pipelines.get(event.job, event.job)} needs {event.missing}",

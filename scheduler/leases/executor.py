@@ -91,7 +91,7 @@ class JobStuck(msgspec.Struct, frozen=True, kw_only=True, tag="stuck"):
 
     job: str
     missing: str
-    """`gpu: 1 (the most that a worker has is 0)`."""
+    """`gpu: 1 (the most that a worker has is 0)`; empty: it was so, and a worker came that can."""
 
 
 class WorkerRefused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

@@ -93,5 +93,6 @@ def describe_missing(needs: Mapping[str, float], workers: Iterable[PoolWorker]) 
 
 def _amount(name: str, value: float) -> str:
     if name == "memory":
-        return f"{value / 2**30:.3g} GiB"
+        gib = value / 2**30
+        return f"{gib:,.0f} GiB" if gib >= 100 else f"{gib:.3g} GiB"
     return f"{value:g}"

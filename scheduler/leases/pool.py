@@ -523,13 +523,14 @@ class LeasePool:
         return self._jobs[job].needs
 
     def _look_if_stuck(self, name: str, job: PoolJob) -> None:
-        """Tell of a job that no worker can take; once, until one can."""
+        """Tell of a job that no worker can take, once; and when one can again."""
         if not self._workers:
             return
         # The first worker that could is found at once in all but the sad case.
         stuck = all(missing(job.needs, worker) for worker in self._workers.values())
-        if stuck and not job.stuck:
-            self._events.append(JobStuck(job=name, missing=describe_missing(job.needs, self._workers.values())))
+        if stuck != job.stuck:
+            lacking = describe_missing(job.needs, self._workers.values()) if stuck else ""
+            self._events.append(JobStuck(job=name, missing=lacking))
         job.stuck = stuck
 
     def _not_running(self, out: Out) -> None:

@@ -202,3 +202,10 @@ def test_a_narrow_window_cuts_remarks_and_never_names_or_counts() -> None:
     console.print(progress._table([*progress._rows.values()]))
     assert "  predictions   ✘ 299 run  0 skipped  1 failed   nothing" in out.getvalue()
     assert "…" in out.getvalue()
+
+
+def test_what_a_job_waits_for_stands_first() -> None:
+    stuck = replace(advanced(0), rate=0.0, left_s=None, lacks="gpu: 1 (the most that a worker has is 0)")
+    assert advanced_text(stuck) == (
+        "0/1,000   waits for a worker that has gpu: 1 (the most that a worker has is 0)   0 skipped   0 failed"
+    )

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 import dmlpipe as dml
+from dmlpipe.scheduler.jobs.epoch import HEARTBEAT_KEY, Beat, Heartbeat
 from dmlpipe.scheduler.jobs.follow import follow, is_busy
 from dmlpipe.scheduler.leases.inline import InlineExecutor
-from dmlpipe.scheduler.report import JobEnded, JobPlanned, Report, RunBegan, RunSummary
+from dmlpipe.scheduler.report import JobAdvanced, JobEnded, JobPlanned, Report, RunBegan, RunSummary
 
 
 def dag() -> dml.DAG:
@@ -77,3 +82,26 @@ def test_failures_are_told_with_their_causes(store: dml.Store) -> None:
     assert (failed.failures[0].path, failed.reason) == ("texts:/c.txt", ran.jobs[0].reason)
     assert (skipped.state, skipped.reason) == ("unrunnable", ran.jobs[1].reason)
     assert [each.pipeline for each in told if isinstance(each, JobPlanned)] == ["counts"]
+
+
+def test_a_job_under_way_is_told_with_the_numbers_of_its_controllers_last_heartbeat(
+    store: dml.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    since = store.refresh().n
+    seen: list[Report] = []
+
+    def watch_meanwhile(heartbeat: Heartbeat, jobs: Sequence[JobAdvanced]) -> None:
+        stuck = [replace(job, lacks="gpu: 1 (the most that a worker has is 0)") for job in jobs]
+        jobs_told = (*stuck, replace(stuck[0], job="of no run")) if stuck else ()
+        beat = Beat(epoch=1, beat=1, jobs=jobs_told)
+        store.backend.put(HEARTBEAT_KEY, msgspec.json.encode(beat))
+        if stuck and not seen:
+            # Each look at the clock is a second later: the job is there for one beat, and its watcher leaves.
+            watcher = dml.open(store.url, cache_dir=store.cache_dir)
+            follow(watcher, seen.append, since=since, alive=lambda: False, clock=itertools.count().__next__)
+
+    monkeypatch.setattr(Heartbeat, "tell", watch_meanwhile)
+    run(store)
+    assert [type(each) for each in seen] == [RunBegan, JobPlanned, JobAdvanced]
+    (told,) = (each for each in seen if isinstance(each, JobAdvanced))
+    assert (told.pipeline, told.total, told.lacks) == ("counts", 2, "gpu: 1 (the most that a worker has is 0)")

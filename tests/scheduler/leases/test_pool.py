@@ -499,7 +499,7 @@ def test_leases_together_stay_below_the_memory_that_a_worker_says_it_has() -> No
     assert [pool.take("unsaid", slot, 0.0) is not None for slot in range(4)] == [True] * 4
 
 
-def test_what_no_worker_has_is_said_once_and_again_when_it_is_lost_again() -> None:
+def test_what_no_worker_has_is_said_once_and_so_is_that_one_came_that_has_it() -> None:
     pool = machine_pool()
     offer(pool, "train", 4, gpus=2)
     assert not any(isinstance(event, JobStuck) for event in pool.events())  # nobody is there yet
@@ -508,9 +508,17 @@ def test_what_no_worker_has_is_said_once_and_again_when_it_is_lost_again() -> No
     stuck = [event for event in pool.events() if isinstance(event, JobStuck)]
     assert stuck == [JobStuck(job="train", missing="gpu: 2 (the most that a worker has is 1)")]
     pool.add_worker("c", 1, {"gpu": 2})
-    assert not any(isinstance(event, JobStuck) for event in pool.events())
+    assert [event for event in pool.events() if isinstance(event, JobStuck)] == [JobStuck(job="train", missing="")]
     pool.remove_worker("c")
-    assert any(isinstance(event, JobStuck) for event in pool.events())
+    assert [event for event in pool.events() if isinstance(event, JobStuck)] == stuck
+
+
+@pytest.mark.parametrize(("cpus", "at_once"), [(0.5, 4), (1, 4), (1.5, 2), (2, 2), (3, 1), (4, 1), (9, 1)])
+def test_a_datum_of_several_cpus_takes_as_many_slots_or_the_whole_worker(cpus: float, at_once: int) -> None:
+    pool = machine_pool(w=(4, {}))
+    offer(pool, "wide", 9, cpus=cpus)
+    assert [pool.take("w", slot, 0.0) is not None for slot in range(4)].count(True) == at_once
+    assert not any(isinstance(event, JobStuck) for event in pool.events())
 
 
 def test_a_job_of_a_higher_priority_goes_first_whoever_came_first() -> None:
