@@ -6,7 +6,7 @@ the probe that refuses a medium on which the primitive does not hold.
 Key types: `Backend`, `Properties`, `open_backend`, `probe_exclusive_create`.
 """
 
-from .base import MAX_OBJECT_BYTES, Backend, Clone, Properties, Request
+from .base import MAX_OBJECT_BYTES, Backend, Clone, Draft, Properties, Request
 from .opening import open_backend
 from .probe import is_vacant, probe_exclusive_create
 
@@ -14,6 +14,7 @@ __all__ = [
     "MAX_OBJECT_BYTES",
     "Backend",
     "Clone",
+    "Draft",
     "Properties",
     "Request",
     "is_vacant",

@@ -25,7 +25,7 @@ from typing import Any
 
 from ..digest import Data
 from ..errors import BackendError, NotFoundError
-from .base import Backend, Clone, Properties, backend_error, check_key, check_range
+from .base import Backend, Clone, Draft, Properties, backend_error, check_key, check_range
 from .linking import link_new
 from .reflink import clone_range
 
@@ -121,16 +121,18 @@ class LocalBackend(Backend):
             raise self._translate(err, f"write object {key}") from err
         return made
 
+    def draft(self) -> Draft | None:
+        """See `Backend.draft`: a file beside the objects."""
+        return _LocalDraft(self)
+
     def clone_in(self, source: int, start: int, length: int) -> Clone | None:
         """See `Backend.clone_in`; file systems that cannot are asked once."""
         device = os.fstat(source).st_dev
         if device in self._no_clones:
             return None
-        temporary = f"{self._base}/{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        clone = _LocalClone(self, fd, temporary)
+        clone = _LocalDraft(self, length)
         try:
-            done = clone_range(source, start, length, fd, 0)
+            done = clone_range(source, start, length, clone.fd, 0)
         except OSError as err:
             clone.drop()
             raise self._translate(err, "share blocks with a file") from err
@@ -361,22 +363,63 @@ class LocalBackend(Backend):
         return backend_error(err, what, self.url)
 
 
-class _LocalClone(Clone):
-    """A file beside the objects."""
+class _LocalDraft(Clone):
+    """A file beside the objects.
 
-    def __init__(self, backend: LocalBackend, fd: int, path: str) -> None:
+    Parameters
+    ----------
+    backend
+        Where it becomes an object.
+    cloned
+        Bytes that it is going to share with another file.
+    """
+
+    def __init__(self, backend: LocalBackend, cloned: int = 0) -> None:
         self._backend = backend
-        self.fd = fd
-        self._path = path
+        self._path = f"{backend._base}/{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+        self._size = cloned
+        self.shares_blocks = cloned > 0
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            try:
+                self.fd = os.open(self._path, flags, 0o666)
+            except FileNotFoundError:
+                os.makedirs(backend._base, exist_ok=True)
+                self.fd = os.open(self._path, flags, 0o666)
+        except OSError as err:
+            raise backend._translate(err, "write an object") from err
+
+    def __len__(self) -> int:
+        return self._size
+
+    def write(self, data: Data) -> None:
+        """See `Draft.write`."""
+        view = memoryview(data)
+        self._size += len(view)
+        try:
+            while view:
+                view = view[os.write(self.fd, view) :]
+        except OSError as err:
+            raise self._backend._translate(err, "write an object") from err
+
+    def read(self) -> bytes:
+        """See `Draft.read`."""
+        try:
+            return _pread(self.fd, 0, self._size)
+        except OSError as err:
+            raise self._backend._translate(err, "read an object") from err
 
     def put_if_absent(self, key: str) -> bool:
-        """See `Clone.put_if_absent`."""
+        """See `Draft.put_if_absent`."""
         path = self._backend._path(key)
         try:
             if self._backend._forced(False):
                 os.fsync(self.fd)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            made = link_new(self._path, path)
+            try:
+                made = link_new(self._path, path)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                made = link_new(self._path, path)
             if made and self._backend._forced(False):
                 self._backend._sync_folders([path])
         except OSError as err:
@@ -384,7 +427,7 @@ class _LocalClone(Clone):
         return made
 
     def drop(self) -> None:
-        """See `Clone.drop`."""
+        """See `Draft.drop`."""
         os.close(self.fd)
         _unlink_if_there(self._path)
 

@@ -2,6 +2,9 @@
 
 Reading, hashing and writing let other threads run, so a file is as fast as the cores, and memory stays at a piece a
 thread whatever the file's size.
+
+What a piece is called is known when all of it was read. Where the store most likely lacks it, it goes to a draft of the
+object a block at a time, each while it is in the processor's cache; else it is held in memory until it is hashed.
 """
 
 from __future__ import annotations
@@ -9,12 +12,13 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from ..backend import Clone
-from ..digest import Data, Digest, digest
+from ..backend import Draft
+from ..digest import Digest, digest, digest_parts
 from ..errors import DmlpipeError, ErrorCode, InvalidInputError
+from ..objects.compression import SAMPLE_BYTES, own_compressor, sample_places
 from ..objects.content import Piece, encode_manifest
 from ..objects.cutting import ContentDefined
 from ..objects.file_pieces import is_hole, piece_digest, read_pieces, zero_digest, zero_piece
@@ -23,6 +27,7 @@ from ..objects.writer import ObjectWriter
 from .reading import changing, is_same, unreadable
 
 _THREADS_MAX = 4
+_BLOCK_BYTES = 256 << 10
 
 
 class LargeReader:
@@ -66,6 +71,9 @@ class LargeReader:
         if not files:
             return []
         before = [_look(file) for file in files]
+        for file, status in zip(files, before, strict=True):
+            if status.st_size < PACK_BELOW_BYTES:
+                raise changing(file)  # it was larger when it was listed
         self._foresee(sum(status.st_size for status in before))
         # What is cut by its content is read from its beginning: a thread for each file, not for each piece.
         units = [
@@ -116,24 +124,14 @@ class LargeReader:
         file, start, status = unit
         length = min(WHOLE_MAX_BYTES, status.st_size - start)
         self._beat()
-        buffer: bytearray | None = getattr(self._local, "buffer", None)
-        if buffer is None:
-            buffer = self._local.buffer = bytearray(WHOLE_MAX_BYTES)
-        view = memoryview(buffer)[:length]
         try:
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 if status.st_blocks * 512 < status.st_size and is_hole(fd, start, status.st_size):
-                    return Piece(self._store(zero_piece(), zero_digest()), length)
-                clone = self._clone(fd, start, length)
-                try:
-                    # A clone stays as it is while it is read, hashed and stored.
-                    if _fill(view, fd if clone is None else clone.fd, start if clone is None else 0) < length:
-                        raise changing(file)
-                    return Piece(self._store(view, clone=clone), length)
-                finally:
-                    if clone is not None:
-                        clone.drop()
+                    if self._writer is not None:
+                        self._writer.add_blob(zero_piece(), zero_digest())
+                    return Piece(zero_digest(), length)
+                return Piece(self._take(file, fd, start, length), length)
             finally:
                 os.close(fd)
         except DmlpipeError:
@@ -141,13 +139,58 @@ class LargeReader:
         except OSError as error:
             raise unreadable(file, error) from error
 
-    def _clone(self, fd: int, start: int, length: int) -> Clone | None:
-        if self._writer is None or length < PACK_BELOW_BYTES:
-            return None
-        return self._writer.backend.clone_in(fd, start, length)
+    def _take(self, file: str, fd: int, start: int, length: int) -> Digest:
+        """Read a piece, store it if there is a writer, and return its hash."""
+        if self._writer is None:
+            return digest_parts(self._read_blocks(file, fd, start, length))
+        if length < PACK_BELOW_BYTES:
+            held = self._hold(length)
+            return self._writer.add_blob(held, digest_parts(_fill_blocks(file, fd, start, held)))
+        backend = self._writer.backend
+        clone = backend.clone_in(fd, start, length)
+        draft = backend.draft() if clone is None and self._is_likely_new(fd, start, length) else clone
+        try:
+            if draft is not None and clone is None:
+                name = digest_parts(self._read_blocks(file, fd, start, length, draft))
+                self._local.new = self._writer.add_large(name, None, draft)
+            else:
+                held = self._hold(length)
+                # A clone stays as it is while it is read, hashed and stored.
+                source, at = (fd, start) if clone is None else (clone.fd, 0)
+                name = digest_parts(_fill_blocks(file, source, at, held))
+                self._local.new = self._writer.add_large(name, held, clone)
+        finally:
+            if draft is not None:
+                draft.drop()
+        return name
 
-    def _store(self, data: Data, name: Digest | None = None, clone: Clone | None = None) -> Digest:
-        return self._writer.add_blob(data, name, clone) if self._writer is not None else name or digest(data)
+    def _is_likely_new(self, fd: int, start: int, length: int) -> bool:
+        """Whether a piece most likely becomes an object: the one before it did, and it seems not to compress."""
+        if not getattr(self._local, "new", False):
+            return False
+        samples = [os.pread(fd, SAMPLE_BYTES, start + place) for place in sample_places(length)]
+        return not own_compressor().samples_pay(samples)
+
+    def _read_blocks(
+        self, file: str, fd: int, start: int, length: int, draft: Draft | None = None
+    ) -> Iterator[memoryview]:
+        """Read a part of a file; yield each block of it, which then is added to the draft."""
+        block: memoryview | None = getattr(self._local, "block", None)
+        if block is None:
+            block = self._local.block = memoryview(bytearray(_BLOCK_BYTES))
+        for at in range(0, length, _BLOCK_BYTES):
+            part = block[: min(_BLOCK_BYTES, length - at)]
+            _fill(file, fd, start + at, part)
+            yield part
+            if draft is not None:
+                draft.write(part)
+
+    def _hold(self, length: int) -> memoryview:
+        """Return room for a piece."""
+        buffer: bytearray | None = getattr(self._local, "buffer", None)
+        if buffer is None:
+            buffer = self._local.buffer = bytearray(WHOLE_MAX_BYTES)
+        return memoryview(buffer)[:length]
 
     def _join(self, pieces: Sequence[Piece]) -> Value:
         if len(pieces) == 1:
@@ -157,12 +200,28 @@ class LargeReader:
         return Pieces(sum(piece.size for piece in pieces), digest(encode_manifest(pieces)))
 
 
-def _fill(view: memoryview, fd: int, start: int) -> int:
-    """Read into a buffer; return how many bytes there were."""
+def _fill_blocks(file: str, fd: int, start: int, view: memoryview) -> Iterator[memoryview]:
+    """Fill a buffer from a file; yield each block of it that has been filled."""
+    for at in range(0, len(view), _BLOCK_BYTES):
+        block = view[at : at + _BLOCK_BYTES]
+        _fill(file, fd, start + at, block)
+        yield block
+
+
+def _fill(file: str, fd: int, start: int, view: memoryview) -> None:
+    """Fill a buffer from a file.
+
+    Raises
+    ------
+    ConflictError
+        It ends before.
+    """
     done = 0
-    while done < len(view) and (got := os.preadv(fd, [view[done:]], start + done)):
+    while done < len(view):
+        got = os.preadv(fd, [view[done:]], start + done)
+        if not got:
+            raise changing(file)
         done += got
-    return done
 
 
 def _look(file: str) -> os.stat_result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import zstandard
 
@@ -20,7 +21,7 @@ _WORTH = 8
 _TRIALS = 3
 _RETRY_AFTER = 64
 _RETRY_DOUBLINGS = 4
-_SAMPLE_BYTES = 16 << 10
+SAMPLE_BYTES = 16 << 10
 _SAMPLE_FROM_BYTES = 128 << 10
 
 MAX_CONTENT_BYTES = 1 << 30
@@ -116,6 +117,15 @@ class Compressor:
         if len(data) < _SAMPLE_FROM_BYTES:
             return True
         view = memoryview(data)
-        last = len(view) - _SAMPLE_BYTES
-        size = sum(len(self.zstd.compress(view[start : start + _SAMPLE_BYTES])) for start in (0, last // 2, last))
-        return size <= 3 * (_SAMPLE_BYTES - _SAMPLE_BYTES // _WORTH)
+        return self.samples_pay([view[start : start + SAMPLE_BYTES] for start in sample_places(len(view))])
+
+    def samples_pay(self, samples: Sequence[Data]) -> bool:
+        """Whether large content may compress, given what stands at its `sample_places`."""
+        size = sum(len(self.zstd.compress(sample)) for sample in samples)
+        return size <= len(samples) * (SAMPLE_BYTES - SAMPLE_BYTES // _WORTH)
+
+
+def sample_places(size: int) -> Sequence[int]:
+    """Return where the samples, of `SAMPLE_BYTES` each, of large content begin."""
+    last = size - SAMPLE_BYTES
+    return (0, last // 2, last)

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from ..backend import Backend, Clone
+from ..backend import Backend, Draft
 from ..digest import Data, Digest, digest, short
 from ..errors import CorruptError, NotFoundError
 from .condemned import displaced, place_for
@@ -412,22 +412,23 @@ class Content:
             return True
         return self.exists_loose(name, size)
 
-    def put_loose(self, name: Digest, data: Data, clone: Clone | None = None) -> tuple[str, bool]:
+    def put_loose(self, name: Digest, body: Data | Draft) -> tuple[str, bool]:
         """Make the loose object of blob `name`, unless it is there in full; return its key, and whether it was made.
 
         Parameters
         ----------
-        name, data
+        name, body
             Hash and content.
-        clone
-            The same content in a file that can become the object.
         """
         key = place_for(self.backend, self.nodes.condemned, object_key(name))
-        if self.backend.size(key) == len(data):
+        if self.backend.size(key) == len(body):
             return key, False
-        if not (clone.put_if_absent(key) if clone is not None else self.backend.put_if_absent(key, data)):
-            # There, yet of another size: left by a power cut before anything published it.
-            self.backend.put(key, data)
+        # What is there, yet of another size, was left by a power cut before anything published it.
+        if isinstance(body, Data):
+            if not self.backend.put_if_absent(key, body):
+                self.backend.put(key, body)
+        elif not body.put_if_absent(key):
+            self.backend.put(key, body.read())
         return key, True
 
     # A writer's blobs can be read back before the ledger names the index that says where they are.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ..backend import Backend, Clone
+from ..backend import Backend, Draft
 from ..digest import Data, Digest, digest
 from ..errors import ConflictError, ErrorCode, NotFoundError
 from .compression import own_compressor
@@ -99,7 +99,7 @@ class ObjectWriter:
         """How large files are cut by what they hold; None: at each 16 MiB."""
         return self._objects.cutting
 
-    def add_blob(self, data: Data, name: Digest | None = None, clone: Clone | None = None) -> Digest:
+    def add_blob(self, data: Data, name: Digest | None = None) -> Digest:
         """Store up to 16 MiB as one blob and return its hash: packed if it is small or compresses well, else loose.
 
         Parameters
@@ -108,15 +108,37 @@ class ObjectWriter:
             Content.
         name
             Its hash, if that is known.
-        clone
-            The same content in a file that can become the object.
         """
         name = name or digest(data)
         if len(data) < PACK_BELOW_BYTES:
             self._pack(name, data)
         else:
-            self._put_large(name, data, clone)
+            self.add_large(name, data)
         return name
+
+    def add_large(self, name: Digest, data: Data | None, draft: Draft | None = None) -> bool:
+        """Store 1 to 16 MiB as one blob: packed if it compresses well, else loose; return whether it is a new object.
+
+        Parameters
+        ----------
+        name
+            Its hash.
+        data
+            Content; None: it stands in the draft, and is taken not to compress.
+        draft
+            Has the same content, and can become the object.
+        """
+        with self._lock:
+            if name in self._loose or name in self.packed or name in self._builder:
+                return False
+        # In a segment the large ones stand apart: they are stored before it, it lists them.
+        frame = own_compressor().frame(data) if self._owns_packs and data is not None else None
+        if data is not None and frame is not None:
+            self._pack(name, data, frame)
+            return False
+        body = draft if draft is not None else data
+        assert body is not None
+        return self._put_loose(name, body)
 
     def add_piece(self, data: Data, name: Digest) -> Digest:
         """Store one piece of a large file, given its hash, and return that.
@@ -326,17 +348,6 @@ class ObjectWriter:
             self._relied_blobs.setdefault(name, version)
         return True
 
-    def _put_large(self, name: Digest, data: Data, clone: Clone | None) -> None:
-        with self._lock:
-            if name in self._loose or name in self.packed or name in self._builder:
-                return
-        # In a segment the large ones stand apart: they are stored before it, it lists them.
-        frame = own_compressor().frame(data) if self._owns_packs else None
-        if frame is None:
-            self._put_loose(name, data, clone)
-        else:
-            self._pack(name, data, frame)
-
     # --- for whoever packs by itself ---
 
     @property
@@ -403,18 +414,20 @@ class ObjectWriter:
             self._relied.setdefault(self._objects.nodes.place_of(manifest), version)
         return Pieces(sum(piece.size for piece in pieces), manifest)
 
-    def _put_loose(self, name: Digest, data: Data, clone: Clone | None = None) -> None:
+    def _put_loose(self, name: Digest, body: Data | Draft) -> bool:
         with self._lock:
             if name in self._loose:
-                return
+                return False
         version = self._objects.nodes.condemned.begin()
-        key, made = self._objects.put_loose(name, data, clone)
+        key, made = self._objects.put_loose(name, body)
+        cloned = not isinstance(body, Data) and body.shares_blocks
         with self._lock:
-            self.stored_bytes += len(data) if made else 0
-            self.cloned_bytes += len(data) if made and clone is not None else 0
+            self.stored_bytes += len(body) if made else 0
+            self.cloned_bytes += len(body) if made and cloned else 0
             self._relied.setdefault(key, version)
             self._loose.add(name)
             self._keys[key] = None
+        return made
 
     def _put_pieces(self, parts: Iterator[bytes]) -> Value:
         return self.join([Piece(self.add_piece(part, piece_digest(part)), len(part)) for part in parts])

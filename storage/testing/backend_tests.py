@@ -117,6 +117,22 @@ class BackendTests:
         requests = [(key, None, None) for key, _ in items]
         assert list(backend.get_many(requests)) == [b"0", b"1", b"old", b"3", b"4"]
 
+    def test_a_draft_becomes_an_object_unless_there_is_one(self, backend: Backend) -> None:
+        """Nobody sees a draft; one that is given up leaves nothing."""
+        for number, expected in enumerate([True, False, None]):
+            draft = backend.draft()
+            if draft is None:
+                pytest.skip("objects are written in one request")
+            draft.write(b"%d, " % number)
+            draft.write(memoryview(b"then more"))
+            assert (len(draft), draft.read()) == (12, b"%d, then more" % number)
+            assert [key for key, _ in backend.list()] == (["a/draft"] if number else [])
+            if expected is not None:
+                assert draft.put_if_absent("a/draft") is expected
+            draft.drop()
+        assert list(backend.list()) == [("a/draft", 12)]
+        assert backend.get("a/draft") == b"0, then more"
+
     def test_a_durable_create_is_a_create(self, backend: Backend) -> None:
         """The flag changes when it returns, not what it does."""
         assert backend.put_if_absent("ledger/1", b"a", durable=True) is True

@@ -43,7 +43,7 @@ def test_put_of_very_much_suggests_links_before_it_stores_anything(
         raise BackendError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dmlpipe.storage.objects.writer.ObjectWriter.add_blob", full)
+        patch.setattr("dmlpipe.storage.objects.writer.ObjectWriter.add_large", full)
         answer = cli("put", "text", given)
         assert (answer.code, "put --link" in answer.err) == (1, True)
     assert "put --link" in cli("put", "text", given).err
