@@ -1,7 +1,10 @@
-"""Trying a pipeline out: present code on real inputs, in this process; nothing is committed.
+"""Trying a pipeline out: present code on real inputs, in the foreground; nothing is committed.
+
+A function runs in this process, as it stands in its file; one that declares an environment runs in a child on that
+environment's interpreter, which shares the terminal. Commands run in theirs.
 
 The store is opened as a layer (`storage.backend.layered`): what the trial writes stays in memory, and goes with it.
-Left out on purpose: timeouts, `max_failures`, the check that no two datums write one path.
+Left out on purpose: timeouts and `max_failures`.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import random
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +124,12 @@ class Trial:
             dags = load_dags(file)
             submitted = self._store.submit(dags, params=params)
             # Called as they stand in the file, so that breakpoints in it are hit.
-            self._targets = {name: each.transform for dag in dags for name, each in dag.pipelines.items()}
+            self._targets = {
+                name: each.transform
+                for dag in dags
+                for name, each in dag.pipelines.items()
+                if self._store.pipeline_spec(name).transform.environment is None
+            }
         else:
             submitted = self._store.submit(file, params=params, code=code, container=container, arguments=arguments)
         self._params = {}
@@ -135,7 +143,7 @@ class Trial:
         sample: int = 1,
         keep: Path | None = None,
         shell: bool = False,
-        on_error: Callable[[BaseException], None] = lambda _error: None,
+        debug: bool = False,
     ) -> TrialResult:
         """Run one pipeline's datums on the heads of its inputs.
 
@@ -150,11 +158,13 @@ class Trial:
         shell
             In place of the command, open a shell on this process's terminal in the datum's folder, with its
             environment; what is in ``out`` when it ends is the output.
-        on_error
-            Is handed each exception of user code with its traceback, while its frames are alive.
+        debug
+            Open the debugger where user code raises.
 
         Raises
         ------
+        KeyboardInterrupt
+            The debugger was left at a breakpoint.
         NotFoundError
             No such pipeline, parameter or datum, or an input has no commit.
         InvalidInputError
@@ -174,15 +184,19 @@ class Trial:
         wanted = self._datums(job, pipeline, datum, sample)
         scratch = Path(tempfile.mkdtemp(prefix="dmlpipe-try-work-"))
         try:
-            worker = InlineWorker(self._store, scratch, worker="try", targets=self._targets, on_error=on_error)
+            worker = InlineWorker(self._store, scratch, worker="try", targets=self._targets, debug=debug)
             rows, stored = worker.run(job.job_spec(), wanted)
+        except Exception as err:
+            if type(err).__name__ == "BdbQuit":
+                raise KeyboardInterrupt from err
+            raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         Unpublished(self._store).add(stored)
         return TrialResult(
             pipeline=pipeline,
             total=job.plan.total,
-            datums=tuple(self._keep(row, job, folder) for row in rows),
+            datums=tuple(self._keep(rows, job, folder)),
             folder=str(folder),
         )
 
@@ -258,22 +272,36 @@ class Trial:
             return None
         return sorted(part.encode() for part in row.key) if row.pipeline == pipeline else None
 
-    def _keep(self, row: Row, job: JobRun, folder: Path) -> Tried:
-        outputs = []
-        for path, raw in row.outputs:
-            value = decode_value(raw)
-            target = folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._store.objects.copy_to(value, target)
-            outputs.append((path, value.size))
-        return Tried(
-            id=row.fingerprint.hex(),
-            shown=describe_key(row.key, job.plan.input, job.plan.order),
-            outcome=Outcome(row.outcome).name.lower(),
-            outputs=tuple(outputs),
-            seconds=row.seconds,
-            failure=row.failure,
-        )
+    def _keep(self, rows: Sequence[Row], job: JobRun, folder: Path) -> Iterator[Tried]:
+        """Write what datums made to the folder; one that writes where an earlier one did fails, as its job would."""
+        made: dict[str, str] = {}
+        for row in rows:
+            shown = describe_key(row.key, job.plan.input, job.plan.order)
+            failure, outputs = row.failure, []
+            for path, raw in row.outputs:
+                value = decode_value(raw)
+                target = folder / path
+                try:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    self._store.objects.copy_to(value, target)
+                except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                    first = next((other for name, other in made.items() if _clash(name, path)), "")
+                    failure = Failure("dmlpipe", f"writes /{path}, where {first or 'another datum'} wrote, too")
+                    break
+                made[path] = shown
+                outputs.append((path, value.size))
+            yield Tried(
+                id=row.fingerprint.hex(),
+                shown=shown,
+                outcome=Outcome(Outcome.FAILED if failure and not row.failure else row.outcome).name.lower(),
+                outputs=tuple(outputs),
+                seconds=row.seconds,
+                failure=failure,
+            )
+
+
+def _clash(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
 _SHELL = """\

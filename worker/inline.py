@@ -2,7 +2,8 @@
 
 The same layout of inputs, calls, checks of outputs, tries, splitting of batches and rows as in a slot. Left out on
 purpose: timeouts (nobody can end a function of one's own process), captured output (it goes where the test's output
-goes), a private `/pfs` (commands see their words rewritten).
+goes), a private `/pfs` (commands see their words rewritten). A function with a declared environment needs another
+interpreter: it runs in a child of this process that shares its terminal (`foreground`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from ..storage.errors import DmlpipeError
 from ..storage.objects.segment import Outcome, Row
 from ..storage.objects.value import encode_value
@@ -23,11 +26,14 @@ from .child.collect import Output
 from .child.commands import Commands
 from .child.environment import datum_environment
 from .child.failure import UserFrames, failure_of
+from .child.foreground import post_mortem
 from .child.wire import Result
+from .foreground import Foreground
 from .job import CommandTransform, Datum, JobSpec, Parameter, PythonTransform
 from .messages import Stored
 from .segments import FlushLimits, SegmentWriter, worker_host
 from .slots.attempts import Attempts, Call, resident_key
+from .slots.interpreters import in_foreground
 from .slots.job_work import JobWork, WorkerStore
 from .slots.lease_run import wrote_to_input
 from .slots.materialize import Materializer, Prepared
@@ -45,12 +51,14 @@ class InlineWorker:
     worker
         Unique name.
     targets
-        The user's own functions and classes by pipeline, called as they are: breakpoints in their file are hit. A
-        pipeline that is not here is loaded from its bundle.
+        The user's own functions and classes by pipeline, called as they are, in this process and with what is installed
+        here: breakpoints in their file are hit. A pipeline that is not here is loaded from its bundle.
     environ
         Where secrets and commands' variables come from.
     on_error
-        Is handed each exception that user code raises, with its traceback: for a debugger.
+        Is handed each exception that user code raises in this process, with its traceback.
+    debug
+        Open the debugger where user code raises.
     """
 
     def __init__(
@@ -62,11 +70,13 @@ class InlineWorker:
         targets: Mapping[str, object] | None = None,
         environ: Mapping[str, str] | None = None,
         on_error: Callable[[BaseException], None] = lambda error: None,
+        debug: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._folder = folder
-        self._on_error = on_error
+        self._on_error = post_mortem if debug else on_error
+        self._debug = debug
         self._worker = worker
         self._targets = dict(targets or {})
         self._environ = dict(os.environ if environ is None else environ)
@@ -116,9 +126,13 @@ class InlineWorker:
         folder = self._folder / f"{spec.job}-{next(self._number)}"
         (folder / "d").mkdir(parents=True)
         (folder / "scratch").mkdir()
+        target = self._targets.get(spec.pipeline)
+        if target is not None and isinstance(spec.transform, PythonTransform):
+            # It runs here, whatever it declares: nothing is made for it.
+            spec = msgspec.structs.replace(spec, transform=msgspec.structs.replace(spec.transform, environment=None))
         job = JobWork(self._store, spec, folder=folder / "job", results=writer, environ=self._environ)
         try:
-            run = _InlineRun(self._store, job, folder, self._targets.get(spec.pipeline), self._clock, self._on_error)
+            run = _InlineRun(self._store, job, folder, target, self._clock, self._on_error, debug=self._debug)
             rows = []
             for index, row in run.rows(datums, stop):
                 writer.add(fold, lease, [(index, row)])
@@ -137,6 +151,8 @@ class _InlineRun:
         target: object,
         clock: Callable[[], float],
         on_error: Callable[[BaseException], None],
+        *,
+        debug: bool,
     ) -> None:
         self._job = job
         self._on_error = on_error
@@ -147,6 +163,9 @@ class _InlineRun:
         self._frames = UserFrames((job.code,) if job.code and target is None else ())
         self._loaded: Loaded | None = None
         self._commands: Commands | None = None
+        self._elsewhere: Foreground | None = None
+        if job.interpreter:
+            self._elsewhere = Foreground(in_foreground(job.interpreter), self._setup, debug=debug)
 
     def rows(self, datums: Sequence[Datum], stop: Callable[[], bool]) -> Iterator[tuple[int, Row]]:
         """Yield (index, row) as datums end."""
@@ -201,6 +220,8 @@ class _InlineRun:
         finally:
             if self._commands is not None:
                 self._commands.close()
+            if self._elsewhere is not None:
+                self._elsewhere.close()
             os.environ.clear()
             os.environ.update(environ)
             sys.path[:] = path
@@ -217,6 +238,11 @@ class _InlineRun:
             transform = self._job.spec.transform
             if isinstance(transform, CommandTransform):
                 results = [self._command(prepared[0])]
+            elif self._elsewhere is not None:
+                made = self._elsewhere.call([item.payload for item in prepared])
+                results = [
+                    self._stored(result, item, files) for (result, files), item in zip(made, prepared, strict=False)
+                ]
             else:
                 results = self._python(transform, prepared)
             if len(results) < len(prepared):
@@ -256,11 +282,16 @@ class _InlineRun:
                 self._on_error(outputs)
                 results.append((Result(Outcome.FAILED, failure_of(outputs, self._frames)), []))
                 continue
-            try:
-                results.append((Result(Outcome.OK), self._put(item, outputs)))
-            except DmlpipeError as err:
-                results.append((Result(Outcome.FAILED, failure_of(err, self._frames)), []))
+            results.append(self._stored(Result(Outcome.OK), item, outputs))
         return results
+
+    def _stored(
+        self, result: Result, prepared: Prepared, outputs: Iterable[Output]
+    ) -> tuple[Result, list[tuple[str, bytes]]]:
+        try:
+            return result, self._put(prepared, outputs)
+        except DmlpipeError as err:
+            return Result(Outcome.FAILED, failure_of(err, self._frames)), []
 
     def _load(self, transform: PythonTransform) -> Loaded:
         if self._loaded is None:

@@ -47,7 +47,7 @@ def command(
     """Run new code on real inputs; commit nothing.
 
     With FILE the code as it is now, else as it was recorded. Runs in the foreground, so that what it prints is seen
-    and breakpoint() works. Exit 1 if a datum fails.
+    and breakpoint() works; in its env=, if it declares one. Exit 1 if a datum fails.
     """
     files, names = split_words(words)
     if len(names) != 1 or len(files) > 1:
@@ -74,7 +74,7 @@ def command(
         sample=sample or 1,
         keep=keep,
         shell=shell,
-        on_error=_debug if pdb else _pass_by,
+        debug=pdb,
     )
     if app.json:
         for each in result.datums:
@@ -86,18 +86,6 @@ def command(
 
 def _full(setting: str, pipeline: str) -> str:
     return setting if "." in setting.partition("=")[0] else f"{pipeline}.{setting}"
-
-
-def _pass_by(_error: BaseException) -> None:
-    """What failed is told at the end."""
-
-
-def _debug(error: BaseException) -> None:
-    import pdb
-
-    click.echo(f"{type(error).__name__}: {error}", err=True)
-    sys.stdout.flush()
-    pdb.post_mortem(error.__traceback__)
 
 
 def _tell(app: App, result: TrialResult) -> None:

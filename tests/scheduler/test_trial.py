@@ -4,6 +4,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
 import pytest
 
@@ -83,21 +84,36 @@ def test_parameters_of_what_is_recorded_can_be_set(store: Store, tmp_path: Path)
         Trial(store, params={"upper": {"tial": "."}}).run("upper")
 
 
-def test_an_exception_is_handed_over_with_its_frames(store: Store, file: Path) -> None:
+def test_the_debugger_opens_where_it_fails(store: Store, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text(DAG.replace("    return {f", "    raise ValueError(stem)\n    return {f", 1))
     seen: list[str] = []
 
-    def look(error: BaseException) -> None:
-        frame = error.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        assert frame is not None
-        seen.append(frame.tb_frame.f_locals["stem"])
+    def look(trace: TracebackType) -> None:
+        while trace.tb_next is not None:
+            trace = trace.tb_next
+        seen.append(trace.tb_frame.f_locals["stem"])
 
-    result = Trial(store, file).run("upper", datum="texts:/c.txt", on_error=look)
+    monkeypatch.setattr("pdb.post_mortem", look)
+    result = Trial(store, file).run("upper", datum="texts:/c.txt", debug=True)
     assert seen == ["c"]
     assert not result.ok
     assert result.datums[0].to_dict()["failure"]["kind"] == "ValueError"
+
+
+def test_leaving_the_debugger_at_a_breakpoint_ends_the_trial(store: Store, file: Path) -> None:
+    file.write_text(DAG.replace("    return {f", "    import bdb\n    raise bdb.BdbQuit\n    return {f", 1))
+    with pytest.raises(KeyboardInterrupt):
+        Trial(store, file).run("upper")
+
+
+@pytest.mark.parametrize("name", ["'all'", "'all' if stem == 'a' else 'all/b'"])
+def test_two_datums_that_write_one_path_fail_as_their_job_would(store: Store, file: Path, name: str) -> None:
+    file.write_text(DAG.replace('f"{stem}.up"', name))
+    result = Trial(store, file).run("upper", sample=2)
+    assert [each.outcome for each in result.datums] == ["ok", "failed"]
+    failure = result.datums[1].failure
+    assert failure is not None
+    assert failure.message.endswith("where texts:/a.txt wrote, too")
 
 
 def test_a_datum_is_named_by_its_id(store: Store) -> None:

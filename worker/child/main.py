@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from ...storage.errors import DmlpipeError
-from ...storage.objects.segment import Outcome
+from ...storage.objects.segment import Failure, Outcome
 from ..job import CommandTransform, PythonTransform
 from .call import Loaded, load_transform
 from .collect import FRAME_MAX_BYTES, FRAME_MAX_FDS, Output
@@ -129,7 +129,7 @@ class Child:
             else:
                 self._commands.set_up(setup)
         except (KeyboardInterrupt, SystemExit, Exception) as err:  # noqa: BLE001 - importing runs user code
-            self._send(SetupFailed(failure=failure_of(err, self._frames), log=self._take_log()))
+            self._send(SetupFailed(failure=self._failure(err), log=self._take_log()))
             return
         self._send(Ready(notice=self._commands.notice, at=time.monotonic()))
         self._commands.notice = ""
@@ -171,7 +171,7 @@ class Child:
             raise
         except (KeyboardInterrupt, SystemExit, Exception) as err:  # noqa: BLE001 - user code raises what it likes
             # One failure for the whole call: the slot splits a batch.
-            results = (Result(Outcome.FAILED, failure_of(err, self._frames)),)
+            results = (Result(Outcome.FAILED, self._failure(err)),)
         ended = time.monotonic()
         log, modules = self._take_log(), self._new_modules()
         # Of a datum without folders nobody asks.
@@ -184,7 +184,7 @@ class Child:
         results = []
         for index, outputs in enumerate(self._loaded.call(unit.payloads)):
             if isinstance(outputs, Exception):
-                results.append(Result(Outcome.FAILED, failure_of(outputs, self._frames)))
+                results.append(Result(Outcome.FAILED, self._failure(outputs)))
                 continue
             try:
                 results.append(Result(Outcome.OK, None, self._produce(unit.number, index, outputs)))
@@ -232,6 +232,9 @@ class Child:
         fds.clear()
 
     # --- what is said beside the result ---
+
+    def _failure(self, error: BaseException) -> Failure:
+        return failure_of(error, self._frames)
 
     def _take_log(self) -> bytes:
         # First, so that what still waits in a stream goes to this datum's log, not to a later one's.

@@ -19,13 +19,17 @@ from ...storage.errors import ErrorCode, InvalidInputError
 from ..job import Environment
 from .environments import Provided
 
-__all__ = ["NEEDED", "check_interpreter", "installed_in", "interpreter", "needed_paths", "packages_of"]
+__all__ = ["NEEDED", "check_interpreter", "in_foreground", "installed_in", "interpreter", "needed_paths", "packages_of"]
 
 NEEDED = ("msgspec", "blake3", "zstandard", "cloudpickle")
 """What a slot's child and a DAG's file import, beside dmlpipe."""
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); sys.path.append(sys.argv[2])"
 _SERVE = f"{_BOOT}; from dmlpipe.worker.child.zygote import main; main(int(sys.argv[3]))"
+_ATTEND = (
+    f"{_BOOT}; from dmlpipe.worker.child.foreground import main; "
+    "main(*map(int, sys.argv[3:6]), debug=sys.argv[6] == 'debug')"
+)
 _TRY = f"{_BOOT}; import dmlpipe.worker.child.zygote, {', '.join(NEEDED)}; dmlpipe.DAG('try')"
 _CHECK_S = 60.0
 _SHOWN_LINES = 3
@@ -81,6 +85,11 @@ def check_interpreter(
         said = "\n".join(done.stdout.strip().splitlines()[-_SHOWN_LINES:])
         raise _cannot(name, f"{python} cannot run functions:\n{said}")
     return (*words, _SERVE, front, back)
+
+
+def in_foreground(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what starts `child.foreground` in place of a zygote."""
+    return tuple(_ATTEND if word == _SERVE else word for word in words)
 
 
 def packages_of(words: tuple[str, ...]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,23 +15,8 @@ from dmlpipe.storage.store import Store
 from dmlpipe.worker.job import Environment, PythonTransform
 from dmlpipe.worker.slots.environments import Provided, provide
 from dmlpipe.worker.slots.interpreters import check_interpreter
+from tests.tiny_wheel import wheel
 from tests.worker.bench import Bench, code_tree, command, file_datums, parameter, put, python, spec, varying
-
-
-def wheel(folder: Path) -> Path:
-    """A package `tiny` with a program of that name."""
-    path = folder / "tiny-1.0-py3-none-any.whl"
-    files = {
-        "tiny.py": "def main():\n    print('tiny 1.0')\n",
-        "tiny-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
-        "tiny-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "tiny-1.0.dist-info/entry_points.txt": "[console_scripts]\ntiny = tiny:main\n",
-        "tiny-1.0.dist-info/RECORD": "",
-    }
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    return path
 
 
 def declared(store: Store, kind: str, name: str, text: str) -> Environment:
