@@ -27,7 +27,7 @@ from ..inputs.standing import with_cron_repos
 from .commands import command_spec, make_command
 from .declared import Declared, Home, PutBundle, check_parameters, make_options, python_spec, with_interpreter
 from .egress import as_egress
-from .environment import command_environment, declared_env, function_environment
+from .environment import check_env, command_environment, declared_env, function_environment
 from .fresh import FreshModules
 from .signature import FileMapping as Files
 from .signature import read_signature
@@ -73,6 +73,7 @@ class DAG:
 
     def __init__(self, name: str, env: str | None = None) -> None:
         self.name = check_name(name, "DAG")
+        check_env(env, f"DAG {name!r}")
         self.env = env
         self.pipelines: dict[str, Declared] = {}
         """What was declared, by name, in order."""
@@ -455,6 +456,7 @@ class DAG:
                 code=ErrorCode.NAME_CLASH,
                 hint="give one of them another name with name=",
             )
+        check_env(declared.env, f"pipeline {declared.name!r}")
         self.pipelines[declared.name] = declared
 
     # --- together ---

@@ -30,6 +30,24 @@ class DeclaredEnvironment:
     image: str = ""
 
 
+def check_env(env: object, what: str) -> None:
+    """Refuse an `env=` that is no text.
+
+    Raises
+    ------
+    InvalidInputError
+        `BAD_SPEC`.
+    """
+    if env is None or isinstance(env, str):
+        return
+    kind = "a list" if isinstance(env, list | tuple) else f"a {type(env).__name__}"
+    raise InvalidInputError(
+        f"{what}: env= is one environment, got {kind}",
+        code=ErrorCode.BAD_SPEC,
+        hint="several modules are one line (module load a b); all else belongs into one requirements or conda file",
+    )
+
+
 def declared_env(env: str, folders: Sequence[Path]) -> str:
     """Identity of a declared environment: the hash of a file, or the digest of an image.
 
