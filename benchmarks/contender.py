@@ -65,7 +65,8 @@ def run_dmlpipe(store_path: Path, slots: int) -> Marks:
 
     store = dml.open(store_path)
     summary = store.run(slots=slots, observer=observe)
-    return Marks(max(planned[0], ready[0]), ended[-1], summary.counters.run)
+    # A run that needs no cluster tells of no slots.
+    return Marks(max(planned[0], *ready[:1]), ended[-1], summary.counters.run)
 
 
 def adopt_orphans() -> None:

@@ -92,7 +92,7 @@ def measure(kind: str, items: int, slots: int, folder: Path) -> dict[str, Any]:
             for number in range(count):
                 commit.write(f"/{number:07d}.txt", b"%s %d" % (repo.encode(), number))
     # In a folder of its own, as a user's project is.
-    store.submit(Path(shutil.copy(Path(__file__).with_name("overhead_dag.py"), folder)))
+    store.submit(Path(shutil.copy(Path(__file__).with_name("dags") / "overhead.py", folder)))
     steps: dict[str, float] = {}
 
     def run(target: str) -> float:
