@@ -67,7 +67,7 @@ class Measured:
     results: str
     """Hash over the names and bytes of all results."""
     second_s: float | None = None
-    """The whole process of a run after one file in a hundred changed; of what keeps nothing, None: it does all again."""
+    """The whole process of a run after one file in a hundred changed; None of what keeps nothing."""
     second_cpu_s: float | None = None
 
 
