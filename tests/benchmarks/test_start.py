@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from dmlpipe.benchmarks import start
-from dmlpipe.benchmarks.start import report
+from dmlpipe.benchmarks.specs_work import write_specs
+from dmlpipe.benchmarks.start import Taken, report
+from dmlpipe.scheduler.specs.check import check_specs
 
 
 def test_every_command_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start, "HELP_LIMIT", float("inf"))
+    monkeypatch.setattr(start, "CHECK_LIMIT_S", float("inf"))
     out = tmp_path / "result.json"
     start.main(["--rounds", "1", "--heavy-rounds", "1", "--out", str(out)])
     rows = json.loads(out.read_text())["commands"]
@@ -23,6 +26,7 @@ def test_every_command_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             "dmlpipe --help",
             "dmlpipe ls",
             "dmlpipe ls REPO",
+            "dmlpipe submit --check, 40 specs",
             "dmlpipe run, nothing to do",
             "dmlpipe run, one datum",
         ),
@@ -31,6 +35,15 @@ def test_every_command_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_command_with_fewer_rounds_is_compared_with_its_own() -> None:
-    rows = report({"python -c 'import click'": [0.1, 0.2, 9.0], "dmlpipe run, one datum": [1.0, 1.0]})
+    click = [Taken(seconds, 0.0) for seconds in (0.1, 0.2, 9.0)]
+    rows = report({"python -c 'import click'": click, "dmlpipe run, one datum": [Taken(1.0, 0.5), Taken(1.0, 1.5)]})
+    assert rows[1]["cpu"] == {"median": 1.0, "low": 0.5, "high": 1.5}
     assert rows[1]["to_click"] == {"median": 7.5, "low": 5.0, "high": 10.0}
     assert rows[1]["rounds"] == 2
+
+
+def test_the_specifications_are_forty_and_all_can_be_judged(tmp_path: Path) -> None:
+    verdicts = check_specs(write_specs(tmp_path / "specs"), repos=())
+    assert [verdict.verdict for verdict in verdicts] == ["ok with notices"] * 40
+    assert len({verdict.pipeline for verdict in verdicts}) == 40
+    assert all(verdict.scripts and verdict.secrets for verdict in verdicts)

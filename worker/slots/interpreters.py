@@ -7,7 +7,6 @@ declared is not there.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -99,6 +98,8 @@ def packages_of(words: tuple[str, ...]) -> list[str]:
 
 def installed_in(folders: Sequence[str], modules: Iterable[str]) -> dict[str, str]:
     """Versions of the packages in some folders that top-level modules belong to: distribution to version."""
+    import importlib.metadata  # takes longer to import than all the rest here
+
     wanted = set(modules)
     found = {}
     for package in importlib.metadata.distributions(path=list(folders)):
