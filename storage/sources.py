@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import ErrorCode, InvalidInputError, NotFoundError
+from .local.leftovers import PREFIX as LEFTOVER_PREFIX
 from .paths import PATH_MAX_BYTES, join_path, normalize_folder, normalize_path, show_path
 
 Content = bytes | str | BinaryIO
@@ -220,6 +221,9 @@ class _Walk:
         except OSError as error:
             raise _unreadable(local, error) from error
         inside = f"{relative}/" if relative else ""
+        # Half of a file or folder, as a killed `get` left it.
+        names = [name for name in names if not name.startswith(LEFTOVER_PREFIX)]
+        others = [name for name in others if not name.startswith(LEFTOVER_PREFIX)]
         if self._excluded:
             names = [name for name in names if not self._excluded(inside + name)]
             others = [name for name in others if not self._excluded(inside + name)]

@@ -1,13 +1,13 @@
 """Content on its way out of a store into local files, many at a time, by several processes where that is safe.
 
 A file appears whole, in the place of what was there: it is written beside its place and renamed. A folder that was not
-there appears whole, too, as far as one process writes it.
+there appears whole, too, as far as one process writes it. What a killed process left under such a name, the next one
+that writes into the same folders removes.
 """
 
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -22,14 +22,13 @@ from ..forked import MAX_UNITS, process_count, share_work
 from ..objects.content import Content
 from ..objects.value import PACK_BELOW_BYTES, External, Inline, Sizes, Value, Whole, decode_value
 from ..paths import PATH_MAX_BYTES, normalize_path
+from .leftovers import remove_leftovers, temporary_name
 
 _FILES_PER_UNIT = 1000
 _FILES_PER_PROCESS = 2000
 _UNIT_BYTES = 32 << 20
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-
-_serial = itertools.count()
 
 
 def write_file(objects: Content, value: Value, file: Path) -> None:
@@ -40,7 +39,12 @@ def write_file(objects: Content, value: Value, file: Path) -> None:
     BackendError
         It cannot be written.
     """
-    _replace(str(file), lambda temporary: objects.copy_to(value, Path(temporary)))
+    remove_leftovers([str(file.parent)])
+    _write_one(objects, value, str(file))
+
+
+def _write_one(objects: Content, value: Value, file: str) -> None:
+    _replace(file, lambda temporary: objects.copy_to(value, Path(temporary)))
 
 
 def write_files(objects: Content, target: Path, files: Sequence[tuple[bytes, bytes]]) -> None:
@@ -63,6 +67,7 @@ def write_files(objects: Content, target: Path, files: Sequence[tuple[bytes, byt
         A file cannot be written.
     """
     asked = len(files)
+    remove_leftovers(_folders(str(target), [path for path, _ in files]))
     units = _plan_units(files)
     if files:
         objects.expect(decode_value(files[0][1]), asked)
@@ -75,6 +80,19 @@ def write_files(objects: Content, target: Path, files: Sequence[tuple[bytes, byt
 
     local = objects.backend.properties.path is not None
     share_work(work, len(units), process_count(min(asked // _FILES_PER_PROCESS, len(units))) if local else 1)
+
+
+def _folders(target: str, paths: Sequence[bytes]) -> list[str]:
+    """Return the folders below `target` that are written to or made in, itself first; none below one without entries."""
+    with os.scandir(target) as listing:
+        if next(listing, None) is None:
+            return []
+    found = {b""}
+    for folder in {path.rpartition(b"/")[0] for path in paths}:
+        while folder not in found:
+            found.add(folder)
+            folder = folder.rpartition(b"/")[0]
+    return [target, *(place for name in sorted(found - {b""}) for place in _places(target, [name]))]
 
 
 def _write_unit(
@@ -97,7 +115,7 @@ def _write_unit(
             writer.write(place, data)
     for value, place in others:
         writer.make(place.rpartition("/")[0])
-        write_file(objects, value, Path(place))
+        _write_one(objects, value, place)
 
 
 def _plan_units(files: Sequence[tuple[bytes, bytes]]) -> list[tuple[int, int]]:
@@ -162,7 +180,7 @@ class _FolderWriter:
     def __init__(self) -> None:
         self._folder: str | None = None
         self._fd = -1
-        self._temporary = f".tmp-{os.getpid()}-{next(_serial)}"
+        self._temporary = temporary_name()
         self._aside = ""
         """Where what is to be in the folder is; empty: in the folder itself."""
 
@@ -247,7 +265,7 @@ class _FolderWriter:
 
 
 def _replace(file: str, fill: Callable[[str], None]) -> None:
-    temporary = f"{file.rpartition('/')[0] or '.'}/.tmp-{os.getpid()}-{next(_serial)}"
+    temporary = f"{file.rpartition('/')[0] or '.'}/{temporary_name()}"
     try:
         try:
             fill(temporary)
