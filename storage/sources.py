@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import ErrorCode, InvalidInputError, NotFoundError
-from .local.leftovers import PREFIX as LEFTOVER_PREFIX
+from .leftovers import PREFIX as LEFTOVER_PREFIX
 from .paths import PATH_MAX_BYTES, join_path, normalize_folder, normalize_path, show_path
 
 Content = bytes | str | BinaryIO

@@ -19,10 +19,10 @@ from typing import Self
 from ..digest import Data, Digest
 from ..errors import BackendError, CorruptError, DmlpipeError, ErrorCode, InvalidInputError
 from ..forked import MAX_UNITS, process_count, share_work
+from ..leftovers import remove_leftovers, temporary_name
 from ..objects.content import Content
 from ..objects.value import PACK_BELOW_BYTES, External, Inline, Sizes, Value, Whole, decode_value
 from ..paths import PATH_MAX_BYTES, normalize_path
-from .leftovers import remove_leftovers, temporary_name
 
 _FILES_PER_UNIT = 1000
 _FILES_PER_PROCESS = 2000
@@ -83,7 +83,7 @@ def write_files(objects: Content, target: Path, files: Sequence[tuple[bytes, byt
 
 
 def _folders(target: str, paths: Sequence[bytes]) -> list[str]:
-    """Return the folders below `target` that are written to or made in, itself first; none below one without entries."""
+    """Return the folders below `target` that are written to or made in, itself first; none of an empty one."""
     with os.scandir(target) as listing:
         if next(listing, None) is None:
             return []

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dmlpipe.storage.local.leftovers import KEPT_S, PREFIX, remove_leftovers, temporary_name
+from dmlpipe.storage.leftovers import KEPT_S, PREFIX, remove_leftovers, temporary_name
 from dmlpipe.storage.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-from ..actor import host_name
-from ..digest import digest
+from .actor import host_name
+from .digest import digest
 
 __all__ = ["PREFIX", "remove_leftovers", "temporary_name"]
 
