@@ -1,28 +1,26 @@
 """Declared environments of commands, made where the worker runs: one folder per lock file and interpreter.
 
-A folder is complete once its mark is there; who finds none makes it, one process at a time (a file lock), and starts
-over what somebody left half made. Nothing is changed in a complete one.
+Who finds none makes it, one process at a time, and starts over what somebody left half made; nothing is changed in a
+complete one. How long they stay, `kept_environments` says.
 """
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ...storage.digest import digest
 from ...storage.errors import ErrorCode, InvalidInputError
 from ..job import Environment
+from .kept_environments import keep
 from .materialize import ContentStore, make_code
 
-_MARK = ".complete"
 _SHOWN_LINES = 5
 _CONDAS = ("micromamba", "mamba", "conda")
 
@@ -68,28 +66,13 @@ def provide(
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     name = digest(lock.read_bytes() + f"\0{environment.kind}\0{python}".encode()).hex()[:32]
     folder = cache_dir / "envs" / name
-    with _held(folder):
-        if not (folder / _MARK).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            _make(environment, lock, folder, environ)
-            (folder / _MARK).touch()
+    keep(folder, lambda: _make(environment, lock, folder, environ))
     return _inside(folder, "VIRTUAL_ENV" if environment.kind == "venv" else "CONDA_PREFIX", environ)
 
 
 def _inside(folder: Path, variable: str, environ: Mapping[str, str]) -> Provided:
     path = os.pathsep.join((str(folder / "bin"), environ.get("PATH", os.defpath)))
     return Provided({"PATH": path, variable: str(folder)})
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(folder.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _make(environment: Environment, lock: Path, folder: Path, environ: Mapping[str, str]) -> None:

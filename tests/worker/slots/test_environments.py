@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from dmlpipe.storage.store import Store
 from dmlpipe.worker.job import Environment, PythonTransform
 from dmlpipe.worker.slots.environments import Provided, provide
 from dmlpipe.worker.slots.interpreters import check_interpreter
+from dmlpipe.worker.slots.kept_environments import KEPT_S, collect, keep
 from tests.tiny_wheel import wheel
 from tests.worker.bench import Bench, code_tree, command, file_datums, parameter, put, python, spec, varying
 
@@ -176,3 +180,55 @@ def test_a_python_that_cannot_run_the_child_is_refused_with_its_own_words(tmp_pa
     (tmp_path / "bin/python").chmod(0o755)
     with pytest.raises(InvalidInputError, match="cannot run functions:\nNo module named msgspec"):
         check_interpreter("seq", tmp_path, dict(os.environ))
+
+
+def test_what_nothing_used_for_long_goes_and_what_is_in_use_stays(tmp_path: Path) -> None:
+    place = tmp_path / "envs"
+
+    def make(name: str, size: int) -> None:
+        (place / name / "bin").mkdir(parents=True)
+        (place / name / "bin" / "python").write_bytes(b"x" * size)
+        (place / name / ".complete").touch()
+
+    def names() -> set[str]:
+        return {path.name for path in place.iterdir() if path.is_dir()}
+
+    make("old", 4096)
+    make("middle", 4096)
+    for number, name in enumerate(("old", "middle")):
+        used = 1_000_000.0 + number
+        os.utime(place / name / ".complete", (used, used))
+    # Within the limits nothing goes.
+    assert collect(place, max_bytes=1 << 20, now=1_000_100.0) == []
+    # Too much: what was used longest ago goes, as far as need be.
+    assert collect(place, max_bytes=4096, now=1_000_100.0) == ["old"]
+    assert names() == {"middle"}
+    # This process uses one: it stays, however old and large. Another one that is unused for a month goes.
+    make("unused", 4096)
+    os.utime(place / "unused" / ".complete", (1_000_000.0, 1_000_000.0))
+    keep(place / "used", lambda: make("used", 1 << 16))
+    assert names() == {"used"}, "making one made room: the others were last used in 1970"
+    assert collect(place, max_bytes=0, now=time.time() + 10 * KEPT_S) == []
+    # Half of one, as who is killed while it removes leaves it, is made anew.
+    (place / "half" / "bin").mkdir(parents=True)
+    keep(place / "half", lambda: make("half", 1))
+    assert (place / "half" / "bin" / "python").read_bytes() == b"x"
+
+
+def test_an_environment_stays_while_the_process_that_runs_in_it_lives(tmp_path: Path) -> None:
+    place = tmp_path / "envs"
+    using = (
+        "import pathlib, sys; from dmlpipe.worker.slots.kept_environments import keep; "
+        "place = pathlib.Path(sys.argv[1]); keep(place / 'e', (place / 'e').mkdir); print('used', flush=True); input()"
+    )
+    user = subprocess.Popen(
+        [sys.executable, "-c", using, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert user.stdout is not None
+    try:
+        assert user.stdout.readline() == "used\n"
+        assert collect(place, max_bytes=-1) == []
+    finally:
+        user.communicate()
+    assert collect(place, max_bytes=-1) == ["e"]
+    assert not (place / "e").exists()
