@@ -129,10 +129,18 @@ class FrameSocket:
         """Return a frame that has arrived whole, without waiting."""
         return self._frames.popleft() if self._frames else None
 
-    def receive(self, timeout_s: float | None = None, wake: Sequence[int] = ()) -> Frame | None:
+    def receive(
+        self, timeout_s: float | None = None, wake: Sequence[int] = (), *, gather_s: float = 0.0
+    ) -> Frame | None:
         """Return the next frame; None after `timeout_s`, or when a descriptor of `wake` is readable.
 
         A frame that has arrived is returned first, whatever the clock and `wake` say.
+
+        Parameters
+        ----------
+        gather_s
+            Where nothing has arrived, look away for so long first: many small frames then cost one wake-up and one
+            read, and the other side's sends wake nobody.
 
         Raises
         ------
@@ -146,6 +154,8 @@ class FrameSocket:
                 raise PeerClosedError("the other side of the slot's socket is closed")
         if self._frames:
             return self._frames.popleft()
+        if gather_s:
+            time.sleep(gather_s)
         end = None if timeout_s is None else time.monotonic() + timeout_s
         poller = self._poller(tuple(wake))
         own = self._sock.fileno()

@@ -55,6 +55,12 @@ _TIDY_S = 1.0
 """Without anything to wait for: how often to look whether the job was cancelled."""
 _ROOM_S = 0.05
 """How often to look whether the store took results that keep a slot waiting."""
+_GATHER_S = 0.001
+"""How long a slot looks away from a child whose units are short, so that their ends come together."""
+_GATHER_UNIT_S = 0.0002
+"""Units at most so long are short."""
+_GATHER_UNITS = 32
+"""It looks away only while the child has so many left: at the end of a lease nothing waits."""
 _WATCH_S = 0.1
 """How often to look at the memory of a child that has a limit, and at the length of its log."""
 
@@ -365,9 +371,12 @@ class _LeaseRun:
                 return
         if not self._sent:
             return
-        message = child.receive(self._patience())
+        message = child.receive(self._patience(), gather_s=self._gather_s())
         if message is not None:
-            self._on_message(message)
+            # What came together is taken in together, until there is room for a frame: the child must not run dry.
+            while message is not None:
+                self._on_message(message)
+                message = child.pending() if self._frames_out >= _FRAMES_OUT_MAX or not self._attempts.waiting else None
         else:
             # Only here: a system call per message lets the other slots' threads take turns at each.
             self._slot.drain_wake()
@@ -544,6 +553,11 @@ class _LeaseRun:
         if limit is None:
             return wait
         return max(0.0, min(wait, self._began + limit - self._slot.now()))
+
+    def _gather_s(self) -> float:
+        """How long to look away from the child before it is listened to."""
+        short = 0.0 < self._slot.seconds_per_unit <= _GATHER_UNIT_S
+        return _GATHER_S if short and len(self._sent) >= _GATHER_UNITS and not self._loading else 0.0
 
     def _must_give_up(self, silent_s: float) -> bool:
         """Whether to end a child that neither reads nor says anything."""

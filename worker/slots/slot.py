@@ -103,8 +103,18 @@ class SlotChild:
             # What it sent before it died is still to be read: `receive` says so at its end.
             return
 
-    def receive(self, timeout_s: float | None) -> Message | None:
+    def pending(self) -> Message | None:
+        """Return a message that has arrived, without looking for more."""
+        frame = self._channel.pending() if self._ended is None else None
+        return None if frame is None else Message(from_child.decode(frame.payload), frame.fds)
+
+    def receive(self, timeout_s: float | None, *, gather_s: float = 0.0) -> Message | None:
         """Return the next message; None after `timeout_s` or when woken.
+
+        Parameters
+        ----------
+        gather_s
+            As of `FrameSocket.receive`.
 
         Raises
         ------
@@ -115,7 +125,7 @@ class SlotChild:
             raise self._ended
         watched = [self._wake] if self._pidfd is None else [self._wake, self._pidfd]
         try:
-            frame = self._channel.receive(timeout_s, watched)
+            frame = self._channel.receive(timeout_s, watched, gather_s=gather_s)
             if frame is None and self._is_dead():
                 # A grandchild may hold the socket open: what the child itself sent has arrived by now.
                 frame = self._channel.receive(0)
