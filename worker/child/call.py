@@ -106,6 +106,7 @@ class Loaded:
         self._loading = loading
         self._resident = tuple(p for p in transform.signature if p.resident)
         self._called = tuple(p for p in transform.signature if not p.resident)
+        self._arguments = tuple((p.name, self._getter(p)) for p in self._called)
         self._instance: Any = None
         self._instance_key: str | None = None
 
@@ -125,8 +126,9 @@ class Loaded:
         """
         target = self._ready(payloads[0])
         if not self._batch:
-            result = target(**{p.name: self._argument(p, payloads[0]) for p in self._called})
-            return [self._outputs(result, payloads[0])]
+            payload = payloads[0]
+            result = target(**{name: get(payload) for name, get in self._arguments})
+            return [self._outputs(result, payload)]
         arguments: dict[str, Any] = {}
         for parameter in self._called:
             if self._varies(parameter, payloads[0]):
@@ -172,6 +174,35 @@ class Loaded:
                 return True
             case _:
                 return False
+
+    def _getter(self, parameter: Parameter) -> Callable[[Payload], Any]:
+        """`_argument` of one parameter: for what is asked most without looking again at what it is."""
+        name = parameter.input or parameter.name
+        match parameter:
+            case Parameter(source="input", form="bytes"):
+
+                def content(payload: Payload) -> Any:
+                    given = payload.given.get(name)
+                    if given is not None and given.kind == "bytes":
+                        return given.data
+                    return self._argument(parameter, payload)
+
+                return content
+            case Parameter(source="input", form="path"):
+
+                def path(payload: Payload) -> Any:
+                    given = payload.given.get(name)
+                    if given is not None and given.kind == "path":
+                        return Path(given.path)
+                    return self._argument(parameter, payload)
+
+                return path
+            case Parameter(source="capture", optional=False, scalar="" | "str"):
+                return lambda payload: payload.captures[parameter.name]
+            case Parameter(source="out"):
+                return lambda payload: Path(payload.out)
+            case _:
+                return lambda payload: self._argument(parameter, payload)
 
     def _argument(self, parameter: Parameter, payload: Payload) -> Any:
         match parameter.source:

@@ -192,14 +192,15 @@ def collect_files(result: object, stands: Mapping[str, str] = {}) -> Iterator[Ou
     UserCodeError
         It is no mapping, or a name or a content is none.
     """
-    if not isinstance(result, Mapping):
+    # The second asks an abstract class, which costs more than all the rest for one small file.
+    if not isinstance(result, dict) and not isinstance(result, Mapping):
         raise UserCodeError(
             f"it returned {_type(result)}; expected files: a mapping of path to bytes, str or Path (dml.Files)"
         )
     # One name clashes with no other.
     check = Names().add if len(result) > 1 else output_path
     files: dict[str, Any] = {check(name): content for name, content in result.items()}
-    for path in sorted(files, key=str.encode):
+    for path in sorted(files, key=str.encode) if len(files) > 1 else files:
         content = files[path]
         if isinstance(content, bytes):
             yield Output(path, content)

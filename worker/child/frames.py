@@ -92,29 +92,40 @@ class FrameSocket:
         if len(fds) > MAX_FDS:
             raise ValueError(f"a frame carries at most {MAX_FDS} descriptors, got {len(fds)}")
         header = _HEADER.pack(len(payload), len(fds))
-        view = memoryview(header + payload if len(payload) < 1 << 16 else header)
-        rest = memoryview(payload) if len(payload) >= 1 << 16 else memoryview(b"")
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        heard_at = time.monotonic()
+        small = len(payload) < 1 << 16
         try:
-            while view:
+            first = header + payload if small else header
+            if small and not fds:
+                # Nearly every frame: it fits at once.
                 try:
-                    if ancillary:
-                        sent = self._sock.sendmsg([view], ancillary, socket.MSG_DONTWAIT)
-                    else:
-                        sent = self._sock.send(view, socket.MSG_DONTWAIT)
+                    first = first[self._sock.send(first, socket.MSG_DONTWAIT) :]
                 except BlockingIOError:
-                    if self._wait_writable():
-                        heard_at = time.monotonic()
-                    elif give_up is not None and give_up(time.monotonic() - heard_at):
-                        raise TimeoutError("the other side of the slot's socket does not read") from None
-                    continue
-                ancillary = []
-                view = view[sent:]
-                if not view and rest:
-                    view, rest = rest, memoryview(b"")
+                    pass  # it waits below
+                if not first:
+                    return
+            self._send_all(memoryview(first), memoryview(b"" if small else payload), fds, give_up)
         except (BrokenPipeError, ConnectionResetError) as err:
             raise PeerClosedError("the other side of the slot's socket is closed") from err
+
+    def _send_all(self, view: memoryview, rest: memoryview, fds: Sequence[int], give_up: GiveUp | None) -> None:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        heard_at = time.monotonic()
+        while view:
+            try:
+                if ancillary:
+                    sent = self._sock.sendmsg([view], ancillary, socket.MSG_DONTWAIT)
+                else:
+                    sent = self._sock.send(view, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if self._wait_writable():
+                    heard_at = time.monotonic()
+                elif give_up is not None and give_up(time.monotonic() - heard_at):
+                    raise TimeoutError("the other side of the slot's socket does not read") from None
+                continue
+            ancillary = []
+            view = view[sent:]
+            if not view and rest:
+                view, rest = rest, memoryview(b"")
 
     def _wait_writable(self) -> bool:
         """Wait a little until the socket takes more, reading what comes; whether anything moved."""

@@ -8,13 +8,14 @@ and no descriptor of anybody else.
 from __future__ import annotations
 
 import faulthandler
+import fcntl
 import os
 import signal
 import socket
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from ...storage.errors import DmlpipeError
@@ -23,11 +24,11 @@ from ..job import CommandTransform, PythonTransform
 from .call import Loaded, load_transform
 from .collect import FRAME_MAX_BYTES, FRAME_MAX_FDS, Output
 from .commands import Commands
-from .environment import datum_environment
 from .failure import UserFrames, failure_of
 from .frames import FrameSocket, PeerClosedError
 from .permits import Permits
 from .processes import Company, adopt_orphans, die_with_parent, end_children
+from .variables import DatumVariables
 from .wire import (
     Ended,
     FromChild,
@@ -47,6 +48,9 @@ from .wire import (
 
 LOG_MAX_BYTES = 1_000_000
 """What is kept of one datum's output: the first and the last half of it. Small enough to go into a pack."""
+
+_UNTOUCHED = 0x5A5A_5A5A
+"""Where the log's descriptors stand in it while nobody printed: it is appended to, wherever that is."""
 
 
 def read_log(fd: int, start: int, stop: int) -> bytes:
@@ -86,12 +90,15 @@ class Child:
         """Size of the outputs that will travel with the present unit's end."""
         self._log_fd = log_fd
         self._log = os.fstat(log_fd)
-        self._log_at = 0
+        appends = fcntl.fcntl(log_fd, fcntl.F_GETFL) & os.O_APPEND
+        self._untouched = _UNTOUCHED if appends else 0
+        os.lseek(log_fd, self._untouched, os.SEEK_SET)
         self._modules = set(sys.modules)
         self._module_count = len(sys.modules)
         self._setup: Setup | None = None
         self._loaded: Loaded | None = None
         self._frames = UserFrames()
+        self._variables = DatumVariables()
         self._commands = Commands(root, users=users, tidy=end_children)
         # After the namespace: entering one forgets the death signal.
         die_with_parent(parent)
@@ -110,8 +117,8 @@ class Child:
                     if self._permits.take(unit.number):
                         self._do(unit)
 
-    def _send(self, message: FromChild, fds: Iterable[int] = ()) -> None:
-        self._channel.send(encoder.encode(message), list(fds))
+    def _send(self, message: FromChild, fds: Sequence[int] = ()) -> None:
+        self._channel.send(encoder.encode(message), fds)
 
     # --- a job ---
 
@@ -155,10 +162,7 @@ class Child:
         first = unit.payloads[0]
         # Commands are given theirs.
         if self._loaded is not None:
-            for name, text in datum_environment(first.id, first.attempt).items():
-                # Setting a variable costs as much as all the rest of a small datum.
-                if os.environ.get(name) != text:
-                    os.environ[name] = text
+            self._variables.set(first.id, first.attempt)
         self._kept_bytes = 0
         begin = time.monotonic()
         results: tuple[Result, ...]
@@ -175,8 +179,8 @@ class Child:
         ended = time.monotonic()
         log, modules = self._take_log(), self._new_modules()
         # Of a datum without folders nobody asks.
-        alone = bool(first.out or first.root or any(g.path or g.paths for g in first.given.values()))
-        alone = alone and self._company.none()
+        folders = first.out or first.root or any(given.path or given.paths for given in first.given.values())
+        alone = bool(folders) and self._company.none()
         self._send(Ended(unit.number, results, ended - begin, ended, log, modules, alone))
 
     def _call(self, unit: Unit) -> tuple[Result, ...]:
@@ -245,20 +249,22 @@ class Child:
                 stream.flush()
             except (OSError, ValueError, AttributeError):
                 continue
-        stop = os.fstat(self._log_fd).st_size
-        if stop == self._log_at:
-            return b""
-        log = read_log(self._log_fd, self._log_at, stop)
-        # Whoever still holds the file appends: after this the next datum begins at 0.
-        os.ftruncate(self._log_fd, 0)
-        self._log_at = 0
+        stop = os.lseek(self._log_fd, 0, os.SEEK_END)
+        log = b""
+        if stop:
+            log = read_log(self._log_fd, 0, stop)
+            # Whoever still holds the file appends: after this the next datum begins at 0.
+            os.ftruncate(self._log_fd, 0)
+        os.lseek(self._log_fd, self._untouched, os.SEEK_SET)
         return log
 
     def _mend_streams(self) -> None:
         """Make standard output and error the log again: left closed, the next file that is opened would be they."""
         for fd, name in ((1, "stdout"), (2, "stderr")):
             try:
-                same = os.path.samestat(os.fstat(fd), self._log)
+                # Both share the log's place in the file, which nothing else has; a stat costs five times as much.
+                untouched = self._untouched and os.lseek(fd, 0, os.SEEK_CUR) == self._untouched
+                same = untouched or os.path.samestat(os.fstat(fd), self._log)
             except OSError:
                 same = False
             if not same:
