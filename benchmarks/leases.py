@@ -23,8 +23,8 @@ LEASES_A_SEGMENT = 16
 
 async def _schedule(port: int, size: int) -> None:
     """Run a scheduler whose leases hold `size` datums, until its standard input closes; print the CPU seconds used."""
-    from dmlpipe.scheduler.leases.dask_plugin import LeaseService
     from dmlpipe.scheduler.leases.dask_seam import run_scheduler
+    from dmlpipe.scheduler.leases.service import LeaseService
 
     service = LeaseService()
     # Leases are sized by time; here their number is what is measured.

@@ -24,8 +24,8 @@ CONNECT_S = 15.0
 
 def _install(dask_scheduler: Any) -> str:
     """Run at the scheduler: serve leases there; return dmlpipe's version."""
-    from dmlpipe.scheduler.leases.dask_plugin import LeaseService
     from dmlpipe.scheduler.leases.dask_seam import install
+    from dmlpipe.scheduler.leases.service import LeaseService
 
     if "dml_lease" not in dask_scheduler.handlers:
         install(dask_scheduler, LeaseService(), guests=True)

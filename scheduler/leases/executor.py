@@ -1,7 +1,7 @@
 """Where the controller's datums are computed: the protocol between deciding and doing.
 
 The controller offers blocks of datums and hears what became of them; it never calls user code. Two implementations:
-`dask_executor.DaskExecutor` (a cluster) and `inline.InlineExecutor` (this process, for `testing.run`).
+`pool_executor.PoolExecutor` (slots, near or far) and `inline.InlineExecutor` (this process, for `testing.run`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Rules:
   begun is recalled (`recall`) when slots have nothing to do.
 * A lease goes only to a worker that has what its job needs (`fitting`); a job that no worker can take is told of.
 
-Left out on purpose: waiting (`dask_plugin`), who holds what (`peers`).
+Left out on purpose: waiting (`service`), who holds what (`peers`).
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from ...worker.collector import relax_collector
 
 async def serve(host: str, port: int, *, key: ClusterKey | None = None, insecure: bool = False) -> None:
     """Run a scheduler with a lease pool and a tracker of peers until a signal asks it to stop."""
-    from .dask_plugin import LeaseService
     from .dask_seam import run_scheduler
+    from .service import LeaseService
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

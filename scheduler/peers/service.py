@@ -1,6 +1,6 @@
-"""The tracker as a service of a Dask scheduler: one RPC and one hook around the pure `Tracker`.
+"""The tracker as a service: one RPC and one hook around the pure `Tracker`.
 
-Everything runs on the scheduler's event loop; between two awaits the tracker is consistent. All state is soft.
+Everything runs on the event loop of whoever serves it; between two awaits the tracker is consistent. All state is soft.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 
 import msgspec
 
+from ...storage.version import __version__
 from ...worker.peers.messages import (
     PEER_PROTOCOL,
     Announce,
@@ -59,7 +59,7 @@ class PeerService:
         return self.tracker.traffic
 
     def remove_worker(self, name: str) -> None:
-        """Dask lost a worker."""
+        """A worker is gone."""
         self._gone.add(name)
         self.tracker.leave(name)
         for key in [key for key in self._latest if key[0] == name]:
@@ -79,7 +79,7 @@ class PeerService:
         if request.protocol != PEER_PROTOCOL:
             return PeerReply(
                 error=f"worker {request.worker} speaks peer protocol {request.protocol}, this scheduler "
-                f"{PEER_PROTOCOL} (dmlpipe {version('dmlpipe')})"
+                f"{PEER_PROTOCOL} (dmlpipe {__version__})"
             )
         if request.worker in self._gone:
             return PeerReply(error=f"worker {request.worker} has left this scheduler")

@@ -19,9 +19,9 @@ from distributed import scheduler as dask_scheduler
 
 from dmlpipe.scheduler.leases import dask_seam
 from dmlpipe.scheduler.leases.control import Status, decode_reply, encode_request
-from dmlpipe.scheduler.leases.dask_plugin import LeaseService
 from dmlpipe.scheduler.leases.dask_seam import Connection, install
 from dmlpipe.scheduler.leases.executor import JobOffer
+from dmlpipe.scheduler.leases.service import LeaseService
 from dmlpipe.storage.version import __version__
 from dmlpipe.worker import dask_seam as worker_seam
 from dmlpipe.worker.messages import PROTOCOL, LeaseReply, LeaseRequest, LeaseSource

@@ -22,8 +22,8 @@ from dmlpipe.scheduler.leases.control import (
     Poll,
     Status,
 )
-from dmlpipe.scheduler.leases.dask_plugin import LeaseService
 from dmlpipe.scheduler.leases.executor import JobFinished, JobOffer, Progressed, SegmentStored, WorkersChanged
+from dmlpipe.scheduler.leases.service import LeaseService
 from dmlpipe.storage.version import __version__
 from dmlpipe.worker import messages
 from dmlpipe.worker.job import Lease
