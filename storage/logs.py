@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -58,3 +62,40 @@ def log_to_stderr(process: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(process) if is_json() else logging.Formatter(TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+_lock = threading.Lock()
+_taken: dict[str, tuple[int, int, bool]] = {}
+"""Logger to how many files take its lines now, and its level and whether it propagated before."""
+
+
+@contextlib.contextmanager
+def to_file(path: Path, process: str, logger: str) -> Iterator[int]:
+    """Let a part of this process log to the end of a file, and only there, as a process of that name would.
+
+    Yields the file's descriptor, for what child processes print. Where several such parts are at work at a time, each
+    file has the lines of all.
+    """
+    found = logging.getLogger(logger)
+    stream = path.open("a", encoding="utf-8")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter(process) if is_json() else logging.Formatter(TEXT))
+    with _lock:
+        count, level, propagate = _taken.get(logger, (0, found.level, found.propagate))
+        _taken[logger] = (count + 1, level, propagate)
+        found.addHandler(handler)
+        found.setLevel(logging.INFO)
+        found.propagate = False
+    try:
+        yield stream.fileno()
+    finally:
+        with _lock:
+            found.removeHandler(handler)
+            count, level, propagate = _taken.pop(logger)
+            if count > 1:
+                _taken[logger] = (count - 1, level, propagate)
+            else:
+                found.setLevel(level)
+                found.propagate = propagate
+        handler.close()
+        stream.close()

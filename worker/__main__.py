@@ -1,4 +1,8 @@
-"""``python -m dmlpipe.worker SCHEDULER --store URL --slots N``: one worker of a cluster."""
+"""``python -m dmlpipe.worker SCHEDULER --store URL --slots N``: one worker, of a cluster or of one run.
+
+SCHEDULER is the address of a Dask scheduler, or ``fd:N``: a socket that was inherited, with the lease pool of a run at
+its other end.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from importlib.metadata import version
@@ -23,19 +28,19 @@ from .cluster_key import read_cluster_key
 from .collector import relax_collector
 from .folders import release, worker_folder
 from .messages import COMPARED_PACKAGES
-from .peers.exchange import PeerExchange
-from .pull import PATIENCE_S, PullLoop, PullSettings, new_worker_name
-from .resources import RESOURCES_VARIABLE, found_resources
-from .segments import FlushLimits
-from .slots.devices import Devices, find_devices
+from .pipe import Join, PipeLink, open_pipe
+from .pull import PATIENCE_S, PullLoop, new_worker_name
+from .serving import Link, find_equipment, serve_slots
 
 logger = logging.getLogger("dmlpipe.worker")
+
+PIPE = "fd:"
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m dmlpipe.worker", description=__doc__)
-    parser.add_argument("scheduler", help="address of the Dask scheduler: tcp://127.0.0.1:8786")
+    parser.add_argument("scheduler", help="address of the Dask scheduler: tcp://127.0.0.1:8786; or fd:N")
     parser.add_argument("--store", required=True, help="URL of the store")
     parser.add_argument("--slots", type=int, default=os.cpu_count() or 1, help="places that run user code")
     parser.add_argument("--name", default="", help="unique name (default: host, pid and 8 random digits)")
@@ -57,60 +62,63 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote, local: str) -> str:
+async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote) -> str:
     name = arguments.name or new_worker_name()
-    # Imported now, after the zygote: slot children must know nothing of it.
-    from .dask_seam import DaskLink, serve
-
     folder = worker_folder(store.cache_dir, name)
-    devices = find_devices(os.environ)
-    resources = found_resources(devices, [*os.environ.get(RESOURCES_VARIABLE, "").split(","), *arguments.resource])
-    devices = devices[: int(resources.get("gpu", 0))]
+    equipment = find_equipment(os.environ, arguments.resource)
+    of_a_run = arguments.scheduler.startswith(PIPE)
 
-    async def body(link: DaskLink) -> str:
-        exchange = None if arguments.no_peers else PeerExchange(store.cache, link.peers, worker=name)
-        joining = None
-        if exchange is not None:
-            store.cache.source = exchange
-            joining = asyncio.create_task(exchange.join())
-        loop = PullLoop(
+    async def body(link: Link) -> str:
+        return await serve_slots(
             store,
             link,
             zygote,
-            worker=name,
-            slots=arguments.slots,
-            folder=folder,
-            devices=Devices(devices),
-            packages={name: version(name) for name in COMPARED_PACKAGES},
-            settings=PullSettings(limits=FlushLimits.from_environment(os.environ)),
-        )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, loop.drain)
-        relax_collector()
-        logger.info("worker %s serves %s with %d slots", name, store.url, arguments.slots)
-        try:
-            return await loop.run()
-        finally:
-            if exchange is not None and joining is not None:
-                joining.cancel()
-                await asyncio.gather(joining, return_exceptions=True)
-                await exchange.close()
-
-    try:
-        return await serve(
-            arguments.scheduler,
-            body,
             name=name,
             slots=arguments.slots,
-            host=arguments.host,
-            local_directory=local,
-            connect_timeout_s=arguments.connect_timeout,
-            resources=resources,
-            key=read_cluster_key(arguments.key) if arguments.key else None,
-            insecure=arguments.insecure,
+            folder=folder,
+            devices=equipment.devices,
+            packages=None if of_a_run else {package: version(package) for package in COMPARED_PACKAGES},
+            peers=not arguments.no_peers,
+            begun=_begun,
         )
+
+    try:
+        if of_a_run:
+            end = socket.socket(fileno=int(arguments.scheduler.removeprefix(PIPE)))
+            end.set_inheritable(False)
+            link = PipeLink(await open_pipe(end))
+            link.join(Join(name=name, slots=arguments.slots, resources=equipment.resources))
+            try:
+                return await body(link)
+            finally:
+                await link.close()
+        # Imported now, after the zygote: slot children must know nothing of it.
+        from .dask_seam import serve
+
+        local = tempfile.mkdtemp(prefix="dmlpipe-dask-")
+        try:
+            return await serve(
+                arguments.scheduler,
+                body,
+                name=name,
+                slots=arguments.slots,
+                host=arguments.host,
+                local_directory=local,
+                connect_timeout_s=arguments.connect_timeout,
+                resources=equipment.resources,
+                key=read_cluster_key(arguments.key) if arguments.key else None,
+                insecure=arguments.insecure,
+            )
+        finally:
+            shutil.rmtree(local, ignore_errors=True)
     finally:
         release(folder)
+
+
+def _begun(loop: PullLoop) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, loop.drain)
+    relax_collector()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,12 +129,11 @@ def main(argv: list[str] | None = None) -> int:
     # Slots' threads make a system call every few microseconds: none may wait five milliseconds for its turn after it.
     sys.setswitchinterval(0.0005)
     zygote = Zygote(clean_environment(os.environ))
-    local = tempfile.mkdtemp(prefix="dmlpipe-dask-")
     if arguments.cache_size:
         os.environ[CACHE_SIZE_VARIABLE] = arguments.cache_size
     try:
         store = Store.open(arguments.store, cache_dir=arguments.cache_dir, patience_s=PATIENCE_S)
-        error = asyncio.run(_serve(arguments, store, zygote, local))
+        error = asyncio.run(_serve(arguments, store, zygote))
     except DmlpipeError as err:
         logger.error("%s%s", err, f" ({err.hint})" if err.hint else "")
         return 1
@@ -135,7 +142,6 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     finally:
         zygote.close()
-        shutil.rmtree(local, ignore_errors=True)
     if error:
         logger.error("%s", error)
     return 1 if error else 0

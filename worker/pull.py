@@ -19,7 +19,6 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -48,6 +47,7 @@ from .slots.ahead import Ahead
 from .slots.devices import Devices
 from .slots.job_work import JobTable, JobWork, WorkerStore
 from .slots.lease_run import LeaseReport, SlotWorker
+from .threads import DaemonThreads
 
 logger = logging.getLogger(__name__)
 
@@ -224,6 +224,8 @@ class PullLoop:
         """Something is about to be said that others wait for."""
         self._ending = asyncio.Event()
         self._draining = False
+        self._retiring = asyncio.Event()
+        self._slot_ends = [asyncio.Event() for _ in self._numbers]
         self._error = ""
         self._noticed: set[str] = set()
         self._ahead: dict[int, Ahead] = {}
@@ -241,7 +243,7 @@ class PullLoop:
         """
         self._folder.mkdir(parents=True)
         self._loop = asyncio.get_running_loop()
-        pool = ThreadPoolExecutor(len(self._numbers) + 2, thread_name_prefix="dmlpipe-slot")
+        pool = DaemonThreads(len(self._numbers) + 2, "dmlpipe-slot")
         try:
             self._slots = [
                 SlotWorker(
@@ -281,6 +283,27 @@ class PullLoop:
         self._draining = True
         self._end("")
 
+    async def retire(self) -> None:
+        """Take no lease any more and give back what was not begun; all else goes on until what runs has ended.
+
+        Unlike `drain`, which nobody is to wait for: progress is told, and a cancelled job is ended.
+        """
+        self._draining = True
+        self._retiring.set()
+        for slot in self._slots:
+            slot.draining.set()
+            slot.wake()
+        # The pool answers the slots that wait for a lease when it knows.
+        await self._exchange(slot=-1, running=sum(self._running))
+
+    def has_ended(self, slot: int) -> bool:
+        """Whether nothing runs in a slot, and nothing will."""
+        return self._slot_ends[slot].is_set()
+
+    async def slot_ended(self, slot: int) -> None:
+        """Return when `has_ended` is true."""
+        await self._slot_ends[slot].wait()
+
     def recall(self, lease: int) -> None:
         """Give back half of what was not begun of a lease. From the loop's thread."""
         for slot in self._slots:
@@ -297,17 +320,20 @@ class PullLoop:
 
     # --- slots ---
 
-    async def _slot_loop(self, slot: SlotWorker, pool: ThreadPoolExecutor) -> None:
-        while not self._ending.is_set():
-            reply = await self._exchange(slot=slot.number, want=1, wait_s=self._settings.wait_s)
-            if reply is None:
-                return
-            if reply.flush:
-                await self._flush(pool, all_=True)
-            if reply.lease is not None:
-                await self._work(slot, reply.lease, reply.expected, pool)
+    async def _slot_loop(self, slot: SlotWorker, pool: DaemonThreads) -> None:
+        try:
+            while not (self._ending.is_set() or self._retiring.is_set()):
+                reply = await self._exchange(slot=slot.number, want=1, wait_s=self._settings.wait_s)
+                if reply is None:
+                    return
+                if reply.flush:
+                    await self._flush(pool, all_=True)
+                if reply.lease is not None:
+                    await self._work(slot, reply.lease, reply.expected, pool)
+        finally:
+            self._slot_ends[slot.number].set()
 
-    async def _work(self, slot: SlotWorker, lease: Lease, expected: Expected | None, pool: ThreadPoolExecutor) -> None:
+    async def _work(self, slot: SlotWorker, lease: Lease, expected: Expected | None, pool: DaemonThreads) -> None:
         self._running[slot.number] = lease.stop - lease.start
         self._leases[slot.number] = lease.id
         try:
@@ -405,7 +431,9 @@ class PullLoop:
 
     async def _exchange(self, **own: object) -> LeaseReply | None:
         """Report and ask; None if this worker is to end."""
-        request = self._outbox.fill(worker=self._worker, packages=self._packages, **own)
+        request = self._outbox.fill(
+            worker=self._worker, packages=self._packages, draining=self._retiring.is_set(), **own
+        )
         try:
             reply = await self._source.lease(request)
         except OSError as err:
@@ -425,7 +453,7 @@ class PullLoop:
             return None
         return None if self._ending.is_set() else reply
 
-    async def _pulse(self, pool: ThreadPoolExecutor) -> None:
+    async def _pulse(self, pool: DaemonThreads) -> None:
         """Report and flush while slots are busy."""
         asked_at = self._clock()
         while not self._ending.is_set():
@@ -441,7 +469,7 @@ class PullLoop:
                 if reply is not None and reply.flush:
                     await self._flush(pool, all_=True)
 
-    async def _flush(self, pool: ThreadPoolExecutor, *, all_: bool) -> None:
+    async def _flush(self, pool: DaemonThreads, *, all_: bool) -> None:
         """Store what waits (all of it, or what is due); an error ends the worker: its leases go elsewhere."""
         for job in self._jobs.all():
             if job.results.waiting and (all_ or job.cancelled.is_set() or job.results.due()):
@@ -453,7 +481,7 @@ class PullLoop:
                     return
                 self._outbox.stored(stored)
 
-    async def _leave(self, pool: ThreadPoolExecutor) -> None:
+    async def _leave(self, pool: DaemonThreads) -> None:
         """Store everything and say so, if anybody still listens."""
         await self._flush(pool, all_=True)
         if not self._outbox and not self._draining:

@@ -118,6 +118,12 @@ class LeaseService:
             self.pool.settle_all()
         self._wake()
 
+    def stop(self) -> None:
+        """End the session, as `Bye` does, and let the workers store what they computed and end."""
+        self._end_session()
+        self._stopping = True
+        self._wake()
+
     def slots_wanted(self, target_s: float) -> int:
         """Slots that the backlog is worth."""
         return self.pool.slots_wanted(target_s)

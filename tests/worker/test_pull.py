@@ -114,6 +114,38 @@ async def test_a_draining_worker_ends_its_datum_stores_it_and_gives_back_the_res
     assert sum(g.stop - g.start for r in source.requests for g in r.giving_back) == 4 - len(done)
 
 
+async def test_a_retiring_worker_gives_back_at_once_and_ends_when_what_runs_has(bench: Bench, tmp_path: Path) -> None:
+    source, job = gated(bench, tmp_path)
+    loop = bench.loop(source)
+    run = asyncio.create_task(loop.run())
+    await until(tmp_path / "gates" / "began-0")
+    await loop.retire()
+    assert source.requests[-1].draining
+    async with asyncio.timeout(WAIT_S):
+        while not any(request.giving_back for request in source.requests):
+            await asyncio.sleep(0.005)
+    assert [(g.start, g.stop) for r in source.requests for g in r.giving_back] == [(1, 4)]
+    assert not loop.has_ended(0)
+    (tmp_path / "gates" / "open-0").touch()
+    async with asyncio.timeout(WAIT_S):
+        await loop.slot_ended(0)
+        assert await run == ""
+    assert [row.key for row in bench.rows(job)] == [b"0"]
+    assert not any(source.open.values())
+
+
+async def test_a_retiring_worker_hears_that_a_job_was_cancelled(bench: Bench, tmp_path: Path) -> None:
+    source, job = gated(bench, tmp_path)
+    loop = bench.loop(source)
+    run = asyncio.create_task(loop.run())
+    await until(tmp_path / "gates" / "began-0")
+    await loop.retire()
+    source.cancelled = (job,)
+    async with asyncio.timeout(WAIT_S):
+        assert await run == ""
+    assert bench.rows(job) == []
+
+
 async def test_a_recalled_lease_keeps_what_runs_and_gives_back_half_of_the_rest(bench: Bench, tmp_path: Path) -> None:
     source, job = gated(bench, tmp_path, 9)
     lease = source.leases[0].id

@@ -93,12 +93,20 @@ class Zygote:
         Interpreter.
     words
         What starts it, in place of `python`; its descriptor follows.
+    log
+        Descriptor of a file that takes what it prints; None: where this process prints.
     """
 
     def __init__(
-        self, env: Mapping[str, str], *, python: str = sys.executable, words: tuple[str, ...] | None = None
+        self,
+        env: Mapping[str, str],
+        *,
+        python: str = sys.executable,
+        words: tuple[str, ...] | None = None,
+        log: int | None = None,
     ) -> None:
         self._env = dict(env)
+        self._log = log
         self._others: dict[tuple[str, ...], Zygote] = {}
         ours, theirs = socket_pair()
         with theirs:
@@ -107,6 +115,8 @@ class Zygote:
                 env=self._env,
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 # Out of the terminal's group: Ctrl-C is for the controller, who stops us in order.
                 start_new_session=True,
             )
@@ -127,7 +137,7 @@ class Zygote:
             if words not in self._others:
                 apart = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
                 env = {name: value for name, value in self._env.items() if name not in apart}
-                self._others[words] = Zygote(env, words=words)
+                self._others[words] = Zygote(env, words=words, log=self._log)
             return self._others[words]
 
     def wait_started(self) -> None:

@@ -332,6 +332,7 @@ class _LeaseRun:
                     break
                 if self._slot.draining.is_set():
                     self._withdraw()
+                    self._give_rest()
                     if not self._sent:
                         break
                 elif self._slot.recalled == self._lease:
@@ -342,9 +343,7 @@ class _LeaseRun:
                 except ChildDiedError as died:
                     self._on_death(died)
             self._settle()
-            left = self._attempts.rest()
-            if left:
-                self._report.given_back([self._start + index for index in left])
+            self._give_rest()
         finally:
             self._ahead.close()
             for sent in self._sent:
@@ -715,6 +714,12 @@ class _LeaseRun:
                 kept.appendleft(sent)
         self._sent = kept
         self._frames_out = sum(sent.last_in_frame for sent in kept)
+
+    def _give_rest(self) -> None:
+        """Give back all that waits: others need not wait for what runs here."""
+        left = self._attempts.rest()
+        if left:
+            self._report.given_back([self._start + index for index in left])
 
     def _share(self) -> None:
         """Give back half of what was not begun: slots without work wait for it."""
