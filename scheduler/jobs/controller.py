@@ -247,7 +247,7 @@ class Controller:
             for event in executor.poll(_POLL_S):
                 self._take_event(executor, event)
         for job in self._jobs.values():
-            kept = job.finished_count()
+            kept = job.kept_count()
             self._tell(
                 Notice(
                     text=f"{job.spec.name}: {kept:,} of {job.plan.total:,} results are kept; the next run goes on there"

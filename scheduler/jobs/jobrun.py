@@ -25,7 +25,7 @@ from ...storage import records as r
 from ...storage.actor import actor_name
 from ...storage.clock import utc_now
 from ...storage.digest import Digest
-from ...storage.errors import CorruptError
+from ...storage.errors import CorruptError, DmlpipeError
 from ...storage.objects.bodies import encode_body, read_job
 from ...storage.objects.condemned import found_place
 from ...storage.objects.content import object_key
@@ -389,9 +389,16 @@ class JobRun:
             lacks=self.lacks,
         )
 
-    def finished_count(self) -> int:
-        """Datums whose result is stored, those of an interrupted controller included."""
-        return sum(1 for _ in self._results.rows())
+    def kept_count(self) -> int:
+        """Datums whose result the next run will find, if this controller ends now.
+
+        Asks the store: an interrupt may have hit while a segment was being taken in.
+        """
+        try:
+            results = Results.resume(self.store, self.job)
+        except DmlpipeError:
+            results = self._results
+        return sum(1 for _ in results.rows())
 
     # --- ending -----------------------------------------------------------------------------------------
 
