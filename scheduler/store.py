@@ -204,7 +204,7 @@ class Store(VersionedStore):
             def make() -> Executor:
                 if given is not None:
                     return given
-                return self._local_executor(slots) if client is None else self._given_executor(client)
+                return self._private_executor(slots) if client is None else self._given_executor(client)
 
             controller = Controller(
                 self,
@@ -222,16 +222,15 @@ class Store(VersionedStore):
             raise JobFailed(f"{first.pipeline}: {first.reason or first.state}", summary=summary)
         return summary
 
-    def _local_executor(self, slots: int | None) -> Executor:
-        from .cluster.local import start_executor
+    def _private_executor(self, slots: int | None) -> Executor:
+        from .cluster.private import PrivateExecutor
 
         count = slots or len(os.sched_getaffinity(0))
-        folder = self.cache_dir / "stores" / self.repo_id / "run"
-        return start_executor(
+        return PrivateExecutor(
             self.url,
             count,
             lambda name: self.nodes.get(from_hex(name)),
-            folder=folder,
+            folder=self.cache_dir / "stores" / self.repo_id / "run",
             cache_dir=self.cache_dir,
             backend=self.backend,
         )

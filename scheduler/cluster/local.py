@@ -1,4 +1,4 @@
-"""A cluster of this machine that lives as long as the process that started it.
+"""A Dask cluster of this machine that lives as long as the process that started it: for measuring, and for tests.
 
 One Dask scheduler and one worker with a slot per core, both on 127.0.0.1 and both started at once: the port is chosen
 here, and held, before either exists. They die with this process, however it ends (`supervise`).
@@ -15,11 +15,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ...storage.backend import Backend
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.store import CACHE_VARIABLE
 from ..errors import ClusterError
-from ..leases.dask_executor import DaskExecutor
 from .supervise import ChildSpec, ProcessId, Supervisor, log_tail
 
 __all__ = [
@@ -29,7 +27,6 @@ __all__ = [
     "child_specs",
     "reserve_port",
     "shared_url",
-    "start_executor",
     "start_local",
 ]
 
@@ -60,9 +57,14 @@ def shared_url(store_url: str) -> str:
         raise InvalidInputError(
             f"no cluster can work on {store_url}: only this process sees it, and workers are processes of their own",
             code=ErrorCode.UNSUPPORTED,
-            hint="use a folder or a bucket as the store, or dmlpipe.testing.run, which needs no cluster",
+            hint="use a folder or a bucket as the store, or dmlpipe run, which needs no cluster",
         )
     return str(Path(rest).absolute()) if scheme == "file" else store_url
+
+
+def is_shared(store_url: str) -> bool:
+    """Whether other processes of this machine can see the store: all but a ``memory://`` one."""
+    return not store_url.startswith("memory://")
 
 
 def reserve_port() -> tuple[socket.socket, int]:
@@ -194,28 +196,3 @@ def start_local(store_url: str, slots: int, *, folder: Path, cache_dir: Path | N
     specs = child_specs(url, slots, port, folder, restart_scheduler=False)
     supervisor = Supervisor(specs, env=child_environment(cache_dir))
     return Cluster(f"tcp://{LOOPBACK}:{port}", folder, supervisor, held)
-
-
-def start_executor(
-    store_url: str,
-    slots: int,
-    read_block: Callable[[str], bytes],
-    *,
-    folder: Path,
-    cache_dir: Path | None = None,
-    backend: Backend | None = None,
-) -> DaskExecutor:
-    """Start a local cluster and return an executor that owns it: closing the executor ends the cluster.
-
-    Returns at once; datums may be offered while the processes start. Parameters as of `start_local` and
-    `DaskExecutor`.
-    """
-    cluster = start_local(store_url, slots, folder=folder, cache_dir=cache_dir)
-    return DaskExecutor(
-        cluster.address,
-        read_block,
-        backend=backend,
-        failure=cluster.failure,
-        on_close=cluster.close,
-        grows=False,
-    )

@@ -39,7 +39,7 @@ def test_each_datum_and_process_has_a_line_that_logs_finds(cli: Cli, here: Path)
         assert cli("put", "texts", here / name).code == 0
     assert cli("--log-format", "json", "run", "dag.py", "-j", "1", "-q").code == 0
     lines = cli("logs", "--json").records
-    assert {line["process"] for line in lines} == {"scheduler", "worker"}
+    assert {line["process"] for line in lines} == {"worker"}
     datums = {line["outcome"]: line for line in lines if line.get("event") == "datum"}
     assert set(datums) == {"ok", "failed"}
     assert datums["failed"]["failure"] == "ValueError: not this one"
@@ -49,5 +49,5 @@ def test_each_datum_and_process_has_a_line_that_logs_finds(cli: Cli, here: Path)
     assert json.loads(line) == datums["ok"]
     assert len(cli("logs", "--job", datums["ok"]["job"][:8]).lines) == 2
     answer = cli("logs", "nobody")
-    assert (answer.code, answer.err) == (1, "note: no log of nobody; there are: scheduler, worker\n")
+    assert (answer.code, answer.err) == (1, "note: no log of nobody; there are: worker\n")
     assert "nothing about datum 0123" in cli("logs", "--datum", "0123").err

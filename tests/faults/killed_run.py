@@ -3,7 +3,8 @@
     python -m tests.faults.killed_run STORE POINT
 
 The points are made by wrapping the project's own functions here, so that the code under test knows nothing of them.
-With $OTHER_HOST it takes itself to be on another host, from where it cannot see whether a controller's process lives.
+With $WORKER_PROCESS its slots are a process from the first datum on. With $OTHER_HOST it takes itself to be on another
+host, from where it cannot see whether a controller's process lives.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from dmlpipe.scheduler.cluster import private
 from dmlpipe.scheduler.errors import ClusterError
 from dmlpipe.scheduler.jobs import epoch, jobrun
 from dmlpipe.scheduler.jobs.results import Results
@@ -164,6 +166,8 @@ def main(url: str, point: str) -> None:
     if point:
         (POINTS | MORE_POINTS)[point]()
     epoch.BEAT_EVERY_S = BEAT_EVERY_S
+    if os.environ.get("WORKER_PROCESS"):
+        private.HERE_MAX_DATUMS = 0
     if os.environ.get("OTHER_HOST"):
         epoch.boot_id = lambda: os.environ["OTHER_HOST"]
         assert epoch.is_alive.__kwdefaults__ is not None

@@ -134,8 +134,11 @@ def test_a_tree_after_kills_is_the_tree_without(prepared: tuple[str, Path], tmp_
         assert store[repo].tree.root == other[repo].tree.root
 
 
-def test_a_killed_worker_loses_only_what_it_had_not_stored(prepared: tuple[str, Path]) -> None:
+def test_a_killed_worker_loses_only_what_it_had_not_stored(
+    prepared: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     url, log = prepared
+    monkeypatch.setenv("WORKER_PROCESS", "1")
     process = start(url)
     worker = wait_for_worker(process.pid)
     store = Store.open(url)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from dmlpipe.scheduler.cluster.local import Cluster, start_local
+from dmlpipe.scheduler.cluster.private import PrivateExecutor
 from dmlpipe.scheduler.errors import ClusterError
 from dmlpipe.scheduler.leases.dask_executor import DaskExecutor
 from dmlpipe.scheduler.leases.executor import Event, Executor, SegmentStored
@@ -103,14 +104,45 @@ def check_outputs(store: Store) -> None:
     assert found == {f"/word{number:04}": f"WORD{number:04}".encode() for number in range(DATUMS)}
 
 
-def test_a_killed_worker_loses_no_datum_and_repeats_none_that_was_stored(store: Store, tmp_path: Path) -> None:
-    cluster = start(store, tmp_path)
-    executor = executor_on(cluster, store)
+class WatchedPrivate(PrivateExecutor):
+    """The same, of slots of the run's own."""
+
+    strike: Callable[[], None] | None = None
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        events = super().poll(timeout_s)
+        if self.strike is not None and any(isinstance(event, SegmentStored) for event in events):
+            strike, self.strike = self.strike, None
+            strike()
+        return events
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["cluster", "own"])
+def test_a_killed_worker_loses_no_datum_and_repeats_none_that_was_stored(
+    store: Store, tmp_path: Path, own: bool
+) -> None:
+    executor: Watched | WatchedPrivate
+    processes: Callable[[], Sequence[int]]
+    if own:
+        executor = private = WatchedPrivate(
+            store.url,
+            SLOTS,
+            lambda block: store.nodes.get(from_hex(block)),
+            folder=tmp_path / "logs",
+            cache_dir=store.cache_dir,
+            backend=store.backend,
+            here_max=DATUMS - 1,
+        )
+        processes = lambda: [] if private.worker_pid is None else [private.worker_pid]  # noqa: E731
+    else:
+        cluster = start(store, tmp_path)
+        executor = executor_on(cluster, store)
+        processes = lambda: [cluster.processes()["worker"].pid] if cluster.processes() else []  # noqa: E731
     kept: set[str] = set()
     before: Counter[str] = Counter()
 
     def strike() -> None:
-        os.kill(cluster.processes()["worker"].pid, signal.SIGKILL)
+        os.kill(processes()[0], signal.SIGKILL)
         kept.update(words(stored_datums(store)))
         before.update(tally(tmp_path))
 
@@ -124,7 +156,7 @@ def test_a_killed_worker_loses_no_datum_and_repeats_none_that_was_stored(store: 
     assert {word: counts[word] for word in kept} == dict.fromkeys(kept, 1)
     # Only what was computed and not stored yet is computed again, once.
     assert max(counts.values()) <= 2
-    assert not [process for process in cluster.processes().values() if process.alive()]
+    assert not processes()
 
 
 def test_a_killed_scheduler_ends_the_run_and_the_next_one_finishes_it(store: Store, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 import dmlpipe as dml
 from dmlpipe.scheduler.report import RunSummary
-from dmlpipe.storage.errors import ErrorCode, InvalidInputError
 from tests.conftest import S3Server
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(120)]
@@ -147,16 +146,3 @@ def test_a_client_without_credentials_is_told_which_store_it_could_not_read(
         dml.open(s3_url, cache_dir=work / "fresh").refresh()
     assert s3_url.removeprefix("s3://").partition("/")[0] in str(refused.value)
     assert "wrong" not in str(refused.value)
-
-
-def test_a_cluster_on_memory_is_refused_with_the_reason(work: Path) -> None:
-    store = dml.init("memory://refused-to-a-cluster")
-    store.put("training", work / "training")
-    store.create_repo("readings")
-    store.submit(work / "dag.py")
-    with pytest.raises(InvalidInputError, match="only this process sees it") as refused:
-        store.run(slots=1)
-    assert refused.value.code == ErrorCode.UNSUPPORTED
-    assert "dmlpipe.testing.run" in (refused.value.hint or "")
-    # It leaves nothing behind that a later run would wait for.
-    assert store.status().controller == "none"

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.scheduler.cluster.local import LOOPBACK, reserve_port, shared_url, start_executor, start_local
+from dmlpipe.scheduler.cluster.local import LOOPBACK, reserve_port, shared_url, start_local
 from dmlpipe.scheduler.cluster.supervise import ProcessId
+from dmlpipe.scheduler.leases.dask_executor import DaskExecutor
 from dmlpipe.scheduler.leases.executor import ExecutorFailed
 from dmlpipe.storage.errors import ErrorCode, InvalidInputError
 
@@ -90,7 +91,8 @@ def test_a_closed_cluster_leaves_no_process(tmp_path: Path) -> None:
 
 def test_a_worker_that_cannot_start_fails_the_executor_with_its_log(tmp_path: Path) -> None:
     # There is no store at that place.
-    with start_executor(str(tmp_path / "no-store"), 1, lambda block: b"", folder=tmp_path / "logs") as executor:
+    cluster = start_local(str(tmp_path / "no-store"), 1, folder=tmp_path / "logs")
+    with DaskExecutor(cluster.address, lambda block: b"", failure=cluster.failure, on_close=cluster.close) as executor:
         deadline = time.monotonic() + LIMIT_S
         failed: list[ExecutorFailed] = []
         while not failed:
