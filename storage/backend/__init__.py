@@ -6,7 +6,8 @@ the probe that refuses a medium on which the primitive does not hold.
 Key types: `Backend`, `Properties`, `open_backend`, `probe_exclusive_create`.
 """
 
-from .base import MAX_OBJECT_BYTES, Backend, Clone, Draft, Properties, Request
+from .base import MAX_OBJECT_BYTES, Backend, Properties, Request
+from .draft import Clone, Draft
 from .opening import open_backend
 from .probe import is_vacant, probe_exclusive_create
 

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from ..digest import Data
 from ..errors import BackendError, ErrorCode, InvalidInputError
+from .draft import Clone, Draft, HeldDraft
 
 Request = tuple[str, int | None, int | None]
 """(key, start, end) as in `Backend.get`."""
@@ -40,40 +41,6 @@ class Properties:
     """Objects are files that can be linked into another folder of the same file system."""
     path: Path | None = None
     """The root folder, where objects are files."""
-
-
-class Draft(Protocol):
-    """An object that gets its bytes before anybody knows its key. For one thread."""
-
-    shares_blocks: bool
-    """Whether it takes no space: its blocks are those of another file."""
-
-    def __len__(self) -> int:
-        """Return how many bytes it has."""
-        ...
-
-    def write(self, data: Data) -> None:
-        """Add to its end."""
-        ...
-
-    def read(self) -> bytes:
-        """Return its bytes."""
-        ...
-
-    def put_if_absent(self, key: str) -> bool:
-        """Create the object `key` with its bytes, unless it exists; see `Backend.put_if_absent`."""
-        ...
-
-    def drop(self) -> None:
-        """Give it up, or what is left of it. Call it once, in the end."""
-        ...
-
-
-class Clone(Draft, Protocol):
-    """A private copy of a part of a file that shares its blocks, and does not follow it."""
-
-    fd: int
-    """Open for reading; bytes begin at 0."""
 
 
 class Backend(Protocol):
@@ -127,9 +94,9 @@ class Backend(Protocol):
         """`put_if_absent` for each item, concurrently where that is faster; results in the order of `items`."""
         return [self.put_if_absent(key, data) for key, data in items]
 
-    def draft(self) -> Draft | None:
-        """Return an object in the making, or None where an object is written in one request."""
-        return None
+    def draft(self) -> Draft:
+        """Return an object in the making: in memory, where an object is written in one request."""
+        return HeldDraft(self.put_if_absent)
 
     def clone_in(self, source: int, start: int, length: int) -> Clone | None:
         """Return a copy of a part of an open local file that takes no space, or None where that cannot be.

@@ -25,7 +25,8 @@ from typing import Any
 
 from ..digest import Data
 from ..errors import BackendError, NotFoundError
-from .base import Backend, Clone, Draft, Properties, backend_error, check_key, check_range
+from .base import Backend, Properties, backend_error, check_key, check_range
+from .draft import Clone, Draft
 from .linking import link_new
 from .reflink import clone_range
 
@@ -121,7 +122,7 @@ class LocalBackend(Backend):
             raise self._translate(err, f"write object {key}") from err
         return made
 
-    def draft(self) -> Draft | None:
+    def draft(self) -> Draft:
         """See `Backend.draft`: a file beside the objects."""
         return _LocalDraft(self)
 

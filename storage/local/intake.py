@@ -145,18 +145,22 @@ class Intake:
         own = os.getpid()
 
         def work(numbers: Iterator[int]) -> _Work:
-            packer = Packer(writer.backend, known_among, writer.packed.keys()) if writer is not None else None
-            reader = PartReader(packer, began_ns)
             done: dict[int, list[ReadPart]] = {}
-            for number in numbers:
-                done[number] = [reader.read(part) for part in units[number]]
-                if os.getpid() == own:
-                    self._beat()
-            if packer is None:
-                return _Work(done, [], [], [])
-            if processes > 1:
-                packer.flush()
-            return _Work(done, packer.stored, packer.known, packer.rest())
+            packer = Packer(writer.backend, known_among, writer.packed.keys()) if writer is not None else None
+            try:
+                reader = PartReader(packer, began_ns)
+                for number in numbers:
+                    done[number] = [reader.read(part) for part in units[number]]
+                    if os.getpid() == own:
+                        self._beat()
+                if packer is None:
+                    return _Work(done, [], [], [])
+                if processes > 1:
+                    packer.flush()
+                return _Work(done, packer.stored, packer.known, packer.rest())
+            finally:
+                if packer is not None:
+                    packer.drop()
 
         remote = writer is not None and writer.backend.properties.path is None
         processes = 1 if remote else process_count(min(total // _FILES_PER_PROCESS, len(units)))

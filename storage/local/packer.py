@@ -1,19 +1,18 @@
-"""Packs of small files, built in one buffer that files are read into: the fast lane beside `PackBuilder`.
+"""Packs of small files, which are read into one buffer: the fast lane beside `PackBuilder`.
 
-What comes out is an ordinary pack. There is no object per file: a blob is a row of its footer.
+What comes out is an ordinary pack. There is no object per file: a blob is a row of its footer. The buffer is so small
+that it stays in the processor's cache: what it holds goes to a draft of the pack.
 """
 
 from __future__ import annotations
 
-import mmap
 import secrets
 from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import accumulate, repeat
 
 import msgspec
 
-from ..backend import Backend
-from ..digest import DIGEST_SIZE
+from ..backend import Backend, Draft
 from ..objects.compression import compress, own_compressor
 from ..objects.index import PackRow, decode_records, encode_records
 from ..objects.pack import CODEC_RAW, CODEC_ZSTD, MAGIC, NONCE_BYTES, PACK_TARGET_BYTES, VERSION, pack_key
@@ -23,8 +22,7 @@ ROWS_MAX = 1 << 16
 BATCH_MAX = 1024
 """Blobs that are taken together at most."""
 
-_FOOTER_ROOM = 6 << 20
-_ROW_BYTES = DIGEST_SIZE + 20
+_BUFFER_BYTES = 512 << 10
 _KIND_LETTERS = 4
 
 
@@ -55,10 +53,12 @@ class Packer:
         self._backend = backend
         self._known_among = known_among
         self._before = packed
-        # Pages of an anonymous map cost nothing until they are used.
-        self.view = memoryview(mmap.mmap(-1, PACK_TARGET_BYTES + PACK_BELOW_BYTES + _FOOTER_ROOM))
-        """Read files into it, one behind the other, from `position` on, while they begin below `PACK_TARGET_BYTES`."""
+        self.view = memoryview(bytearray(_BUFFER_BYTES + PACK_BELOW_BYTES))
+        """Read files into it, one behind the other, from `position` on, while they begin below `full`."""
         self.position = 0
+        self._begun = 0
+        """Bytes of the pack that stand before the buffer, in the draft."""
+        self._draft: Draft | None = None
         self._rows: list[PackRow] = []
         self._seen: set[bytes] = set()
         self._compressor = own_compressor()
@@ -77,7 +77,7 @@ class Packer:
         files
             What they are called: files of one kind are taken to compress alike.
         """
-        places = list(accumulate(sizes, initial=self.position))
+        places = list(accumulate(sizes, initial=self._begun + self.position))
         new = self._new_among(names)
         frames = self._compress(new, places, files)
         if frames or len(new) < len(names):
@@ -85,9 +85,25 @@ class Packer:
         else:
             # There is one place more than names: where the last one ends.
             self._rows += zip(names, places, sizes, sizes, repeat(CODEC_RAW))
-            self.position = places[-1]
-        if self.position >= PACK_TARGET_BYTES or len(self._rows) > ROWS_MAX - BATCH_MAX:
+            self.position = places[-1] - self._begun
+        if self._begun + self.position >= PACK_TARGET_BYTES or len(self._rows) > ROWS_MAX - BATCH_MAX:
             self.flush()
+        elif self.position >= _BUFFER_BYTES:
+            self._write()
+
+    @property
+    def full(self) -> int:
+        """Where in the buffer no file may begin any more."""
+        return min(_BUFFER_BYTES, PACK_TARGET_BYTES - self._begun)
+
+    def _write(self) -> Draft:
+        """Add what the buffer holds to the draft, and return that."""
+        if self._draft is None:
+            self._draft = self._backend.draft()
+        self._draft.write(self.view[: self.position])
+        self._begun += self.position
+        self.position = 0
+        return self._draft
 
     def _new_among(self, names: Sequence[bytes]) -> Sequence[int]:
         """Return the numbers of the blobs that nobody has packed yet."""
@@ -124,7 +140,8 @@ class Packer:
             done = self._compressor.pass_over(kind, len(mine))
             while done < len(mine):
                 number = mine[done]
-                frame = self._compressor.frame(self.view[places[number] : places[number + 1]], kind)
+                start, stop = places[number] - self._begun, places[number + 1] - self._begun
+                frame = self._compressor.frame(self.view[start:stop], kind)
                 if frame is not None:
                     frames[number] = frame
                 done += 1
@@ -135,9 +152,9 @@ class Packer:
         self, numbers: Sequence[int], names: Sequence[bytes], places: Sequence[int], frames: Mapping[int, bytes]
     ) -> None:
         """Let the blobs of `numbers` stand without gaps, compressed where there is a frame."""
-        view, position = self.view, self.position
+        view, position, begun = self.view, self.position, self._begun
         for number in numbers:
-            at, size = places[number], places[number + 1] - places[number]
+            at, size = places[number] - begun, places[number + 1] - places[number]
             frame = frames.get(number)
             stored = size if frame is None else len(frame)
             if frame is not None:
@@ -145,18 +162,18 @@ class Packer:
             elif at > position:
                 view[position : position + stored] = view[at : at + size]
             codec = CODEC_RAW if frame is None else CODEC_ZSTD
-            self._rows.append((names[number], position, stored, size, codec))
+            self._rows.append((names[number], begun + position, stored, size, codec))
             position += stored
         self.position = position
 
     def rest(self) -> list[tuple[bytes, bytes, int, int]]:
         """Give away what is not in a stored pack: hash, stored bytes, size and codec of each blob."""
+        body = self.view if self._draft is None else self._write().read()
         found = [
-            (name, bytes(self.view[offset : offset + stored]), size, codec)
+            (name, bytes(body[offset : offset + stored]), size, codec)
             for name, offset, stored, size, codec in self._rows
         ]
-        self._rows = []
-        self.position = 0
+        self._begin()
         return found
 
     def flush(self) -> None:
@@ -169,14 +186,20 @@ class Packer:
         footer = {"v": VERSION, "nonce": secrets.token_bytes(NONCE_BYTES), "blobs": blobs}
         frame = compress(msgspec.msgpack.encode(footer))
         end = b"".join([frame, len(frame).to_bytes(4, "little"), MAGIC])
-        stop = self.position + len(end)
-        self.view[self.position : stop] = end
-        body = self.view[:stop]
-        key = pack_key(body)
-        self._backend.put_if_absent(key, body)
+        key = pack_key(end)
+        draft = self._write()
+        draft.write(end)
+        draft.put_if_absent(key)
         self.stored.append(Packed(key, records))
+        self._begin()
+
+    def _begin(self) -> None:
+        self.drop()
         self._rows = []
-        self.position = 0
+        self.position = self._begun = 0
 
-
-assert ROWS_MAX * _ROW_BYTES < _FOOTER_ROOM
+    def drop(self) -> None:
+        """Leave nothing of a pack that is being built: call it in the end, whatever happened."""
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            draft.drop()

@@ -19,7 +19,6 @@ from blake3 import blake3
 
 from ..digest import DIGEST_SIZE
 from ..errors import ConflictError, ErrorCode, InvalidInputError
-from ..objects.pack import PACK_TARGET_BYTES
 from ..objects.value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, Inline, Whole, decode_value, encode_value
 from .packer import BATCH_MAX, Packer
 from .stats import STAT_BYTES, pack_stats
@@ -71,8 +70,6 @@ class PartReader:
     def __init__(self, packer: Packer | None, began_ns: int) -> None:
         self._packer = packer
         self._view = packer.view if packer is not None else memoryview(bytearray(2 * PACK_BELOW_BYTES))
-        self._full = PACK_TARGET_BYTES if packer is not None else PACK_BELOW_BYTES
-        """Where no file may begin any more."""
         self._fresh_ns = began_ns - _TICK_NS
         self._heads = _Heads()
 
@@ -129,8 +126,8 @@ class PartReader:
         self, local: str, folder: int, files: Sequence[str], values: list[bytes], found: list[os.stat_result]
     ) -> int:
         """Read files until there is no room for more; add their values and stats, return the bytes of their content."""
-        packer, view, full, fresh = self._packer, self._view, self._full, self._fresh_ns
-        at = packer.position if packer is not None else 0
+        packer, view, fresh = self._packer, self._view, self._fresh_ns
+        at, full = (packer.position, packer.full) if packer is not None else (0, PACK_BELOW_BYTES)
         names: list[bytes] = []
         sizes: list[int] = []
         odd: dict[int, bytes] = {}

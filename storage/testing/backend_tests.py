@@ -121,8 +121,6 @@ class BackendTests:
         """Nobody sees a draft; one that is given up leaves nothing."""
         for number, expected in enumerate([True, False, None]):
             draft = backend.draft()
-            if draft is None:
-                pytest.skip("objects are written in one request")
             draft.write(b"%d, " % number)
             draft.write(memoryview(b"then more"))
             assert (len(draft), draft.read()) == (12, b"%d, then more" % number)

@@ -185,7 +185,7 @@ class DiesInChildren(LocalBackend):
 class ShowsDrafts(LocalBackend):
     """Makes drafts where objects are looked for."""
 
-    def draft(self) -> Draft | None:
+    def draft(self) -> Draft:
         draft = super().draft()
         self.put("draft", b"begun")
         return draft

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from dmlpipe.storage.backend import local
-from dmlpipe.storage.backend.base import Draft
+from dmlpipe.storage.backend import Draft, local
 from dmlpipe.storage.backend.local import LocalBackend
 from dmlpipe.storage.digest import digest
 from dmlpipe.storage.errors import ConflictError
@@ -42,11 +41,9 @@ def drafts(monkeypatch: pytest.MonkeyPatch) -> list[Draft]:
     begun: list[Draft] = []
     draft = LocalBackend.draft
 
-    def counted(self: LocalBackend) -> Draft | None:
-        made = draft(self)
-        assert made is not None
-        begun.append(made)
-        return made
+    def counted(self: LocalBackend) -> Draft:
+        begun.append(draft(self))
+        return begun[-1]
 
     monkeypatch.setattr(LocalBackend, "draft", counted)
     monkeypatch.setattr(large, "_THREADS_MAX", 1)
