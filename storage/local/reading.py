@@ -21,12 +21,11 @@ from ..digest import DIGEST_SIZE
 from ..errors import ConflictError, ErrorCode, InvalidInputError
 from ..objects.value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, Inline, Whole, decode_value, encode_value
 from .packer import BATCH_MAX, Packer
-from .stats import STAT_BYTES, pack_stats
+from .stats import COARSE_TICK_NS, SECOND_NS, STAT_BYTES, TICK_NS, pack_stats
 
 # A FIFO that took a file's place since it was listed must not hold up the opening.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
 _TRIES = 3
-_TICK_NS = 2_000_000_000
 
 LARGE = b""
 """Stands for the value of a file that is too large for a pack."""
@@ -70,7 +69,8 @@ class PartReader:
     def __init__(self, packer: Packer | None, began_ns: int) -> None:
         self._packer = packer
         self._view = packer.view if packer is not None else memoryview(bytearray(2 * PACK_BELOW_BYTES))
-        self._fresh_ns = began_ns - _TICK_NS
+        self._fresh_ns = began_ns - TICK_NS
+        self._maybe_fresh_ns = began_ns - COARSE_TICK_NS
         self._heads = _Heads()
 
     def read(self, part: Part) -> ReadPart:
@@ -126,7 +126,7 @@ class PartReader:
         self, local: str, folder: int, files: Sequence[str], values: list[bytes], found: list[os.stat_result]
     ) -> int:
         """Read files until there is no room for more; add their values and stats, return the bytes of their content."""
-        packer, view, fresh = self._packer, self._view, self._fresh_ns
+        packer, view, fresh, maybe_fresh = self._packer, self._view, self._fresh_ns, self._maybe_fresh_ns
         at, full = (packer.position, packer.full) if packer is not None else (0, PACK_BELOW_BYTES)
         names: list[bytes] = []
         sizes: list[int] = []
@@ -142,7 +142,12 @@ class PartReader:
                 try:
                     size = readv(fd, [view[at : at + PACK_BELOW_BYTES]])
                     status = fstat(fd)
-                    if size != status.st_size or status.st_ctime_ns >= fresh or not size:
+                    changed = status.st_ctime_ns
+                    if (
+                        size != status.st_size
+                        or (changed >= maybe_fresh and (changed >= fresh or not changed % SECOND_NS))
+                        or not size
+                    ):
                         size, status = _read_again(fd, view[at : at + PACK_BELOW_BYTES], _join(local, file))
                 finally:
                     close(fd)

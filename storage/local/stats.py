@@ -30,9 +30,11 @@ VERSION = 1
 STAT_BYTES = 32
 """Inode, size, modification time, change time: 8 bytes each."""
 
-_TICK_NS = 50_000_000
-_COARSE_TICK_NS = 2_000_000_000
-_SECOND_NS = 1_000_000_000
+TICK_NS = 50_000_000
+"""Longer than what lies between two times that a file system gives."""
+COARSE_TICK_NS = 2_000_000_000
+"""The same where it gives whole seconds."""
+SECOND_NS = 1_000_000_000
 _WORD = (1 << 63) - 1
 _NEVER = b"\xff" * STAT_BYTES
 _fields = attrgetter("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
@@ -165,15 +167,15 @@ def forget(stats: bytes, numbers: Iterable[int]) -> bytes:
 def forget_fresh(stats: bytes, read_at_ns: int) -> bytes:
     """Return `stats` without those of files that had changed right before they were read, from `read_at_ns` on."""
     numbers = array("q", stats)
-    times = numbers[2::4] + numbers[3::4]
-    if not times or max(times) < read_at_ns - _COARSE_TICK_NS:
+    changes = list(map(max, numbers[2::4], numbers[3::4]))
+    fresh, maybe_fresh = read_at_ns - TICK_NS, read_at_ns - COARSE_TICK_NS
+    if not changes or max(changes) < maybe_fresh:
         return stats
-    changes = (max(numbers[4 * at + 2], numbers[4 * at + 3]) for at in range(len(numbers) // 4))
     return forget(
         stats,
         [
             number
             for number, changed in enumerate(changes)
-            if changed >= read_at_ns - (_TICK_NS if changed % _SECOND_NS else _COARSE_TICK_NS)
+            if changed >= maybe_fresh and (changed >= fresh or not changed % SECOND_NS)
         ],
     )

@@ -52,8 +52,8 @@ def fill(folder: Path, count: int = 40) -> dict[str, bytes]:
 
 def age(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let files count as old however short ago they were written."""
-    monkeypatch.setattr(stats, "_TICK_NS", -(1 << 60))
-    monkeypatch.setattr(stats, "_COARSE_TICK_NS", -(1 << 60))
+    monkeypatch.setattr(stats, "TICK_NS", -(1 << 60))
+    monkeypatch.setattr(stats, "COARSE_TICK_NS", -(1 << 60))
 
 
 def contents(view: CommitView) -> dict[str, bytes]:
@@ -196,6 +196,7 @@ def test_a_file_that_keeps_changing_is_refused(store: Store, tmp_path: Path, mon
         return got
 
     monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(reading, "TICK_NS", 1 << 60)  # however long ago it was written
     with pytest.raises(ConflictError, match="changed while it was read"):
         store.put("r", tmp_path / "src")
     assert store.refresh().n == -1
@@ -261,6 +262,38 @@ def test_stats_of_fresh_files_are_forgotten(tmp_path: Path) -> None:
     found = stats.pack_stats([os.stat(file)])
     assert stats.forget_fresh(found, time.time_ns()) != found
     assert stats.forget_fresh(found, time.time_ns() + 3_000_000_000) == found
+
+
+@pytest.mark.parametrize(
+    ("fraction_ns", "before_ns", "looks_twice"),
+    [(1, 49_000_000, True), (1, 51_000_000, False), (0, 51_000_000, True), (0, 2_100_000_000, False)],
+)
+def test_what_may_have_changed_within_a_tick_is_read_between_two_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fraction_ns: int, before_ns: int, looks_twice: bool
+) -> None:
+    """File systems that give whole seconds may change a file for two seconds without another time."""
+    (tmp_path / "a").write_bytes(b"a" * 1000)
+    real, looks = os.fstat, 0
+    changed = (os.stat(tmp_path / "a").st_ctime_ns // stats.SECOND_NS) * stats.SECOND_NS + fraction_ns
+
+    class Aged:
+        st_size, st_mode = 1000, 0o100644
+        st_ino, st_mtime_ns, st_ctime_ns = 1, changed, changed
+
+    file = os.stat(tmp_path / "a").st_ino
+
+    def fstat(fd: int) -> object:
+        nonlocal looks
+        if real(fd).st_ino != file:
+            return real(fd)
+        looks += 1
+        return Aged()
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    reader = reading.PartReader(None, changed + before_ns)
+    read = reader.read(reading.Part(str(tmp_path), ["a"], b"", ()))
+    assert read.size == 1000
+    assert looks == (3 if looks_twice else 1)
 
 
 def test_a_diff_with_a_folder_tells_what_is_new_gone_and_changed(store: Store, tmp_path: Path) -> None:
