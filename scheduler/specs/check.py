@@ -10,7 +10,7 @@ import dataclasses
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,12 @@ from .documents import documents, read_text
 from .reader import Source, read_spec
 
 _PATH = re.compile(r"(?<![\w./$}-])/[\w.+-]+(?:/[\w.+-]+)*")
+_SCRIPT = r"(?:\./)?[\w+-][\w.+-]*(?:/[\w.+-]+)*\.(?:py|[rR]|jl|pl|sh|rb|js|jar|awk)"
+_WORD = re.compile(_SCRIPT)
+_CALL = re.compile(
+    rf"(?:^|[\s;&|(])(?:python[\d.]*|Rscript|julia|perl|ruby|node|ba?sh|ash)\s+(?:-\w+\s+)*({_SCRIPT})(?=$|[\s;&|)])"
+)
+"""A script beside the working directory, which is the image's."""
 _NOT_OF_AN_IMAGE = ("/pfs", "/dev", "/proc", "/tmp")
 
 
@@ -216,6 +222,9 @@ class _Judge:
                     here = code / path.removeprefix("/code/")
                 if not here.exists():
                     found[path] = None
+        for name in _relative_scripts(transform):
+            if code is None or not (code / name).exists():
+                found[name] = None
         return tuple(found)
 
     def _secret(self, text: str) -> str:
@@ -225,6 +234,17 @@ class _Judge:
         except DmlpipeError:
             return f"{secret} (missing)"
         return str(secret)
+
+
+def _relative_scripts(transform: CommandTransform) -> Iterator[str]:
+    """Scripts that are named as standing in the working directory, or below it."""
+    if transform.working_dir.startswith(("/pfs", "/tmp")):
+        return
+    for argv, lines in ((transform.argv, transform.stdin), (transform.err_argv, transform.err_stdin)):
+        own = next((word for word in argv[1:] if _WORD.fullmatch(word)), None)
+        yield from (own,) if own is not None else ()
+        for line in (*argv, *lines):
+            yield from _CALL.findall(line)
 
 
 def _own_code(path: Path, data: object) -> Path | None:

@@ -10,6 +10,9 @@ from typing import Any
 
 from ...storage.errors import ErrorCode, InvalidInputError, NotFoundError
 
+_SEPARATOR = re.compile(r",|^(---|\.\.\.)(?=\s|$)", re.MULTILINE)
+"""Between two objects: a comma, or a line of YAML's, of which JSON is a part."""
+
 
 def read_text(path: Path, arguments: Mapping[str, str]) -> str:
     """Read a file of specifications; a Jsonnet template is evaluated, with its function's arguments.
@@ -67,8 +70,9 @@ def _json_documents(text: str, filename: str) -> Iterator[tuple[object, int]]:
     position = 0
     while (found := re.compile(r"\S").search(text, position)) is not None:
         start = found.start()
-        if text[start] == ",":  # some people separate them
-            position = start + 1
+        separator = _SEPARATOR.match(text, start)
+        if separator is not None:
+            position = separator.end()
             continue
         try:
             data, position = decoder.raw_decode(text, start)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from ...storage.errors import ErrorCode, InvalidInputError
-from .table import ignored, names, refused
+from .table import FORMER, ignored, names, refused
 
 
 class Fields:
@@ -181,6 +181,9 @@ class Fields:
         if near:
             spelled = camel_case(near[0]) if camel else near[0]
             hint = f"did you mean {spelled!r}?"
+        former = FORMER.get(self.kind, {}).get(snake_case(written))
+        if former is not None:
+            return self.bad(f"unknown field {written!r}", hint=f"a field of Pachyderm 1, now {former}")
         return self.bad(f"unknown field {written!r}", hint=hint or f"there are {', '.join(sorted(known))}")
 
 

@@ -198,6 +198,26 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
 }
 
 
+FORMER: dict[str, dict[str, str]] = {
+    "spec": {
+        "standby": "autoscaling, which has no meaning here",
+        "chunk_spec": "datum_set_spec, which has no meaning here",
+        "enable_stats": "gone: times and logs of each datum are always kept",
+        "cache_size": "gone: the cache is the host's, one for all pipelines",
+        "max_queue_size": "gone: inputs of the next datums are fetched while one is computed",
+        "hashtree_spec": "gone: there is nothing to shard",
+        "scale_down_threshold": "autoscaling, which has no meaning here",
+        "incremental": "gone: all pipelines are",
+    },
+    "spout": {
+        "overwrite": "gone with its pipe: say by `dmlpipe put`, or `put --append`, what a commit does to a file",
+        "marker": "gone with its pipe: keep the place in a file of the repo, and commit it by `dmlpipe put`",
+    },
+    "input": {"git": "gone: put a checkout into a repo, `dmlpipe put --mirror`", "atom": "pfs"},
+}
+"""What Pachyderm 1 had and Pachyderm 2 has not: object to field to what became of it."""
+
+
 def names(kind: str) -> tuple[str, ...]:
     """The fields of an object, in snake_case."""
     return tuple(field.name for field in OBJECTS[kind])

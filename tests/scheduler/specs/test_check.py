@@ -48,7 +48,21 @@ def test_scripts_inside_the_image_are_listed_and_decide_how_it_runs(tmp_path: Pa
     (lacking,) = check(tmp_path, data, container="apptainer")
     assert lacking.runs == "not: no apptainer"
     (no_program,) = check(tmp_path, spec("b", transform={"cmd": ["Rscript", "x.R"]}))
-    assert no_program.runs == "not: no program Rscript"
+    assert no_program.runs == "not: no program Rscript, no x.R"
+
+
+def test_scripts_beside_the_images_working_directory_are_listed_too(tmp_path: Path) -> None:
+    data = spec("a", transform={"cmd": ["python", "-u", "inner/main.py", "--out", "/pfs/out/b.py"]})
+    lines = ["cd /tmp && bash run.sh gpu", "python3 ./ingest.py; echo made.py", "for f in /pfs/images/*.py; do"]
+    shell = spec("b", transform={"cmd": ["sh"], "stdin": lines})
+    programs = ("python", "sh")
+    first, second = check(tmp_path, data, shell, programs=programs)
+    assert (first.scripts, first.runs) == (("inner/main.py",), "not: no inner/main.py")
+    assert second.scripts == ("run.sh", "./ingest.py")
+    (tmp_path / "scripts" / "inner").mkdir(parents=True)
+    (tmp_path / "scripts" / "inner" / "main.py").touch()
+    (given,) = check(tmp_path, data, programs=programs, code=tmp_path / "scripts")
+    assert (given.scripts, given.runs) == ((), "process")
 
 
 def test_a_code_folder_has_the_scripts(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dmlpipe.scheduler.inputs.expression import Cross, Files, Group, Join, Union
 from dmlpipe.scheduler.pipelines.spec import PipelineSpec
 from dmlpipe.scheduler.specs.fields import camel_case, snake_case
 from dmlpipe.scheduler.specs.reader import Code, Source, parse_specs
+from dmlpipe.scheduler.specs.table import FORMER, names
 from dmlpipe.storage.errors import DmlpipeError, ErrorCode, InvalidInputError
 from dmlpipe.worker.job import CommandTransform
 
@@ -147,12 +148,13 @@ def test_both_spellings_json_and_yaml_say_the_same() -> None:
         assert (spec.code_id, spec.input, spec.options) == (first.code_id, first.input, first.options)
 
 
-@pytest.mark.parametrize("kind", ["after each other", "a list", "yaml documents"])
+@pytest.mark.parametrize("kind", ["after each other", "a list", "yaml documents", "with lines of YAML between"])
 def test_a_file_may_hold_several_which_come_upstream_first(kind: str) -> None:
     second = {**SMALL, "pipeline": {"name": "montage"}, "input": {"pfs": {"repo": "edges", "glob": "/"}}}
     text = {
         "after each other": json.dumps(second) + "\n" + json.dumps(SMALL),
         "a list": json.dumps([second, SMALL]),
+        "with lines of YAML between": f"{json.dumps(second)}\n---\n{json.dumps(SMALL)}\n...\n",
         "yaml documents": yaml.safe_dump_all([second, SMALL]),
     }[kind]
     specs, _ = parse_specs(text, Source("spec"))
@@ -343,3 +345,22 @@ def test_joins_groups_and_unions_keep_their_templates() -> None:
     a, b = (Files(repo=repo, glob="/(*).x", join_on="$1") for repo in "ab")
     c, d = (Files(repo=repo, glob="/(*).x", name="x", group_by="$1") for repo in "cd")
     assert spec.input == Cross(inputs=(Join(inputs=(a, b), outer=(0,)), Group(inputs=(Union(inputs=(c, d)),))))
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("standby", "a field of Pachyderm 1, now autoscaling"),
+        ("chunkSpec", "now datum_set_spec"),
+        ("spout.overwrite", "put --append"),
+        ("input.git", "put --mirror"),
+    ],
+)
+def test_fields_of_pachyderm_1_are_refused_with_what_became_of_them(path: str, hint: str) -> None:
+    with pytest.raises(InvalidInputError, match="unknown field") as refused:
+        parse(changed(path, True))
+    assert hint in str(refused.value.hint)
+
+
+def test_what_became_of_a_field_is_no_field_itself() -> None:
+    assert [name for kind, former in FORMER.items() for name in former if name in names(kind)] == []
