@@ -103,6 +103,17 @@ def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _free_memory_stores() -> Iterator[None]:
+    """Give back the `memory://` stores that the tests of a file made: else the process keeps all of them to its end."""
+    from dmlpipe.storage.backend.memory import free_memory, memory_names
+
+    before = memory_names()
+    yield
+    for name in memory_names() - before:
+        free_memory(name)
+
+
 @pytest.fixture
 def s3_url(weed: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """A fresh ``s3://`` prefix; the environment says where the server is and who we are."""

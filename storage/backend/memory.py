@@ -1,6 +1,6 @@
 """Objects in the memory of this process: for tests and for trying things out.
 
-All `MemoryBackend`s of one name share their objects, for as long as the process lives.
+All `MemoryBackend`s of one name share their objects, for as long as the process lives, or until they are freed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,18 @@ class _Space:
 
 _spaces: dict[str, _Space] = {}
 _spaces_lock = threading.Lock()
+
+
+def memory_names() -> frozenset[str]:
+    """Names that were opened and not freed."""
+    with _spaces_lock:
+        return frozenset(_spaces)
+
+
+def free_memory(name: str) -> None:
+    """Forget what is under a name: who opens it from now on finds nothing. Who has it open keeps it."""
+    with _spaces_lock:
+        _spaces.pop(name, None)
 
 
 class MemoryBackend(Backend):

@@ -17,7 +17,7 @@ from dmlpipe.storage.backend import Backend, open_backend, probe_exclusive_creat
 from dmlpipe.storage.backend import local as local_module
 from dmlpipe.storage.backend.base import backend_error
 from dmlpipe.storage.backend.local import LocalBackend
-from dmlpipe.storage.backend.memory import MemoryBackend
+from dmlpipe.storage.backend.memory import MemoryBackend, free_memory, memory_names
 from dmlpipe.storage.errors import BackendError, ErrorCode, InvalidInputError, NotFoundError
 from dmlpipe.storage.testing import BackendTests, CountingBackend, Stopped, StoppingBackend
 from tests.storage.backend.broken_backends import BROKEN, AlwaysWins
@@ -276,6 +276,16 @@ def test_memory_is_seen_by_its_own_process_only() -> None:
     child.join(timeout=60)
     assert child.exitcode == 0
     assert queue.get() is None
+
+
+def test_memory_that_is_freed_is_gone_for_who_opens_it_again() -> None:
+    first = MemoryBackend("freed")
+    first.put("a", b"1")
+    assert "freed" in memory_names()
+    free_memory("freed")
+    assert "freed" not in memory_names()
+    assert MemoryBackend("freed").size("a") is None
+    assert first.get("a") == b"1"
 
 
 def test_the_probe_refuses_a_server_that_ignores_the_condition(tmp_path: Path) -> None:
