@@ -18,3 +18,11 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     made = Terminal(folder, tmp_path / "cache")
     yield made
     made.leave()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to type in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DMLPIPE_STORE", raising=False)
+    return tmp_path
