@@ -217,7 +217,8 @@ def glob_tree(tree: TreeView, glob: Glob) -> Iterator[Match]:
             if captures is not None:
                 yield Match(path, value is None, value, captures)
     else:
-        for key, folder, found in _descend(tree, glob.parts, b""):
+        # The whole path is matched here, which says of its last part what that part's own pattern would.
+        for key, folder, found in _descend(tree, glob.parts, b"", last=False):
             path = key.decode()
             captures = glob.match(path)
             if captures is not None:
@@ -244,12 +245,23 @@ def with_folders(entries: Iterable[tuple[bytes, _V]]) -> Iterator[tuple[bytes, _
         yield key, value
 
 
-def _descend(tree: TreeView, parts: tuple[Part, ...], base: bytes) -> Iterator[tuple[bytes, bool, bytes | None]]:
+def count_matches(tree: TreeView, glob: Glob) -> int:
+    """Return the number of what `glob_tree` yields."""
+    if glob.is_root or glob.parts is None or "(?P=" in glob.regex.pattern:
+        # Where a capture stands twice, what it holds must be the same: only the whole pattern says.
+        return sum(1 for _ in glob_tree(tree, glob))
+    return sum(1 for _ in _descend(tree, glob.parts, b"", last=True))
+
+
+def _descend(
+    tree: TreeView, parts: tuple[Part, ...], base: bytes, *, last: bool
+) -> Iterator[tuple[bytes, bool, bytes | None]]:
+    """Yield (path, whether it is a folder, value) of what matches part by part; `last`: the last part, too."""
     part, below = parts[0], parts[1:]
     if part.literal is not None:
         key = base + part.literal.encode()
         if below:
-            yield from _descend(tree, below, key + b"/")
+            yield from _descend(tree, below, key + b"/", last=last)
             return
         value = tree.get(key)
         if value is not None:
@@ -257,9 +269,12 @@ def _descend(tree: TreeView, parts: tuple[Part, ...], base: bytes) -> Iterator[t
         elif next(iter(tree.prefix(key + b"/")), None) is not None:
             yield key, True, None
         return
-    for name, folder, value in tree.list_dir(base, part.begins.encode()):
-        if (folder or not below) and part.regex.fullmatch(name.decode()):
-            if below:
-                yield from _descend(tree, below, base + name + b"/")
-            else:
+    matches = part.regex.fullmatch
+    if not below:
+        for name, folder, value in tree.list_dir(base, part.begins.encode()):
+            if not last or matches(name.decode()):
                 yield base + name, folder, value
+        return
+    for name, folder, _ in tree.list_dir(base, part.begins.encode()):
+        if folder and matches(name.decode()):
+            yield from _descend(tree, below, base + name + b"/", last=last)

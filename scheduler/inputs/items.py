@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self
 
-from ...storage.glob import Glob, glob_tree, with_folders
+from ...storage.glob import Glob, count_matches, glob_tree, with_folders
 from ...storage.trees.prolly import Tree
 from ...worker.job import Item
 from .expression import canonical_json
@@ -157,7 +157,7 @@ class FileSource:
             return 0
         if self.glob.pattern == "/**" and not self.glob.folders:
             return len(self.tree)
-        return sum(1 for _ in glob_tree(self.tree, self.glob))
+        return count_matches(self.tree, self.glob)
 
     def changes(self, new: FileSource) -> Iterator[PieceChange]:
         """Matches that differ, from the nodes in which the two trees differ and the folders that changed."""

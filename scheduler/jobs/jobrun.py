@@ -293,6 +293,10 @@ class JobRun:
 
     def _read_plan(self, *, blocks: int) -> None:
         """Read plan items until so many blocks are full or the plan ends."""
+        with _without_cycles():
+            self._fill_blocks(blocks)
+
+    def _fill_blocks(self, blocks: int) -> None:
         if self._items is None:
             return
         made = 0
@@ -333,7 +337,8 @@ class JobRun:
 
     def stored(self, executor: Executor, segment: str) -> None:
         """Take a segment that is in the store."""
-        self._results.add(segment)
+        with _without_cycles():
+            self._results.add(segment)
         if self._results.should_fold():
             open_folds = list(executor.open_folds(self.job))
             oldest = min([*open_folds, self._results.fold])

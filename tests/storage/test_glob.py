@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dmlpipe.storage.backend.memory import MemoryBackend
 from dmlpipe.storage.errors import ErrorCode, InvalidInputError
-from dmlpipe.storage.glob import compile_glob, glob_tree
+from dmlpipe.storage.glob import compile_glob, count_matches, glob_tree
 from dmlpipe.storage.objects.node import NodeStore
 from dmlpipe.storage.trees.prolly import Tree, build
 from tests.storage.glob_oracle import LETTERS, Node, kinds, matches, part, paths, patterns, render, trees
@@ -198,6 +198,7 @@ def test_walking_a_tree_finds_what_matching_every_path_finds(data: st.DataObject
     expected = {path for path in paths if glob.match(path) is not None}
     expected |= {folder + "/" for folder in folders if glob.match(folder) is not None}
     found = [match.path + "/" * match.folder for match in glob_tree(tree, glob)]
+    assert count_matches(tree, glob) == len(found)
     assert found == sorted(expected, key=str.encode)
 
 
@@ -226,6 +227,7 @@ def test_known_captures_find_what_has_them(data: st.DataObject) -> None:
     tree, _ = _tree(*sorted(paths))
     glob = compile_glob(pattern)
     matches = list(glob_tree(tree, glob))
+    assert count_matches(tree, glob) == len(matches)
     texts = st.one_of(
         st.sampled_from([match.captures for match in matches] or [{}]), st.just(dict.fromkeys(glob.captures, ""))
     )
@@ -263,6 +265,7 @@ def test_counts_in_a_tree_are_those_of_a_slow_matcher(nodes: tuple[Node, ...], f
     if every or not deep:
         wanted |= {folder + "/" for folder in folders if matches(nodes, folder)}
     found = [match.path + "/" * match.folder for match in glob_tree(tree, glob)]
+    assert count_matches(tree, glob) == len(found)
     assert found == sorted(wanted, key=str.encode)
 
 
@@ -276,3 +279,9 @@ def test_within_one_part_it_agrees_with_bash(nodes: tuple[Node, ...], texts: lis
     )
     ours = ["01"[compile_glob(render(nodes)).match(text) is not None] for text in texts]
     assert list(zip(texts, ours, strict=True)) == list(zip(texts, said.stdout.split(), strict=True))
+
+
+def test_a_capture_that_stands_twice_counts_where_both_hold_the_same() -> None:
+    tree, _ = _tree("a/a.txt", "a/b.txt", "b/b.txt", "c")
+    assert count_matches(tree, compile_glob("/{x}/{x}.txt")) == 2
+    assert count_matches(tree, compile_glob("/{x}/{y}.txt")) == 3
