@@ -2,7 +2,7 @@
 
 Each command is a process of its own, timed from its start to its end, in turn with the others. `--help` is compared
 with the import of click, which no command line made with click can be quicker than. `submit --check` judges forty
-specifications (`specs_work.py`).
+specifications (`specs_work.py`). Then: how soon `up` starts a job after a commit (`reaction.py`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rich.table import Table
 
 import dmlpipe as dml
 
+from . import reaction
 from .machine import commit, describe, versions
 from .rounds import Spread, interleaved, ratios
 from .specs_work import COUNT, write_specs
@@ -162,14 +163,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its table; exit with 1 if `--help` or `--check` is over its limit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
-    parser.add_argument("--heavy-rounds", type=int, default=5, help="of commands that start a cluster: %(default)s")
+    parser.add_argument("--heavy-rounds", type=int, default=5, help="of commands that compute: %(default)s")
+    parser.add_argument("--reactions", type=int, default=10, help="commits while a cluster is up; default: %(default)s")
+    parser.add_argument("--bucket", action="store_true", help="commits to a bucket, too, of a server on this machine")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     given = parser.parse_args(arguments)
-    if given.rounds < 1 or not 1 <= given.heavy_rounds <= given.rounds:
-        parser.error("--rounds and --heavy-rounds take numbers above 0, the second no larger than the first")
+    if min(given.rounds, given.reactions) < 1 or not 1 <= given.heavy_rounds <= given.rounds:
+        parser.error("--rounds, --heavy-rounds and --reactions take numbers above 0, heavy ones no more than rounds")
     machine = describe()
     with tempfile.TemporaryDirectory(prefix="dmlpipe-bench-") as folder:
         rows = report(run_rounds(Path(folder), given.rounds, given.heavy_rounds))
+        found = reaction.measure(Path(folder), Path(folder) / "dag.py", given.reactions, bucket=given.bucket)
+        reactions = {place: Spread.of(values) for place, values in found.items()}
     table = Table(title="whole process; median (range), rounds in turn", title_justify="left")
     for name in ("command", "ms", "ms CPU", "times import click", "rounds"):
         table.add_column(name, justify="left" if name == "command" else "right")
@@ -180,6 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table.add_row(row["command"], f"{milliseconds:.0f}", f"{cpu:.0f}", f"{to_click:.1f}", str(row["rounds"]))
     console = Console()
     console.print(table)
+    for place, spread in reactions.items():
+        ms = Spread(*(value * 1000 for value in dataclasses.astuple(spread)))
+        console.print(f"up, from a commit in {place} to its job: {ms:.0f} ms, {given.reactions} commits")
     if given.out:
         result = {
             "benchmark": "start",
@@ -188,6 +196,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "machine": dataclasses.asdict(machine),
             "versions": versions(("dmlpipe", "click", "distributed")),
             "commands": rows,
+            "reactions": {
+                place: {name: round(value, 4) for name, value in dataclasses.asdict(spread).items()}
+                for place, spread in reactions.items()
+            },
         }
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(result, indent=1) + "\n")

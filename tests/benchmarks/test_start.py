@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from dmlpipe.benchmarks import start
+from dmlpipe.benchmarks import reaction, start
 from dmlpipe.benchmarks.specs_work import write_specs
 from dmlpipe.benchmarks.start import Taken, report
 from dmlpipe.scheduler.specs.check import check_specs
@@ -17,8 +18,9 @@ def test_every_command_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(start, "HELP_LIMIT", float("inf"))
     monkeypatch.setattr(start, "CHECK_LIMIT_S", float("inf"))
     out = tmp_path / "result.json"
-    start.main(["--rounds", "1", "--heavy-rounds", "1", "--out", str(out)])
-    rows = json.loads(out.read_text())["commands"]
+    start.main(["--rounds", "1", "--heavy-rounds", "1", "--reactions", "2", "--out", str(out)])
+    result = json.loads(out.read_text())
+    rows = result["commands"]
     assert {row["command"]: row["rounds"] for row in rows} == dict.fromkeys(
         (
             "python -c pass",
@@ -32,6 +34,18 @@ def test_every_command_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ),
         1,
     )
+    assert list(result["reactions"]) == ["a folder"]
+    assert result["reactions"]["a folder"]["low"] > 0
+
+
+@pytest.mark.s3
+def test_commits_to_a_bucket_start_jobs_too(tmp_path: Path) -> None:
+    dag = tmp_path / "dag.py"
+    dag.write_text(start.DAG)
+    before = dict(os.environ)
+    found = reaction.measure(tmp_path, dag, 1, bucket=True)
+    assert {place: len(values) for place, values in found.items()} == {"a folder": 1, "a bucket": 1}
+    assert dict(os.environ) == before
 
 
 def test_a_command_with_fewer_rounds_is_compared_with_its_own() -> None:
