@@ -1,7 +1,7 @@
 """The store as its users hold it: versioned data, and the pipelines over it.
 
 `Store` adds to `dmlpipe.storage.store.Store` what needs pipelines; each method only puts together what its module
-does.
+does, and imports what others do not need.
 """
 
 from __future__ import annotations
@@ -20,21 +20,19 @@ from ..storage.commits import CommitView
 from ..storage.digest import from_hex
 from ..storage.errors import ErrorCode, InvalidInputError, NotFoundError
 from ..storage.objects.bodies import read_job
-from ..storage.provenance.derivation import Derivation
-from ..storage.provenance.explain import CONTENT_PREFIX_MIN
 from ..storage.refs import DEFAULT_BRANCH, Ref, nearest
 from ..storage.state import State
 from ..storage.store import Store as VersionedStore
 from .errors import JobFailed
-from .jobs.preview import Plans, preview
-from .pipelines.spec import Claim, PipelineSpec, decode_pipeline
 from .report import Notice, Observer, RunSummary, StoreStatus, Submitted, ignore
-from .submission import Built, CodeWriter, Given, Params, What, build, ended_triggers, record
-from .succession import recorded, succeed
 
 if TYPE_CHECKING:
+    from ..storage.provenance.derivation import Derivation
+    from .jobs.preview import Plans
     from .leases.executor import Executor
     from .pipelines.dag import DAG
+    from .pipelines.spec import Claim, PipelineSpec
+    from .submission import Built, Params, What
     from .versions import Version, VersionDiff
 
 
@@ -95,6 +93,8 @@ class Store(VersionedStore):
         InvalidInputError, NotFoundError, UserCodeError
             What is wrong; then nothing was written.
         """
+        from .submission import CodeWriter, Given, build, record
+
         writer = CodeWriter(self)
         given = Given(what, params, code, container, arguments or {})
         built = build(what, writer, params=params, code=code, container=container, arguments=arguments)
@@ -133,6 +133,10 @@ class Store(VersionedStore):
         pipelines
             Names to report; empty: all.
         """
+        from .jobs.preview import preview
+        from .submission import CodeWriter, build
+        from .succession import succeed
+
         built = None
         if what is not None:
             built = build(what, CodeWriter(self), params=params, code=code, container=container, arguments=arguments)
@@ -326,6 +330,8 @@ class Store(VersionedStore):
         """
         if not isinstance(target, str) or not _DIGITS.fullmatch(target) or self.refresh().repo(target) is not None:
             return super().why(target)
+        from ..storage.provenance.explain import CONTENT_PREFIX_MIN
+
         if len(target) >= CONTENT_PREFIX_MIN:
             try:
                 return super().why(target)
@@ -354,6 +360,8 @@ class Store(VersionedStore):
             if known is None:
                 raise NotFoundError(f"pipeline {name!r} has no version {version}", code=ErrorCode.NO_PIPELINE)
             node = known.spec
+        from .pipelines.spec import decode_pipeline
+
         return decode_pipeline(self.nodes.get(from_hex(node)))
 
     def job(self, name: str) -> tuple[str, r.JobState, r.JobRecord | None]:
@@ -496,6 +504,9 @@ class Store(VersionedStore):
         InvalidInputError
             Another pipeline reads its output, and neither is given.
         """
+        from .submission import ended_triggers
+        from .succession import recorded
+
         self._need_pipeline(name)
 
         def build_records(state: State) -> Sequence[r.Record]:
@@ -526,6 +537,8 @@ class Store(VersionedStore):
 
 def _claim(state: State, built: Built, name: str, *, why: str = "", compared: int = 0) -> Claim:
     """What is claimed of a pipeline's new code: that it makes what its present version makes."""
+    from .pipelines.spec import Claim
+
     given = [spec.name for spec in built.specs]
     if name not in given:
         raise _no_pipeline(name, set(given))
