@@ -92,7 +92,9 @@ class Child:
         self._log = os.fstat(log_fd)
         appends = fcntl.fcntl(log_fd, fcntl.F_GETFL) & os.O_APPEND
         self._untouched = _UNTOUCHED if appends else 0
-        os.lseek(log_fd, self._untouched, os.SEEK_SET)
+        if self._untouched:
+            # Else it may be a terminal or a pipe (`foreground`): nothing is read from it.
+            os.lseek(log_fd, self._untouched, os.SEEK_SET)
         self._modules = set(sys.modules)
         self._module_count = len(sys.modules)
         self._setup: Setup | None = None
