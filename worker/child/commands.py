@@ -1,7 +1,8 @@
 """The commands of one slot: where their folders appear, who runs them, and one datum after the other.
 
-There are three ways to show a command its folders: a private mount namespace has them at `/pfs` and `/code`; a
-container gets them as mounts; and where neither can be had, `$DMLPIPE_PFS` names them and words are rewritten.
+There are three ways to show a command its folders: a private mount namespace has them at `/pfs` and `/code`, and a
+`/tmp` that is empty for each datum; a container gets them as mounts; and where neither can be had, `$DMLPIPE_PFS` names
+them and words are rewritten.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from .container import (
 )
 from .environment import datum_environment
 from .namespace import CODE, PFS, NamespaceUnavailableError, bind, enter, place_folder, unbind
+from .private_tmp import PrivateTmp
 from .users import find_user
 from .wire import Payload, Setup
 
@@ -75,10 +77,12 @@ class Commands:
         self._batch: Batch | None = None
         self._box: Box | None = None
         self._namespace = self._here = False
+        self._tmp: PrivateTmp | None = None
         if root:
             try:
-                enter(root, users=users)
+                enter(root, users=users, tmp=f"{root}.tmp")
                 self._namespace = True
+                self._tmp = PrivateTmp()
             except NamespaceUnavailableError as err:
                 self.notice = (
                     f"no private /pfs here ({err.strerror}): commands see their inputs below $DMLPIPE_PFS, "
@@ -225,6 +229,9 @@ class Commands:
         if self._namespace:
             with contextlib.suppress(OSError):
                 unbind(PFS)
+        # A process that asks for the next datum may still have its own files there.
+        if self._tmp is not None and self._batch is None:
+            self._tmp.empty()
 
     def close(self) -> None:
         """End what still runs. Idempotent."""
@@ -234,6 +241,8 @@ class Commands:
         if self._batch is not None:
             self._batch.close()
             self._batch = self._box = None
+            if self._tmp is not None:
+                self._tmp.empty()
 
     def _execute(
         self,

@@ -27,6 +27,9 @@ _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s39
 
 PFS = "/pfs"
 CODE = "/code"
+TMP = "/tmp"
+_HOST_TMP = "/.dmlpipe/tmp"
+"""Where the host's `/tmp` is, once there is another."""
 
 
 class NamespaceUnavailableError(OSError):
@@ -57,7 +60,7 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def enter(root: str, *, users: bool = False) -> None:
+def enter(root: str, *, users: bool = False, tmp: str = "") -> None:
     """Give this process a root of its own, with empty folders `/pfs` and `/code`.
 
     Parameters
@@ -66,6 +69,9 @@ def enter(root: str, *, users: bool = False) -> None:
         An empty folder that becomes the mount point.
     users
         It will start commands as other users, who do not exist in a user namespace: root does without one.
+    tmp
+        A folder to be made that becomes `/tmp`, with links to what the host's holds at this moment: a cache may lie
+        there. Empty: the host's.
 
     Raises
     ------
@@ -90,10 +96,13 @@ def enter(root: str, *, users: bool = False) -> None:
     _mount(libc, "none", "/", flags=_MS_REC | _MS_PRIVATE)
     _mount(libc, "tmpfs", root, "tmpfs")
     os.chmod(root, 0o755)
-    _mirror(libc, "/", root, leave_out=(PFS, CODE))
+    tmp = tmp if os.path.isdir(TMP) and not os.path.islink(TMP) else ""
+    _mirror(libc, "/", root, leave_out=(PFS, CODE, TMP) if tmp else (PFS, CODE))
     os.mkdir(root + PFS)
     os.mkdir(root + CODE)
     os.makedirs(root + "/.dmlpipe", exist_ok=True)
+    if tmp:
+        _own_tmp(libc, root, tmp)
     old = "/.dmlpipe-old-root"
     os.mkdir(root + old)
     libc.syscall.restype = ctypes.c_long
@@ -124,6 +133,18 @@ def _mirror(libc: ctypes.CDLL, folder: str, target: str, leave_out: tuple[str, .
             _mount(libc, source, place, flags=_MS_BIND)
 
 
+def _own_tmp(libc: ctypes.CDLL, root: str, tmp: str) -> None:
+    os.mkdir(root + _HOST_TMP)
+    _mount(libc, TMP, root + _HOST_TMP, flags=_MS_BIND | _MS_REC)
+    os.mkdir(tmp, 0o700)
+    # Links, since a mount for each would take long where there are many.
+    for name in os.listdir(TMP):
+        os.symlink(f"{_HOST_TMP}/{name}", f"{tmp}/{name}")
+    os.chmod(tmp, 0o1777)
+    os.mkdir(root + TMP)
+    _mount(libc, tmp, root + TMP, flags=_MS_BIND)
+
+
 def place_folder(path: str) -> None:
     """Let an empty folder of this namespace appear at `path`, whether or not the host has one there.
 
@@ -136,7 +157,7 @@ def place_folder(path: str) -> None:
         while not os.path.isdir(above):
             missing.append(above)
             above = os.path.dirname(above)
-        if above != "/":
+        if above not in ("/", TMP):
             # Built on the namespace's own root, then moved over what it stands for.
             building = "/.dmlpipe-place"
             os.makedirs(building, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import sys
 import tempfile
@@ -179,6 +180,7 @@ class SlotChild:
             if self._root:
                 with contextlib.suppress(OSError):
                     os.rmdir(self._root)
+                shutil.rmtree(f"{self._root}.tmp", ignore_errors=True)
         return self._ended
 
 
