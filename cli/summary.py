@@ -58,10 +58,15 @@ def _failed(summary: RunSummary) -> list[Text]:
     return [Text(f"{head}{_next(bad)}")]
 
 
+_ENDED = ("exit", "signal", "timeout", "memory")
+
+
 def _next(bad: list[JobEnded]) -> str:
     for job in bad:
         for group in job.failures:
-            tried = f"next: dmlpipe try {job.pipeline} --datum {short(group.datum)} --pdb"
+            # A process that ended has no frame for the debugger to stop in.
+            pdb = "" if group.failure.kind in _ENDED else " --pdb"
+            tried = f"next: dmlpipe try {job.pipeline} --datum {short(group.datum)}{pdb}"
             total = job.counters.total
             # Allowing failures is advice for the few among many, not for code that always fails.
             if total >= 20 and job.counters.failed * 10 <= total:

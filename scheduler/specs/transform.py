@@ -76,7 +76,7 @@ def _secrets(transform: Fields, pipeline: str, notices: list[str]) -> tuple[str,
     for position, item in enumerate(transform.items("secrets")):
         fields = Fields(item, f"{transform.where}.secrets[{position}]", "secret")
         name, key = fields.required_text("name"), fields.text("key")
-        variable, folder = fields.text("env_var"), fields.text("mount_path")
+        variable, folder = fields.text("env_var"), _without_slashes(fields.text("mount_path"))
         if not variable and not folder:
             raise fields.bad("one of 'env_var' and 'mount_path' is needed")
         if variable and not key:
@@ -94,3 +94,7 @@ def _secrets(transform: Fields, pipeline: str, notices: list[str]) -> tuple[str,
             f"{f'${variable} or ' if variable else ''}~/.config/dmlpipe/secrets/{source}"
         )
     return tuple(found)
+
+
+def _without_slashes(path: str) -> str:
+    return path.rstrip("/") or path

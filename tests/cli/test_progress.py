@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import itertools
 
+import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
@@ -164,6 +165,14 @@ def test_the_last_line_after_failures_says_what_to_do() -> None:
 def test_code_that_always_fails_is_not_advised_to_be_tolerated() -> None:
     job = ended("predictions", "failed", failed=50)
     assert str(summary_lines(r.RunSummary(jobs=(job,)))[-1]) == "next: dmlpipe try predictions --datum 7be1aa --pdb"
+
+
+def test_a_process_that_ended_is_not_one_for_the_debugger() -> None:
+    job = ended("predictions", "failed", failed=1)
+    (group,) = job.failures
+    exited = msgspec.structs.replace(group, failure=msgspec.structs.replace(group.failure, kind="exit"))
+    job = msgspec.structs.replace(job, failures=(exited,))
+    assert str(summary_lines(r.RunSummary(jobs=(job,)))[-1]) == "next: dmlpipe try predictions --datum 7be1aa"
 
 
 def test_the_last_line_of_a_run_that_went_well() -> None:

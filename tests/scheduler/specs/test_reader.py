@@ -364,3 +364,10 @@ def test_fields_of_pachyderm_1_are_refused_with_what_became_of_them(path: str, h
 
 def test_what_became_of_a_field_is_no_field_itself() -> None:
     assert [name for kind, former in FORMER.items() for name in former if name in names(kind)] == []
+
+
+def test_a_secrets_folder_may_end_in_a_slash() -> None:
+    with_slash, without = (
+        parse(changed("transform.secrets", [{"name": "t", "mount_path": path}])) for path in ("/run/t/", "/run/t")
+    )
+    assert with_slash == without
