@@ -288,9 +288,7 @@ class Edits:
         known: dict[bytes, bool] = {}
         if self.base.is_empty():
             return
-        for path, value in zip(in_order, self.base.get_many(in_order), strict=True):
-            if value is not None:
-                continue
+        for path in self.base.lacking(in_order):
             parent = _parent(path)
             if parent not in known:
                 known[parent] = self._base_has(parent)

@@ -158,6 +158,23 @@ class Tree:
             done = stop
         yield from zip(keys[done:], values[done:], strict=True)
 
+    def lacking(self, keys: Sequence[bytes]) -> Iterator[bytes]:
+        """Yield those of the sorted `keys` that are not here.
+
+        Notes
+        -----
+        Reads what `get_many` does. Where a run of keys stands here as it is given, lists are compared, not keys.
+        """
+        done = 0
+        if self.root != EMPTY and keys:
+            for leaf, wanted in self._leaves_of(keys):
+                low = leaf.position(wanted[0])
+                if leaf.keys[low : low + len(wanted)] != wanted:
+                    here = set(leaf.keys)
+                    yield from (key for key in wanted if key not in here)
+                done += len(wanted)
+        yield from keys[done:]
+
     def scan(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) for start <= key < stop, sorted; `stop` None means to the end.
 

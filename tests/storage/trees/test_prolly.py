@@ -131,6 +131,7 @@ def test_get_agrees_with_a_dict(content: dict[bytes, bytes], others: list[bytes]
     expected = [content.get(key) for key in asked]
     assert [tree.get(key) for key in asked] == expected
     assert tree.get_many(asked) == expected
+    assert list(tree.lacking(asked)) == [key for key in asked if key not in tree]
     assert [key in tree for key in asked] == [key in content for key in asked]
     assert tree.first() == (min(content.items()) if content else None)
 
