@@ -186,6 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             color=None if app.colour else False,
         )
         sys.stdout.flush()
+        if arguments is None:
+            # The interpreter looks for cycles once more before it ends: there is no need to.
+            gc.freeze()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         # The reader of our output left (`dmlpipe ls | head`): nothing is wrong, and the flush at exit must not say so.
