@@ -124,14 +124,14 @@ class LocalBackend(Backend):
 
     def draft(self) -> Draft:
         """See `Backend.draft`: a file beside the objects."""
-        return _LocalDraft(self)
+        return LocalDraft(self)
 
     def clone_in(self, source: int, start: int, length: int) -> Clone | None:
         """See `Backend.clone_in`; file systems that cannot are asked once."""
         device = os.fstat(source).st_dev
         if device in self._no_clones:
             return None
-        clone = _LocalDraft(self, length)
+        clone = LocalDraft(self, length)
         try:
             done = clone_range(source, start, length, clone.fd, 0)
         except OSError as err:
@@ -364,7 +364,7 @@ class LocalBackend(Backend):
         return backend_error(err, what, self.url)
 
 
-class _LocalDraft(Clone):
+class LocalDraft(Clone):
     """A file beside the objects.
 
     Parameters

@@ -6,18 +6,24 @@ import os
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dmlpipe.storage import forked
+from dmlpipe.storage.backend.local import LocalBackend, LocalDraft
 from dmlpipe.storage.commits import CommitView
+from dmlpipe.storage.digest import from_hex
 from dmlpipe.storage.errors import BackendError, ConflictError, InvalidInputError
 from dmlpipe.storage.forked import share_work
 from dmlpipe.storage.local import intake, reading, stats
 from dmlpipe.storage.local.intake import Intake
 from dmlpipe.storage.objects.local_value import value_of_file
+from dmlpipe.storage.objects.node import node_key
+from dmlpipe.storage.objects.pack import read_footer
 from dmlpipe.storage.objects.value import encode_value
 from dmlpipe.storage.sources import plan_sources
 from dmlpipe.storage.store import Store
@@ -75,6 +81,25 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return opened
 
 
+def log_requests(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a line for each request to a folder of objects, by whichever process; return the file."""
+    methods: list[tuple[type, str]] = [
+        (LocalDraft, "put_if_absent"),
+        *((LocalBackend, name) for name in ("put_if_absent", "put", "get", "size", "list_folders")),
+    ]
+    for kind, name in methods:
+        real = getattr(kind, name)
+
+        def logged(self: object, key: str, *args: object, real: Any = real, name: str = name, **more: object) -> Any:
+            prefix = "Draft." if isinstance(self, LocalDraft) else ""
+            with open(file, "ab", buffering=0) as log:
+                log.write(f"{prefix}{name} {key.partition('/')[0]}\n".encode())
+            return real(self, key, *args, **more)
+
+        monkeypatch.setattr(kind, name, logged)
+    return file
+
+
 @pytest.mark.parametrize("processes", [1, 3])
 def test_a_folder_holds_in_the_store_what_it_holds_outside(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
@@ -91,6 +116,30 @@ def test_a_folder_holds_in_the_store_what_it_holds_outside(
     assert again.fsck().ok
     assert again.put("r", tmp_path / "src").id == view.id
     assert list(view.diff(tmp_path / "src")) == []
+
+
+def test_one_process_asks_for_and_stores_what_several_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for packs, of which each process makes its own: they hold the same blobs."""
+    made = fill(tmp_path / "src")
+    requests = log_requests(tmp_path / "log", monkeypatch)
+    monkeypatch.setattr(intake, "_FILES_PER_UNIT", 3)
+    seen: dict[int, object] = {}
+    packs: dict[int, int] = {}
+    for processes in (1, 2, 4):
+        monkeypatch.setattr(intake, "process_count", lambda most, processes=processes: processes)
+        store = Store.init(tmp_path / f"store-{processes}", cache_dir=tmp_path / f"cache-{processes}")
+        requests.write_bytes(b"")
+        view = store.put("r", tmp_path / "src")
+        asked = Counter(requests.read_text().splitlines())
+        packs[processes] = asked.pop("Draft.put_if_absent packs", 0) + asked.pop("put_if_absent packs", 0)
+        assert contents(view) == made
+        kept = {key for key, _ in store.backend.list() if key.startswith(("nodes/", "objects/"))}
+        kept.remove(node_key(from_hex(view.id)))  # says when it was made
+        blobs = {blob.hash for key, _ in store.backend.list("packs/") for blob in read_footer(store.backend, key).blobs}
+        seen[processes] = (view.body.tree, view.files, view.size, kept, blobs, asked)
+    assert seen[1] == seen[2] == seen[4]
+    assert packs[1] == 1
+    assert all(number <= processes + 1 for processes, number in packs.items()), "and one of the ends of large files"
 
 
 def test_what_is_unchanged_is_not_read_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
