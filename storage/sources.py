@@ -4,12 +4,14 @@ A folder's contents land at the target; a file lands there under its own name. L
 plain file (a FIFO, a device, a socket), a name that breaks the rules of `paths.py`, and two sources for one name are
 refused. Empty folders leave no trace.
 
-Local folders are listed a folder at a time, names in one list and no object per file: there may be millions.
+Local folders are listed a folder at a time, names in one list and no object per file: there may be millions. Once there
+are many, the folders that are left are shared with other processes.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +22,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import ErrorCode, InvalidInputError, NotFoundError
+from .forked import MAX_UNITS, process_count, share_work
 from .leftovers import PREFIX as LEFTOVER_PREFIX
 from .paths import PATH_MAX_BYTES, join_path, normalize_folder, normalize_path, show_path
+
+_SHARE_FROM_FILES = 2000
+_SHARE_FROM_FOLDERS = 8
 
 Content = bytes | str | BinaryIO
 Source = str | os.PathLike[str] | tuple[str, Content]
@@ -72,6 +78,34 @@ class SourceFolder:
         for name, key in zip(self.names, self.keys, strict=True):
             file = f"{local}/{name}"
             yield SourceFile(key, file, file=file)
+
+
+class _Listings(dict[int, list[SourceFolder]]):
+    """Folders that were listed, by number of unit. Pickles as a whole, not name by name."""
+
+    def __reduce__(self) -> tuple[Callable[[bytes], _Listings], tuple[bytes]]:
+        plain = {
+            number: [
+                (found.root, found.inside, found.device, "\0".join(found.names), b"\0".join(found.keys))
+                for found in folders
+            ]
+            for number, folders in self.items()
+        }
+        return _decode_listings, (pickle.dumps(plain, protocol=pickle.HIGHEST_PROTOCOL),)
+
+
+def _decode_listings(raw: bytes) -> _Listings:
+    plain = pickle.loads(raw)
+    return _Listings(
+        (
+            number,
+            [
+                SourceFolder(root, inside, device, names.split("\0"), keys.split(b"\0"))
+                for root, inside, device, names, keys in folders
+            ],
+        )
+        for number, folders in plain.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -203,6 +237,10 @@ class _Walk:
         self._excluded = excluded
         self._skip = _identity(os.stat(skip)) if skip is not None and skip.exists() else None
         self._found = found
+        self._files = 0
+        """Listed so far."""
+        self._alone = True
+        """Whether no other process lists with this one."""
 
     def walk(self, root: str) -> None:
         """List a folder and all below it."""
@@ -241,14 +279,38 @@ class _Walk:
             below = normalize_folder(os.fsencode(relative))
             folder = join_path(self._target, below) if below else self._target
             self._found.append(SourceFolder(root, relative, here[0], names, _keys_of(folder, names)))
-        for name, there in folders:
-            if there == self._skip:
-                continue
+            self._files += len(names)
+        left = [(name, there) for name, there in folders if there != self._skip]
+        for name, there in left:
             if there in above:
                 raise InvalidInputError(
                     f"{os.path.join(local, name)} links to a folder above itself", code=ErrorCode.BAD_PATH
                 )
+        for number, (name, there) in enumerate(left):
+            if self._alone and self._files >= _SHARE_FROM_FILES and len(left) - number >= _SHARE_FROM_FOLDERS:
+                self._share([(root, inside + name, there, above | {there}) for name, there in left[number:]])
+                return
             self._walk(root, inside + name, there, above | {there})
+
+    def _share(self, walks: Sequence[tuple[str, str, tuple[int, int], set[tuple[int, int]]]]) -> None:
+        """Walk through folders together with other processes."""
+        step = -(-len(walks) // MAX_UNITS)
+        units = [walks[start : start + step] for start in range(0, len(walks), step)]
+        found, self._alone = self._found, False
+
+        def work(numbers: Iterator[int]) -> _Listings:
+            done = _Listings()
+            for number in numbers:
+                self._found = done[number] = []
+                for walk in units[number]:
+                    self._walk(*walk)
+            return done
+
+        listed = _Listings()
+        for part in share_work(work, len(units), process_count(len(units))):
+            listed.update(part)
+        found.extend(chain.from_iterable(listed[number] for number in range(len(units))))
+        self._found, self._alone = found, True
 
 
 def _keys_of(folder: bytes, names: list[str]) -> list[bytes]:
