@@ -33,7 +33,7 @@ class Builder:
     Attributes
     ----------
     run, plan
-        Command lines: bring everything up to date; say what would be done.
+        Command lines: bring everything up to date; say what would be done (empty: it cannot).
     sizes_max
         Largest number of files that it is asked to bring up to date after a small change.
     all_max
@@ -160,6 +160,53 @@ rule copy:
 """
 
 
+_LOOP = """\
+from pathlib import Path
+
+for path in sorted(Path("in").glob("*/*.txt")):
+    target = Path("out", *path.parts[1:])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(path.read_text())
+"""
+_JOBLIB = """\
+from pathlib import Path
+
+from joblib import Memory
+
+memory = Memory("memory", verbose=0)
+
+
+@memory.cache
+def copied(content: str) -> str:
+    return content
+
+
+for path in sorted(Path("in").glob("*/*.txt")):
+    target = Path("out", *path.parts[1:])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(copied(path.read_text()))
+"""
+_REDUN = """\
+from pathlib import Path
+
+from redun import File, task
+
+redun_namespace = "copies"
+
+
+@task()
+def copied(given: File, target: str) -> File:
+    made = File(target)
+    made.write(given.read())
+    return made
+
+
+@task()
+def main() -> list[File]:
+    return [copied(File(str(path)), str(Path("out", *path.parts[1:]))) for path in sorted(Path("in").glob("*/*.txt"))]
+"""
+
+
 def _write(folder: Path, numbers: Sequence[int], text: str, *, below: str = "in") -> None:
     made: set[Path] = set()
     for number in numbers:
@@ -205,6 +252,20 @@ def _set_up_dvc(program: str) -> Callable[[Path, int], None]:
     return set_up
 
 
+def _script(name: str, file: str, text: str) -> Builder:
+    """A program of its own, on this Python."""
+    return Builder(
+        name,
+        (sys.executable, file),
+        (),
+        _set_up_folder(file, text),
+        _write,
+        _read,
+        sizes_max=100_000,
+        all_max=100_000,
+    )
+
+
 def find(name: str) -> str | None:
     """A program's path: as ``$NAME`` says, else on the search path, else beside this Python."""
     given = os.environ.get(name.upper())
@@ -217,9 +278,11 @@ def builders() -> tuple[list[Builder], list[str]]:
     found = [
         _dmlpipe("dmlpipe, a function", _FUNCTION, most=1_000_000),
         _dmlpipe("dmlpipe, a command", _COMMAND, most=1_000),
+        _script("a plain loop, which redoes all", "loop.py", _LOOP),
+        _script("joblib.Memory", "cached.py", _JOBLIB),
     ]
     missing = []
-    for name in ("make", "snakemake", "dvc"):
+    for name in ("make", "snakemake", "dvc", "redun"):
         program = find(name)
         if program is None:
             missing.append(name)
@@ -249,6 +312,19 @@ def builders() -> tuple[list[Builder], list[str]]:
                     _read,
                     sizes_max=1_000,
                     all_max=1_000,
+                )
+            )
+        elif name == "redun":
+            found.append(
+                Builder(
+                    "redun",
+                    (program, "run", "workflow.py", "main"),
+                    (),
+                    _set_up_folder("workflow.py", _REDUN),
+                    _write,
+                    _read,
+                    sizes_max=10_000,
+                    all_max=10_000,
                 )
             )
         else:

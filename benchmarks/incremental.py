@@ -24,7 +24,7 @@ from .builders import Builder, builders, counters, execute
 from .machine import commit, describe, versions
 from .rounds import Spread, interleaved
 
-SIZES = (10, 100, 1_000, 100_000, 1_000_000)
+SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 FEW = 10
 STEPS = ("run, all new", "run, 0 changed", "plan, 0 changed", "run, 10 changed", "plan, 10 changed", "run, all changed")
 
@@ -59,11 +59,13 @@ def measure(builder: Builder, folder: Path, files: int) -> Iterator[Figure]:
     last = [files - 1]
     _expect(builder, folder, last, "first")
 
-    yield Figure(builder.name, files, "plan, 0 changed", execute(folder, builder.plan))
+    if builder.plan:
+        yield Figure(builder.name, files, "plan, 0 changed", execute(folder, builder.plan))
     yield Figure(builder.name, files, "run, 0 changed", execute(folder, builder.run))
 
     outside = _change(builder, folder, few, "second")
-    yield Figure(builder.name, files, "plan, 10 changed", execute(folder, builder.plan, builder.plan_code), outside)
+    if builder.plan:
+        yield Figure(builder.name, files, "plan, 10 changed", execute(folder, builder.plan, builder.plan_code), outside)
     yield Figure(builder.name, files, "run, 10 changed", execute(folder, builder.run), outside)
     _expect(builder, folder, few, "second")
     _count(builder, folder, len(few), files - len(few))

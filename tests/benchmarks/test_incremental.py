@@ -11,6 +11,13 @@ from dmlpipe.benchmarks import incremental
 from dmlpipe.benchmarks.builders import Builder, builders
 
 
+@pytest.mark.parametrize("name", ["a plain loop, which redoes all", "joblib.Memory"])
+def test_scripts_make_what_the_others_make(tmp_path: Path, name: str) -> None:
+    script = next(builder for builder in builders()[0] if builder.name == name)
+    steps = [figure.step for figure in incremental.measure(script, tmp_path, 12)]
+    assert steps == [step for step in incremental.STEPS if not step.startswith("plan")]
+
+
 @pytest.mark.slow
 def test_every_step_is_timed_and_every_output_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DMLPIPE_FSYNC", "never")
