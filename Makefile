@@ -30,9 +30,10 @@ demo: $(STAMP) ## the main job on scikit-learn's digits: train, predict, explain
 pictures: $(STAMP) ## the README's pictures, made by the demo
 	@$(BIN)/dmlpipe demo --pictures docs/pictures
 
-# A file is run by one process: what its tests share is made once. ARGS='-n 0 --pdb …' runs all in this process.
+# A file is run by one process: what its tests share is made once. In the order of the tree: else files of one long test come last.
+# ARGS='-n 0 --pdb …' runs all in this process.
 test: $(STAMP) ## the default test suite (under 10 minutes)
-	@$(BIN)/python -m pytest -q -n auto --dist loadfile -m 'not slow' $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m 'not slow' $(ARGS)
 
 test-slow: $(STAMP) ## the tests that take over 30 s each
 	@$(BIN)/python -m pytest -q -m slow $(ARGS)

@@ -103,9 +103,12 @@ def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def _free_memory_stores() -> Iterator[None]:
-    """Give back the `memory://` stores that the tests of a file made: else the process keeps all of them to its end."""
+    """Give back the `memory://` stores that a test made: else the process keeps all of them to its end.
+
+    Those of fixtures that several tests share are made before this one looks, and stay.
+    """
     from dmlpipe.storage.backend.memory import free_memory, memory_names
 
     before = memory_names()
