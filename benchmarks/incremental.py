@@ -212,7 +212,9 @@ def _write(out: Path, result: Mapping[str, Any]) -> None:
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({**head, **result}, indent=1) + "\n")
-    draw(result, out.with_suffix(".svg"))
+    # The first figure of who is handed finished outputs is one of a plan: there is nothing to draw yet.
+    if any(row["step"].startswith("run") for row in result["figures"]):
+        draw(result, out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -210,7 +210,8 @@ class PrivateExecutor(PoolExecutor):
             zygote = Zygote(clean_environment(os.environ), log=log)
             try:
                 # While the zygote starts.
-                store = self._here_store = await run(threads, self._open)
+                store = await run(threads, self._open)
+                self._here_store = store
                 folder = worker_folder(store.cache_dir, name)
                 self._service.add_worker(name, self._slot_count, equipment.resources)
                 try:

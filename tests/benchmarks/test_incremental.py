@@ -31,6 +31,14 @@ def test_every_step_is_timed_and_every_output_checked(tmp_path: Path, monkeypatc
     assert out.with_suffix(".svg").read_text().startswith("<?xml")
 
 
+def test_figures_of_plans_alone_are_written_and_not_drawn(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    figures = incremental.report([incremental.Figure("GNU make", 10_000, "plan, 0 changed", 0.4)])
+    incremental._write(out, {"figures": figures})
+    assert json.loads(out.read_text())["figures"] == figures
+    assert not out.with_suffix(".svg").exists()
+
+
 def test_a_wrong_output_gives_no_figures(tmp_path: Path) -> None:
     make = next(builder for builder in builders()[0] if builder.name == "GNU make")
     with pytest.raises(RuntimeError, match="made"):
