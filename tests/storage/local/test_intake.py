@@ -91,9 +91,8 @@ def log_requests(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         real = getattr(kind, name)
 
         def logged(self: object, key: str, *args: object, real: Any = real, name: str = name, **more: object) -> Any:
-            prefix = "Draft." if isinstance(self, LocalDraft) else ""
             with open(file, "ab", buffering=0) as log:
-                log.write(f"{prefix}{name} {key.partition('/')[0]}\n".encode())
+                log.write(f"{name} {key.partition('/')[0]}\n".encode())
             return real(self, key, *args, **more)
 
         monkeypatch.setattr(kind, name, logged)
@@ -131,7 +130,7 @@ def test_one_process_asks_for_and_stores_what_several_do(tmp_path: Path, monkeyp
         requests.write_bytes(b"")
         view = store.put("r", tmp_path / "src")
         asked = Counter(requests.read_text().splitlines())
-        packs[processes] = asked.pop("Draft.put_if_absent packs", 0) + asked.pop("put_if_absent packs", 0)
+        packs[processes] = asked.pop("put_if_absent packs")
         assert contents(view) == made
         kept = {key for key, _ in store.backend.list() if key.startswith(("nodes/", "objects/"))}
         kept.remove(node_key(from_hex(view.id)))  # says when it was made
