@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, starmap
+from itertools import chain, islice, starmap
+from operator import eq
 
 import msgspec
 
@@ -95,7 +96,7 @@ class BlobIndex:
             found += [record for (record,) in _WHOLE.iter_unpack(mine)]
         found.sort()
         names = [record[:DIGEST_SIZE] for record in found]
-        if len(set(names)) < len(names):
+        if any(map(eq, names, islice(names, 1, None))):
             befores = [b"", *names[:-1]]
             found = [record for record, name, before in zip(found, names, befores, strict=True) if name != before]
         return b"".join([MAGIC, len(head).to_bytes(4, "little"), head, *found])

@@ -377,14 +377,14 @@ class Editing:
         with self._lock:
             self._edits.put_many([path for path, _ in pairs], [value for _, value in pairs])
 
-    def _put_folders(self, folders: Sequence[SourceFolder], values: Sequence[bytes]) -> None:
+    def _put_folders(self, folders: Sequence[SourceFolder], values: Sequence[bytes], size: int) -> None:
         paths = list(chain.from_iterable(folder.keys for folder in folders))
         ordered = sorted(paths)
         if ordered != paths:
             found = dict(zip(paths, values, strict=True))
             values = [found[path] for path in ordered]
         with self._lock:
-            self._edits.put_many(ordered, values, SourcePlan([], list(folders)).targets)
+            self._edits.put_many(ordered, values, SourcePlan([], list(folders)).targets, size)
 
     def _store_singles(self, singles: Sequence[SourceFile], foresee: Callable[[int], None]) -> None:
         large = {item.path: item.file for item in singles if item.file is not None and _is_large(item.file)}
@@ -405,7 +405,7 @@ class Editing:
         intake = Intake(
             self._archive.stats, self._writer, trust=trust, held=self._lacking, beat=self._beat, foresee=foresee
         )
-        self._put_folders(folders, intake.take(folders))
+        self._put_folders(folders, intake.take(folders), intake.given_bytes)
         self._intakes.append(intake)
 
     def _lacking(self, paths: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:

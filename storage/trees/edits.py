@@ -37,6 +37,8 @@ class PutMany:
     values: Sequence[bytes]
     folders: Set[bytes] | None = None
     """Those that the paths stand right in; None: not known."""
+    size: int | None = None
+    """Bytes of content of all values; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,13 @@ class Edits:
         """Set a file."""
         self._do(Put(path, value))
 
-    def put_many(self, paths: Sequence[bytes], values: Sequence[bytes], folders: Set[bytes] | None = None) -> None:
+    def put_many(
+        self,
+        paths: Sequence[bytes],
+        values: Sequence[bytes],
+        folders: Set[bytes] | None = None,
+        size: int | None = None,
+    ) -> None:
         """Set files. Those that have their value already cost next to nothing.
 
         Parameters
@@ -176,9 +184,11 @@ class Edits:
             What each gets.
         folders
             Those that the paths stand right in, if that is known: saves looking at each path.
+        size
+            Bytes of content of all values, if that is known: saves looking at each value.
         """
         if paths:
-            self._do(PutMany(paths, values, folders))
+            self._do(PutMany(paths, values, folders, size))
 
     def append(self, path: bytes, value: bytes) -> None:
         """Set a file to `value`, which was made from what it holds now."""
@@ -309,6 +319,9 @@ class Edits:
         InvalidInputError
             A name would be both a file and a folder.
         """
+        alone = self._alone()
+        if alone is not None and not any(self.get(folder) is not None for folder in _all_above(self._folders)):
+            return build_of_lists(self.base.nodes, alone.paths, alone.values)
         live: Set[bytes] = self._changes.keys()
         if None in self._changes.values():
             live = {path for path, value in self._changes.items() if value is not None}
@@ -320,8 +333,16 @@ class Edits:
             return build_of_lists(self.base.nodes, paths, values)
         return self.base.update(sorted(self._changes.items()))
 
+    def _alone(self) -> PutMany | None:
+        """Return the edit that is all there is: a first put of many files."""
+        edit = self._log[0] if len(self._log) == 1 and self.base.is_empty() else None
+        return edit if isinstance(edit, PutMany) and len(edit.paths) == len(self._changes) else None
+
     def size_change(self) -> int:
         """Return by how many bytes of content the edits make the tree larger."""
+        alone = self._alone()
+        if alone is not None and alone.size is not None:
+            return alone.size
         olds = [] if self.base.is_empty() else self.base.get_many(sorted(self._changes))
         news = self._changes.values()
         sizes = Sizes()

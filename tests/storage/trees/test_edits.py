@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dmlpipe.storage.backend.memory import MemoryBackend
+from dmlpipe.storage.errors import InvalidInputError
 from dmlpipe.storage.objects.node import NodeStore
+from dmlpipe.storage.objects.value import Inline, encode_value
 from dmlpipe.storage.trees.edits import Edits
 from dmlpipe.storage.trees.folders import after_prefix, list_folder
 from dmlpipe.storage.trees.prolly import build
@@ -47,6 +50,40 @@ def test_edits_are_seen_as_made(
     want = {(name.partition(b"/")[0], None if b"/" in name else value) for name, value in inside}
     assert len(found) == len(set(found))
     assert set(found) == {item for item in want if item[0].startswith(starting)}
+
+
+@given(
+    content=st.dictionaries(PATHS, st.binary(max_size=9), min_size=1, max_size=30),
+    more=st.dictionaries(PATHS, st.just(b"more"), max_size=2),
+    base=st.dictionaries(PATHS, st.just(b"base"), max_size=2),
+    begun=st.booleans(),
+)
+def test_a_first_put_of_many_makes_what_single_ones_make(
+    content: dict[bytes, bytes], more: dict[bytes, bytes], base: dict[bytes, bytes], begun: bool
+) -> None:
+    def encoded(plain: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        return {path: encode_value(Inline(data)) for path, data in plain.items()}
+
+    nodes = NodeStore(MemoryBackend(f"edits-{next(_numbers)}"), tree_target=4)
+    tree = build(nodes, sorted(encoded(base).items()))
+    many, single = (Edits.of_changes(tree, encoded(more)) if begun else Edits(tree) for _ in range(2))
+    values = encoded(content)
+    paths = sorted(values)
+    many.put_many(paths, [values[path] for path in paths], None, sum(map(len, content.values())))
+    for path in paths:
+        single.put(path, values[path])
+    if not begun:
+        for path, value in encoded(more).items():
+            many.put(path, value)
+            single.put(path, value)
+    try:
+        expected = single.finish()
+    except InvalidInputError:
+        with pytest.raises(InvalidInputError, match="both a file and a folder"):
+            many.finish()
+        return
+    assert many.finish() == expected
+    assert many.size_change() == single.size_change()
 
 
 def test_a_listing_passes_over_the_insides_of_folders() -> None:
