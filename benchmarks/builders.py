@@ -273,6 +273,10 @@ def find(name: str) -> str | None:
     return given or shutil.which(name) or (str(beside) if beside.exists() else None)
 
 
+PROGRAMS = {"make": "GNU make", "snakemake": "Snakemake", "dvc": "DVC", "redun": "redun"}
+"""Those of others, and what their contender is called."""
+
+
 def builders() -> tuple[list[Builder], list[str]]:
     """Return who is there to be measured, and the names of programs that were not found."""
     found = [
@@ -282,14 +286,14 @@ def builders() -> tuple[list[Builder], list[str]]:
         _script("joblib.Memory", "cached.py", _JOBLIB),
     ]
     missing = []
-    for name in ("make", "snakemake", "dvc", "redun"):
+    for name in PROGRAMS:
         program = find(name)
         if program is None:
             missing.append(name)
         elif name == "make":
             found.append(
                 Builder(
-                    "GNU make",
+                    PROGRAMS[name],
                     (program, "-s", f"-j{SLOTS}"),
                     (program, "-q"),
                     _set_up_folder("Makefile", _MAKEFILE),
@@ -304,7 +308,7 @@ def builders() -> tuple[list[Builder], list[str]]:
         elif name == "snakemake":
             found.append(
                 Builder(
-                    "Snakemake",
+                    PROGRAMS[name],
                     (program, "-q", "all", "-c", str(SLOTS)),
                     (program, "-q", "all", "-n"),
                     _set_up_folder("Snakefile", _SNAKEFILE),
@@ -330,7 +334,7 @@ def builders() -> tuple[list[Builder], list[str]]:
         else:
             found.append(
                 Builder(
-                    "DVC",
+                    PROGRAMS[name],
                     (program, "repro", "-q"),
                     (program, "status", "-q"),
                     _set_up_dvc(program),

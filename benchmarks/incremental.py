@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .builders import Builder, builders, counters, execute
+from .builders import PROGRAMS, Builder, builders, counters, execute
 from .machine import commit, describe, versions
 from .rounds import Spread, interleaved
 
@@ -115,6 +115,12 @@ def report(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     ]
 
 
+def lacking(missing: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Programs that were not found, of which an earlier call left no figures either."""
+    there = {row["contender"] for row in rows}
+    return [name for name in missing if PROGRAMS[name] not in there]
+
+
 def _rounded(spread: Spread) -> dict[str, float]:
     return {name: round(value, 3) for name, value in dataclasses.asdict(spread).items()}
 
@@ -195,8 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for figure in measure(builder, folder, files):
                     figures.append(figure)
                     if given.out:
-                        told = {"machine": dataclasses.asdict(machine), "missing": missing}
-                        _write(given.out, {**told, "figures": rows + report(figures)})
+                        told = rows + report(figures)
+                        here = {"machine": dataclasses.asdict(machine), "missing": lacking(missing, told)}
+                        _write(given.out, {**here, "figures": told})
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         rows += report(figures)

@@ -45,6 +45,21 @@ def test_a_wrong_output_gives_no_figures(tmp_path: Path) -> None:
         incremental._expect(_prepared(make, tmp_path), tmp_path, [0], "second")
 
 
+def test_a_contender_with_figures_is_not_missing_though_a_later_call_does_not_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "result.json"
+    row = {"contender": "DVC", "files": 10, "step": "run, 10 changed", "rounds": 1}
+    spread = {"median": 1.0, "low": 1.0, "high": 1.0}
+    out.write_text(json.dumps({"figures": [{**row, "seconds": spread, "outside_s": spread}]}))
+    make = [builder for builder in builders()[0] if builder.name == "GNU make"]
+    monkeypatch.setattr(incremental, "builders", lambda: (make, ["snakemake", "dvc"]))
+    incremental.main(["--sizes", "2", "--rounds", "1", "--dir", str(tmp_path), "--out", str(out)])
+    result = json.loads(out.read_text())
+    assert result["missing"] == ["snakemake"]
+    assert {row["contender"] for row in result["figures"]} == {"DVC", "GNU make"}
+
+
 def _prepared(make: Builder, folder: Path) -> Builder:
     make.set_up(folder, 1)
     assert make.done is not None
