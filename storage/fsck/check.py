@@ -1,8 +1,8 @@
 """Check a store: the ledger's chain, that everything it refers to is there, and that all bytes are what they are named.
 
 Three passes. The first folds the ledger from its first entry (`history.py`), the second reads objects and compares
-them with their names (`contents.py`), the third follows everything that the ledger refers to (`reach.py`). Only if
-something is wrong a fourth one names all that it touches (`touched.py`).
+them with their names (`contents.py`), the third follows everything that the ledger and open commits refer to
+(`reach.py`). Only if something is wrong a fourth one names all that it touches (`touched.py`).
 
 Writes nothing to the store; `repair.py` does. Checkpoints and indexes are derived: a bad one is reported as such and
 costs time, not data. Objects that nothing refers to are counted; a crash leaves them, and they harm nobody.
@@ -20,8 +20,10 @@ from ..objects.content import OBJECT_PREFIX
 from ..objects.index import INDEX_PREFIX
 from ..objects.node import NODE_PREFIX, NodeStore
 from ..objects.pack import PACK_PREFIX
+from ..sessions.parts import SESSIONS_PREFIX
 from .contents import Contents, list_contents, locate_unread, read_contents
 from .history import History, read_history
+from .open_commits import open_parts
 from .reach import Follower, Reached
 from .report import Findings, Problem, Progress, Report
 from .sample import CheckedLog, choose_sample
@@ -141,14 +143,17 @@ def conclude(
         Everything was read, so that orphans can be told.
     """
     reached = Reached()
+    sessions = contents.listed[SESSIONS_PREFIX.rstrip("/")]
     if follow:
         follower = Follower(backend, nodes, contents, findings, look_at_links=links)
         reached = follower.follow(history.state)
+        follower.follow_open(open_parts(backend, nodes, history.state, sessions))
         follower.follow_checkpoints(root for n, _, root in history.checkpoints if n in history.sound)
     bad_links = frozenset(key for key, (kind, _) in findings.found.items() if kind == "link")
     touched = Touched()
     if reached.broken or bad_links:
-        touched = find_touched(history.state, nodes, reached, bad_links)
+        parts = open_parts(backend, nodes, history.state, sessions)
+        touched = find_touched(history.state, nodes, reached, bad_links, parts)
     problems = sorted(
         Problem(kind, key, message, touched.touches.get(key, ())) for key, (kind, message) in findings.found.items()
     )

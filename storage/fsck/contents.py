@@ -21,7 +21,8 @@ from ..sessions.parts import SESSIONS_PREFIX, OpenInfo, decode_part, open_key
 from ..state import State
 from .report import Findings
 
-PREFIXES = (NODE_PREFIX, OBJECT_PREFIX, PACK_PREFIX, SEGMENT_PREFIX, SESSIONS_PREFIX.rstrip("/"), INDEX_PREFIX)
+_SESSIONS = SESSIONS_PREFIX.rstrip("/")
+PREFIXES = (NODE_PREFIX, OBJECT_PREFIX, PACK_PREFIX, SEGMENT_PREFIX, _SESSIONS, INDEX_PREFIX)
 """Folders of what is compared with its name, in the order of the checks."""
 
 
@@ -45,7 +46,9 @@ class Contents:
 
 def list_contents(backend: Backend) -> Contents:
     """List a store's objects; reads none."""
-    contents = Contents({prefix: dict(backend.list(f"{prefix}/")) for prefix in PREFIXES})
+    # Open commits first: what a part needs was stored before it, and so is among what is listed after it.
+    sessions = dict(backend.list(SESSIONS_PREFIX))
+    contents = Contents({p: sessions if p == _SESSIONS else dict(backend.list(f"{p}/")) for p in PREFIXES})
     for prefix in (NODE_PREFIX, OBJECT_PREFIX):
         for key in contents.listed[prefix]:
             contents.places.setdefault(plain_key(key), []).append(key)
@@ -149,8 +152,8 @@ class _Reading:
         self._each("packs", {**listed[PACK_PREFIX], **in_packs}, self._pack)
         segments = {key: 0 for key in (*listed[SEGMENT_PREFIX], *published) if key.startswith(f"{SEGMENT_PREFIX}/")}
         self._each("segments", segments, self._pack)
-        self._each("sessions", listed[SESSIONS_PREFIX.rstrip("/")], self._session)
-        self._open_commits(listed[SESSIONS_PREFIX.rstrip("/")])
+        self._each("sessions", listed[_SESSIONS], self._session)
+        self._open_commits(listed[_SESSIONS])
         self._indexes(set(state.indexes()), listed[INDEX_PREFIX])
 
     def _each(self, what: str, keys: Iterable[str], check: Callable[[str], int]) -> None:

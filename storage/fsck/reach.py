@@ -13,10 +13,11 @@ from ..errors import BackendError, ConflictError, CorruptError, NotFoundError
 from ..objects.content import Manifest, object_key
 from ..objects.external import check_external
 from ..objects.node import NodeStore, node_key
-from ..objects.value import External, Inline, Pieces, Value, Whole
+from ..objects.value import External, Inline, Pieces, Value, Whole, decode_value
 from ..state import State
 from ..trees.tree_node import EMPTY
 from .contents import Contents
+from .open_commits import OpenPart
 from .report import Findings
 from .roots import Root, roots
 from .trees import VALUES, decode_tree_node
@@ -34,11 +35,13 @@ class Reached:
     """Node that is referred to and cannot be read, to the key that the problem is noted under."""
     bad_blobs: dict[Digest, str] = field(default_factory=dict)
     """The same of blobs."""
+    bad_keys: set[str] = field(default_factory=set)
+    """Other objects that an open commit needs and that cannot be read."""
 
     @property
     def broken(self) -> bool:
         """Whether something that is referred to cannot be read."""
-        return bool(self.bad_nodes or self.bad_blobs)
+        return bool(self.bad_nodes or self.bad_blobs or self.bad_keys)
 
 
 class Follower:
@@ -70,6 +73,25 @@ class Follower:
         self.reached.keys.update(state.packs())
         self.reached.keys.update(state.indexes())
         return self.reached
+
+    def follow_open(self, parts: Iterable[OpenPart]) -> None:
+        """Follow what open commits need."""
+        for part in parts:
+            for key in (part.key, *part.objects):
+                self._key(key)
+            for _, value in part.files:
+                self._value(decode_value(value))
+
+    def _key(self, key: str) -> None:
+        """Note an object that is named by its key, in whatever place its content stands."""
+        listed = self._contents.listed[key.partition("/")[0]]
+        places = self._contents.places.get(key, [key] if key in listed else [])
+        self.reached.keys.update(places or [key])
+        if any(place not in self._findings for place in places):
+            return
+        if not places:
+            self._findings.bad("missing", key, "it does not exist")
+        self.reached.bad_keys.add(places[0] if places else key)
 
     def follow_checkpoints(self, trees: Iterable[Digest]) -> None:
         """Follow the trees of checkpoints: derived, so that what is missing there harms nobody."""

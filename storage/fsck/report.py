@@ -14,8 +14,8 @@ class Touch(NamedTuple):
     """Something that cannot be read because an object is damaged."""
 
     what: str
-    """`commit`, `file`, `files` (all below a damaged tree node), `datum`, `context`, `job`, `pipeline` or
-    `checkpoint`."""
+    """`commit`, `file`, `files` (all below a damaged tree node), `open commit`, `datum`, `context`, `job`, `pipeline`
+    or `checkpoint`."""
     name: str
     """Its name in the newest commit that has it: ``r@master:/a.png``."""
     others: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Problem(NamedTuple):
     """Key of the object; of a link, its URL."""
     message: str
     touches: tuple[Touch, ...] = ()
-    """All that cannot be read because of it; empty: nothing that the ledger refers to."""
+    """All that cannot be read because of it; empty: nothing that the ledger or an open commit refers to."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data with stable keys."""

@@ -5,7 +5,7 @@ Trees share their nodes, so what is damaged below a node is found once, however 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,11 +16,12 @@ from ..errors import CorruptError, NotFoundError
 from ..objects.bodies import read_job
 from ..objects.content import Manifest
 from ..objects.node import NodeStore
-from ..objects.value import External, Pieces, Value, Whole
+from ..objects.value import External, Pieces, Value, Whole, decode_value
 from ..paths import show_path
 from ..state import State
 from ..trees.prolly import Tree
 from ..trees.tree_node import EMPTY
+from .open_commits import OpenPart
 from .reach import Reached
 from .report import Touch
 from .roots import Root, roots
@@ -63,14 +64,16 @@ class Touched:
     one, which a job made if any did."""
 
 
-def find_touched(state: State, nodes: NodeStore, reached: Reached, bad_links: frozenset[str]) -> Touched:
-    """Follow everything once more, for what it needs of what is damaged.
+def find_touched(
+    state: State, nodes: NodeStore, reached: Reached, bad_links: frozenset[str], parts: Iterable[OpenPart]
+) -> Touched:
+    """Follow everything once more, open commits last, for what it needs of what is damaged.
 
     Notes
     -----
     Memory: all that is touched.
     """
-    return _Toucher(state, nodes, reached, bad_links).run()
+    return _Toucher(state, nodes, reached, bad_links).run(parts)
 
 
 class _Toucher:
@@ -79,15 +82,18 @@ class _Toucher:
         self._nodes = nodes
         self._bad_nodes = reached.bad_nodes
         self._bad_blobs = reached.bad_blobs
+        self._bad_keys = reached.bad_keys
         self._bad_links = bad_links
         self._memo: dict[tuple[str, Digest], tuple[_Hit, ...]] = {}
         # object -> (what, name without the commit) -> names with it, newest commit first
         self._found: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
         self._files: dict[str, dict[tuple[str, str], FileRef]] = {}
 
-    def run(self) -> Touched:
+    def run(self, parts: Iterable[OpenPart]) -> Touched:
         for root in roots(self._state, self):
             self._root(root)
+        for part in parts:
+            self._part(part)
         touches = {
             key: tuple(Touch(what, *_first_and_rest(names)) for (what, _), names in found.items())
             for key, found in self._found.items()
@@ -125,6 +131,14 @@ class _Toucher:
                 self._note(hit.object, "datum", "", f"datum {_show_key(hit.key[:-DIGEST_SIZE])} of {root.name}")
             else:
                 self._note(hit.object, root.what, "", root.name)
+
+    def _part(self, part: OpenPart) -> None:
+        for key in (part.key, *part.objects):
+            if key in self._bad_keys:
+                self._note(key, "open commit", "", part.name)
+        for path, raw in part.files:
+            for key in dict.fromkeys(self._needs(decode_value(raw))):
+                self._note(key, "open commit", f":{show_path(path)}", part.name)
 
     def _file(self, root: Root, hit: _Hit) -> None:
         if hit.files:
