@@ -321,7 +321,7 @@ def builders() -> tuple[list[Builder], list[str]]:
         elif name == "redun":
             found.append(
                 Builder(
-                    "redun",
+                    PROGRAMS[name],
                     (program, "run", "workflow.py", "main"),
                     (),
                     _set_up_folder("workflow.py", _REDUN),
