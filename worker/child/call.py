@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -193,14 +194,14 @@ class Loaded:
                 def path(payload: Payload) -> Any:
                     given = payload.given.get(name)
                     if given is not None and given.kind == "path":
-                        return Path(given.path)
+                        return _path(given.path)
                     return self._argument(parameter, payload)
 
                 return path
             case Parameter(source="capture", optional=False, scalar="" | "str"):
                 return lambda payload: payload.captures[parameter.name]
             case Parameter(source="out"):
-                return lambda payload: Path(payload.out)
+                return lambda payload: _path(payload.out)
             case _:
                 return lambda payload: self._argument(parameter, payload)
 
@@ -248,6 +249,15 @@ class Loaded:
         key, data = encode_chunk(result, given.box, self._array)
         folder = self._writes.path.strip("/")
         yield Output(f"{folder}/{key}" if folder else key, data)
+
+
+_folder_of = functools.lru_cache(maxsize=1024)(Path)
+
+
+def _path(text: str) -> Path:
+    """`Path(text)`, of which only the last part is taken apart: folders are few, and used again."""
+    folder, _, name = text.rpartition("/")
+    return _folder_of(folder) / name if folder and name else Path(text)
 
 
 def _formed(parameter: Parameter, given: Given) -> Any:
