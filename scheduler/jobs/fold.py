@@ -92,7 +92,11 @@ _TOGETHER = 4096
 
 
 def _events_of(groups: Iterable[tuple[bytes, Iterable[tuple[bytes, bytes]]]]) -> Iterator[tuple[bytes, list[_Event]]]:
-    return ((name, sorted([_decode_event(raw) for _, raw in records], key=_rank)) for name, records in groups)
+    for name, records in groups:
+        events = [_decode_event(raw) for _, raw in records]
+        if len(events) > 1:
+            events.sort(key=_rank)
+        yield name, events
 
 
 class _Paths:
@@ -260,11 +264,16 @@ _Change = tuple[bytes, int, Drop | Hit | Finished]
 def _whole_batches(changes: Iterator[_Change]) -> Iterator[list[_Change]]:
     """Yield what has to be done, some together; what has to be done to one datum is never parted."""
     batch: list[_Change] = []
-    for change in changes:
-        if len(batch) >= _TOGETHER and change[0] != batch[-1][0]:
-            yield batch
-            batch = []
-        batch.append(change)
+    while more := list(itertools.islice(changes, _TOGETHER)):
+        batch += more
+        last = batch[-1][0]
+        # What there may be more of waits for the next.
+        whole = len(batch)
+        while whole and batch[whole - 1][0] == last:
+            whole -= 1
+        if whole:
+            yield batch[:whole]
+        batch = batch[whole:]
     if batch:
         yield batch
 
@@ -276,11 +285,11 @@ class _Datums:
         self._t = t
         self._out = out
         self._paths = paths
-        self._job = job
+        self._origin = bytes.fromhex(job)
         self._by_content = by_content
         self.s = SortedRecords()
         """Edits of S, empty for what goes; of equal keys the last counts."""
-        self.origins: dict[str, int] = {}
+        self._origins: dict[bytes, int] = {}
         self.removed = 0
         self.run = self.finished = 0
         self.failures = _Failures()
@@ -324,7 +333,7 @@ class _Datums:
                     self.failures.add(key, item)
                     continue
                 self.run += 1
-                origin = bytes.fromhex(self._job)
+                origin = self._origin
                 if self._by_content:
                     self.s.add(item.fingerprint, _encode((origin, list(item.outputs))))
                 edits[key] = self._come(rank, key, origin, item.outputs)
@@ -362,8 +371,11 @@ class _Datums:
         return _encode((paths, origin))
 
     def _count(self, origin: bytes, change: int) -> None:
-        name = origin.hex()
-        self.origins[name] = self.origins.get(name, 0) + change
+        self._origins[origin] = self._origins.get(origin, 0) + change
+
+    def origins(self) -> dict[str, int]:
+        """By how much the number of live datums changed, per job that computed them."""
+        return {origin.hex(): change for origin, change in self._origins.items() if change}
 
 
 def fold_results(
@@ -454,8 +466,9 @@ def fold_results(
                 )
                 counters = failures.counters(total, datums.run, datums.finished, lost)
                 counters = msgspec.structs.replace(counters, removed=datums.removed)
-                origins = {name: change for name, change in datums.origins.items() if change}
-                return Folded(new, new_out, counters, failures.groups(describe), failures.failed, None, origins)
+                return Folded(
+                    new, new_out, counters, failures.groups(describe), failures.failed, None, datums.origins()
+                )
             conflict = paths.conflict
         finally:
             paths.close()

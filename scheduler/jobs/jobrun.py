@@ -32,7 +32,7 @@ from ...storage.objects.content import object_key
 from ...storage.objects.index import index_key
 from ...storage.objects.node import node_key
 from ...storage.objects.segment import Outcome
-from ...storage.objects.value import PACK_BELOW_BYTES, Pieces, Whole, decode_value, encode_value
+from ...storage.objects.value import PACK_BELOW_BYTES, Pieces, Whole, decode_value, encode_value, is_inline
 from ...storage.objects.writer import Written
 from ...storage.state import State
 from ...storage.store import Store
@@ -597,6 +597,8 @@ class JobRun:
         for key, finished, segment in self._rows(twins):
             yield key, _encode((segment, finished.row))
             for _, raw in finished.outputs:
+                if is_inline(raw):
+                    continue
                 match decode_value(raw):
                     case Whole(size=size, hash=name) if size >= PACK_BELOW_BYTES:
                         loose[object_key(Digest(name))] = None

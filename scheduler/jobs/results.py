@@ -248,7 +248,7 @@ class Results:
         for key, raw in self._fresh:
             if key != last:
                 if last is not None:
-                    yield last, self._ranked(rows)
+                    yield last, rows if len(rows) == 1 else self._ranked(rows)
                 last, rows = key, []
             rows.append(_decode_finished(raw))
         if last is not None:
@@ -256,8 +256,6 @@ class Results:
 
     def _ranked(self, rows: list[Finished]) -> list[Finished]:
         """Successes first, then in fold order."""
-        if len(rows) == 1:
-            return rows
         return sorted(rows, key=lambda row: (row.outcome != Outcome.OK, self._arrived[row.segment], row.row))
 
 

@@ -58,6 +58,7 @@ class External(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
 Value = Whole | Pieces | Inline | External
 
 _WHOLE = 0
+_INLINE = 2
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Value] = msgspec.msgpack.Decoder(Value)
 
@@ -70,6 +71,11 @@ def encode_value(value: Value) -> bytes:
 def decode_value(data: bytes) -> Value:
     """Parse the bytes of a tree node."""
     return _decoder.decode(data)
+
+
+def is_inline(data: bytes) -> bool:
+    """Whether an encoded value is an `Inline`, without decoding it."""
+    return data[1] == _INLINE
 
 
 class Sizes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlpipe.storage.objects.value import External, Inline, Pieces, Sizes, Value, Whole, encode_value
+from dmlpipe.storage.objects.value import External, Inline, Pieces, Sizes, Value, Whole, encode_value, is_inline
 
 _hashes = st.binary(min_size=32, max_size=32)
 _values: st.SearchStrategy[Value] = st.one_of(
@@ -19,3 +19,8 @@ _values: st.SearchStrategy[Value] = st.one_of(
 @given(st.lists(_values, max_size=40))
 def test_sizes_are_summed_as_if_each_value_were_parsed(values: list[Value]) -> None:
     assert Sizes().sum([encode_value(value) for value in values]) == sum(value.size for value in values)
+
+
+@given(_values)
+def test_an_inline_value_is_known_without_being_parsed(value: Value) -> None:
+    assert is_inline(encode_value(value)) is isinstance(value, Inline)
