@@ -1,6 +1,6 @@
 """Names of files inside a commit: the rules, checked before anything is written.
 
-A path in a tree is UTF-8 (NFC) without a leading slash: ``a/b.png``. It has 1 to 1,024 bytes and no part that is
+A path in a tree is UTF-8 (NFC) without a leading slash: ``a/b.png``. It has 1 to 4,096 bytes and no part that is
 empty, ``.`` or ``..``; NUL stands nowhere. People write and read it with a leading slash.
 """
 
@@ -10,7 +10,7 @@ import unicodedata
 
 from .errors import ErrorCode, InvalidInputError
 
-PATH_MAX_BYTES = 1024
+PATH_MAX_BYTES = 4096
 
 
 def normalize_path(text: str | bytes) -> bytes:

@@ -10,6 +10,7 @@ are many, the folders that are left are shared with other processes.
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import stat
@@ -369,7 +370,9 @@ def _stat(file: str) -> os.stat_result:
 def _unreadable(file: str, error: OSError) -> InvalidInputError:
     denied = isinstance(error, PermissionError)
     return InvalidInputError(
-        f"cannot read {file}: {error.strerror or error}", code=ErrorCode.PERMISSION if denied else ErrorCode.INVALID
+        f"cannot read {file}: {error.strerror or error}",
+        code=ErrorCode.PERMISSION if denied else ErrorCode.INVALID,
+        hint="go into the folder, and put `.`" if error.errno == errno.ENAMETOOLONG else None,
     )
 
 

@@ -37,8 +37,8 @@ def objects(store: Store) -> list[str]:
         "a//b",
         "a/./b",
         "a\0b",
-        "x" * 1025,
-        "x" * 4096,
+        "x" * 4097,
+        "é" * 2049,
         "/".join(["deep"] * 900),
         "\udcff",
     ],
@@ -57,6 +57,83 @@ def test_a_name_that_cannot_be_is_refused_by_every_way_in(store: Store, name: st
     store.put("r", ("ok", b"1"))
     with pytest.raises(DmlpipeError):
         store["r"].read_bytes(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 4096, "é" * 2048, "/".join(["a" * 255] * 16), "/".join(["d"] * 2048)])
+def test_a_name_of_4_kib_is_a_name(store: Store, name: str) -> None:
+    store.put("r", ("first", b"1"), (name, b"2"))
+    store.put("r", ("last", b"3"))
+    commit = Store.open(store.url, cache_dir=store.cache_dir)["r"]
+    assert commit.read_bytes(name) == b"2"
+    assert [info.path for info in commit.ls(recursive=True)] == sorted(["/first", "/last", f"/{name}"])
+    with store.commit("r") as session:
+        session.delete(name)
+    assert [change.path for change in commit.diff(store["r"])] == [f"/{name}"]
+    assert store.fsck().ok
+
+
+def long_file(folder: Path, size: int) -> str:
+    """Make a file whose path below `folder` has `size` bytes: longer than one call to the system may name."""
+    path = ""
+    at = os.open(folder, os.O_RDONLY)
+    while size - len(path) > 255:
+        os.mkdir("d" * 200, dir_fd=at)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at, path = below, f"{path}{'d' * 200}/"
+    name = "f" * (size - len(path))
+    fd = os.open(name, os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=at)
+    os.write(fd, b"far down")
+    os.close(fd)
+    os.close(at)
+    return path + name
+
+
+@pytest.mark.parametrize("size", [1025, 4096])
+def test_a_file_with_a_path_of_4_kib_goes_in_and_comes_out(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    (tmp_path / "folder").mkdir()
+    path = long_file(tmp_path / "folder", size)
+    # From above the path would be longer than the system takes.
+    monkeypatch.chdir(tmp_path / "folder")
+    assert store.put("r", ".").read_bytes(path) == b"far down"
+    assert store.put("r", ".", mirror=True).id == store["r"].id
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    store["r"].get("/", Path())
+    assert store.put("again", ".", create=True).tree == store["r"].tree
+
+
+def test_a_file_with_a_longer_path_is_refused_before_anything_is_written(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "fine").write_bytes(b"1")
+    long_file(tmp_path / "folder", 4097)
+    before = objects(store)
+    with pytest.raises(InvalidInputError, match="File name too long") as caught:
+        store.put("r", tmp_path / "folder")
+    assert caught.value.hint == "go into the folder, and put `.`"
+    monkeypatch.chdir(tmp_path / "folder")
+    with pytest.raises(InvalidInputError, match="has 4097 bytes; at most 4096 can be stored"):
+        store.put("r", ".")
+    assert objects(store) == before
+
+
+def test_a_name_that_no_file_can_have_is_not_got_and_says_so(store: Store, tmp_path: Path) -> None:
+    store.put("r", ("x" * 256, b"1"), ("fine", b"2"))
+    with pytest.raises(DmlpipeError, match="File name too long"):
+        store["r"].get("/", tmp_path / "out")
+    assert store["r"].read_bytes("x" * 256) == b"1"
+
+
+def test_thousands_of_names_of_4_kib(tmp_path: Path) -> None:
+    store = Store.init("memory://long-names", cache_dir=tmp_path)
+    store.put("r", *((f"{number:06}" + "x" * 4090, b"%d" % number) for number in range(6_000)))
+    assert store["r"].read_bytes("003000" + "x" * 4090) == b"3000"
+    store.put("r", ("003000" + "x" * 4090, b"new"))
+    assert store.fsck().ok
 
 
 def test_names_are_composed_and_twins_are_refused(store: Store, tmp_path: Path) -> None:

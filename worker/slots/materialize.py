@@ -10,6 +10,7 @@ code that wrote to an input fails with `wrote to its input`, and the cache drops
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import threading
@@ -50,6 +51,10 @@ class ContentStore(Protocol):
     def tree(self, root: str | Digest) -> Tree: ...  # noqa: D102
 
 
+NAME_MAX_BYTES = 255
+"""What one part of a path may have, on all file systems that matter."""
+
+
 class _Placed(NamedTuple):
     path: str
     seal: tuple[int, int, int, int]
@@ -63,6 +68,24 @@ def _seal(status: os.stat_result) -> tuple[int, int, int, int]:
 
 def _make_all(path: str) -> None:
     os.makedirs(path, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Let a path that this machine's files cannot have be an error of the input `what`."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno != errno.ENAMETOOLONG:
+            raise
+        path = str(err.filename or "")
+        part = max(map(len, path.encode().split(b"/")))
+        why = f"a part of {part} bytes" if part > NAME_MAX_BYTES else f"{len(path.encode())} bytes with its folder"
+        raise InvalidInputError(
+            f"{what} has a path that is too long for a file on this machine: {why}",
+            code=ErrorCode.BAD_PATH,
+            hint="take it as `bytes`, or let DMLPIPE_CACHE_DIR name a folder with a shorter path",
+        ) from err
 
 
 class Files:
@@ -224,7 +247,8 @@ class JobInputs:
         path = item.path.strip("/")
         if item.tree:
             files = files_below(self._store.tree(from_hex(item.tree)), path)
-            self._files.place_all((os.path.join(root, name), value) for name, value in files)
+            with _named(f"a file of input {item.name!r}"):
+                self._files.place_all((os.path.join(root, name), value) for name, value in files)
         where = os.path.join(root, path) if path else str(root)
         if not os.path.exists(where):
             os.makedirs(where)
@@ -473,7 +497,8 @@ class _Layout:
         """Lay out."""
         transform = self._job.spec.transform
         try:
-            payload = self._python(transform) if isinstance(transform, PythonTransform) else self._command()
+            with _named("a file of the datum"):
+                payload = self._python(transform) if isinstance(transform, PythonTransform) else self._command()
         except DmlpipeError:
             if self._standins is not None:
                 self._standins.close()
