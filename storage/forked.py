@@ -6,11 +6,13 @@ has more threads, or another system than Linux, does all the work itself.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from tempfile import TemporaryFile
 from typing import IO, Any, TypeVar
 
@@ -54,6 +56,23 @@ def share_work(work: Callable[[Iterator[int]], T], units: int, processes: int) -
     BackendError
         A process was killed.
     """
+    with _uncollected():
+        return _share(work, units, processes)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let nobody look for cycles: work that is shared makes very many objects, and none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _share(work: Callable[[Iterator[int]], T], units: int, processes: int) -> list[T]:
     if processes <= 1:
         return [work(iter(range(units)))]
     reading, writing = os.pipe()

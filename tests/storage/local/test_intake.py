@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import threading
@@ -275,6 +276,24 @@ def test_work_is_shared_and_each_unit_done_once() -> None:
     assert len(found) == 3
     assert sorted(number for done in found for _, number in done) == list(range(300))
     assert {pid for done in found for pid, _ in done} >= {os.getpid()} or not found[0]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_nobody_looks_for_cycles_while_work_is_shared(enabled: bool) -> None:
+    was = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        for processes in (1, 2):
+            assert share_work(lambda numbers: [gc.isenabled() for _ in numbers], 3, processes) in (
+                [[False] * 3],
+                *([[False] * mine, [False] * (3 - mine)] for mine in range(4)),
+            )
+            assert gc.isenabled() is enabled
+        with pytest.raises(ZeroDivisionError):
+            share_work(lambda numbers: 1 // 0, 3, 1)
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was else gc.disable)()
 
 
 @pytest.mark.parametrize("how", ["raise", "die"])
