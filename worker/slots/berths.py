@@ -30,6 +30,22 @@ def _moved(spare: str, path: str) -> bool:
     return True
 
 
+def _is_folder(name: str, parent: int) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+
+
+def _unlinked(name: str, parent: int) -> bool:
+    """Remove what is no folder; False if it is one. To list names and try is half of what it costs to list kinds."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except (IsADirectoryError, PermissionError):
+        # macOS says the latter of a folder.
+        if not _is_folder(name, parent):
+            raise
+        return False
+    return True
+
+
 class Stock:
     """Empty folders that nobody uses.
 
@@ -77,12 +93,10 @@ class Stock:
         """Remove all that is in the folder `name` in `parent`; return whether it may be used again."""
         fd = os.open(name, _FOLDER, dir_fd=parent)
         try:
-            with os.scandir(fd) as entries:
-                listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-            for inside, is_folder in listed:
-                if not is_folder:
-                    os.unlink(inside, dir_fd=fd)
-                elif depth < _DEPTH_MAX:
+            for inside in os.listdir(fd):
+                if _unlinked(inside, fd):
+                    continue
+                if depth < _DEPTH_MAX:
                     self.remove(inside, fd, reuse=reuse, depth=depth + 1)
                 else:
                     shutil.rmtree(inside, dir_fd=fd)
@@ -186,14 +200,15 @@ class Berth:
         """Remove all entries of a folder but what is kept; never follows a link."""
         fd = os.open(path, _FOLDER)
         try:
-            with os.scandir(fd) as entries:
-                listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-            for name, is_folder in listed:
-                if kept.get(name) is is_folder:
+            for name in os.listdir(fd):
+                is_last = name == self._last and path == self.path
+                if (stays := kept.get(name)) is not None:
+                    # A kept folder is emptied itself, which fails if it is none any more.
+                    if stays or not _is_folder(name, fd):
+                        continue
+                elif not is_last and _unlinked(name, fd):
                     continue
-                if not is_folder:
-                    os.unlink(name, dir_fd=fd)
-                elif reuse and name == self._last and path == self.path and self.stock.empty(name, fd, reuse=True):
+                if is_last and reuse and self.stock.empty(name, fd, reuse=True):
                     self._spare = name
                 elif name != self._spare:
                     self.stock.remove(name, fd, reuse=reuse)
