@@ -145,6 +145,7 @@ def measure(datums: int, size: int, *, workers: int = 2, slots: int = 4) -> dict
         for child in children:
             child.wait()
         ask.close()
+        answer.close()
         scheduler.wait()
         held.close()
     leases = -(-datums // size)
