@@ -208,7 +208,7 @@ class Store(VersionedStore):
             def make() -> Executor:
                 if given is not None:
                     return given
-                return self._private_executor(slots) if client is None else self._given_executor(client)
+                return self._private_executor(slots) if client is None else self._given_executor(client, observer)
 
             controller = Controller(
                 self,
@@ -239,9 +239,11 @@ class Store(VersionedStore):
             backend=self.backend,
         )
 
-    def _given_executor(self, client: Any) -> Executor:
-        from .cluster.given import given_executor
+    def _given_executor(self, client: Any, observer: Observer) -> Executor:
+        from .cluster.given import dashboard_of, given_executor
 
+        if page := dashboard_of(client):
+            observer(Notice(text=f"the page of the Dask cluster: {page}"))
         return given_executor(client, self.url, lambda name: self.nodes.get(from_hex(name)), backend=self.backend)
 
     def _hand_over(self, state: State, observer: Observer) -> RunSummary | None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ...scheduler.store import Store
 
 _PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".gif")
+_REPORT_FROM = 100
+"""Datums run from which a job's page is worth a look: a timeline of a few says nothing."""
 
 
 @click.command("run", cls=Verb)
@@ -154,7 +156,7 @@ def _tell_interrupted(app: App) -> None:
 
 
 def _look(store: Store, summary: RunSummary) -> tuple[str, ...]:
-    """Commands worth typing next: a picture to get, a result of the pipeline with most datums to explain."""
+    """Commands worth typing next: a picture to get, a result of the pipeline with most datums to explain, its page."""
     made = {job.pipeline: job for job in summary.jobs if job.commit and job.counters.total}
     files = {name: _first_paths(store, job.commit) for name, job in made.items()}
     commands = []
@@ -165,6 +167,8 @@ def _look(store: Store, summary: RunSummary) -> tuple[str, ...]:
     most = max((name for name in reversed(made) if files[name]), key=lambda name: made[name].counters.total, default="")
     if most:
         commands.append(f"dmlpipe why {_output(store, most)}:/{files[most][0]}")
+        if made[most].counters.run >= _REPORT_FROM:
+            commands.append(f"dmlpipe job report {most} -o {most}.html")
     return tuple(commands)
 
 

@@ -50,6 +50,14 @@ def connect(address: str, *, timeout_s: float = CONNECT_S) -> Any:
         ) from err
 
 
+def dashboard_of(client: Any) -> str:
+    """Return where the cluster shows its own page; empty where it has none, or this client is told of none."""
+    try:
+        return str(client.dashboard_link or "")
+    except (AttributeError, KeyError):
+        return ""
+
+
 def given_executor(
     client: Any,
     store_url: str,

@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+import dmlpipe as dml
+from dmlpipe.cli.verbs.run import _look
+from dmlpipe.scheduler.leases.inline import InlineExecutor
+
 from .conftest import Cli
 
 DAG = """
@@ -30,6 +34,14 @@ def counts(texts: Path, stem: str, *, factor: int = 1) -> dml.Files:
 @dag.pipeline(dml.files("counts"))
 def total(counts: Path, out: Path) -> None:
     (out / "total.txt").write_text(str(sum(int(each.read_text()) for each in counts.iterdir())))
+"""
+COPIES = """
+import dmlpipe as dml
+dag = dml.DAG("copies")
+
+@dag.pipeline(dml.files("texts", "/{stem}"))
+def copies(texts: bytes, stem: str) -> dml.Files:
+    return {stem: texts}
 """
 PROGRAM = Path(sys.executable).with_name("dmlpipe")
 TIMEOUT_S = 90
@@ -277,6 +289,16 @@ def test_waiting_for_what_nobody_does_ends_with_4(cli: Cli, work: Path) -> None:
     answer = cli("wait", "--timeout", "0.2")
     assert answer.code == 4
     assert "dmlpipe status" in answer.err
+
+
+@pytest.mark.parametrize(("datums", "more"), [(99, ()), (100, ("dmlpipe job report copies -o copies.html",))])
+def test_the_page_of_a_large_job_is_worth_a_look(tmp_path: Path, datums: int, more: tuple[str, ...]) -> None:
+    store = dml.init(f"memory://look-{datums}", cache_dir=tmp_path)
+    store.put("texts", *((f"{number:03d}", b"%d" % number) for number in range(datums)))
+    (tmp_path / "dag.py").write_text(COPIES)
+    store.submit(tmp_path / "dag.py")
+    summary = store.run(executor=InlineExecutor(store))
+    assert _look(store, summary) == ("dmlpipe why copies:/000", *more)
 
 
 def test_a_failing_function_shows_cause_and_line_and_exits_1(work: Path) -> None:

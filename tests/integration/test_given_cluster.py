@@ -13,6 +13,7 @@ import pytest
 
 import dmlpipe as dml
 from dmlpipe.scheduler.errors import ClusterError
+from dmlpipe.scheduler.report import Notice, Report
 from dmlpipe.storage.errors import InvalidInputError
 from dmlpipe.worker.guest import PLUGIN
 
@@ -69,7 +70,9 @@ def test_a_clusters_own_workers_compute_and_are_left_alone(cluster: Any, store: 
         for text in (b"first", b"second"):
             # The second run finds the lease pool installed, and brings new guests.
             store.put("texts", ("new.txt", text))
-            summary = store.run(client=client)
+            told: list[Report] = []
+            summary = store.run(client=client, observer=told.append)
+            assert Notice(text=f"the page of the Dask cluster: {cluster.dashboard_link}") in told
             assert summary.counters.run == (41 if text == b"first" else 1)
             assert store["upper"].read_bytes("/new.txt") == text.upper()
         assert set(client.scheduler_info()["workers"]) == before
@@ -112,7 +115,7 @@ def test_chosen_workers_compute_share_large_files_and_leave(cluster: Any, store:
     from dmlpipe.scheduler.jobreport.gather import read_report
     from dmlpipe.scheduler.jobreport.page import render
     from dmlpipe.scheduler.leases.dask_executor import scheduler_status
-    from dmlpipe.scheduler.report import JobAdvanced, JobEnded, Report
+    from dmlpipe.scheduler.report import JobAdvanced, JobEnded
     from dmlpipe.storage.digest import from_hex
 
     store.put("models", ("large.bin", os.urandom(2 << 20)))
