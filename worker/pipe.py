@@ -58,6 +58,10 @@ class FramePipe:
         payload = _encode((number, what, body))
         self._writer.write(len(payload).to_bytes(4, "big") + payload)
 
+    def abort(self) -> None:
+        """Close this end at once: the other one finds that out."""
+        self._writer.transport.abort()
+
     async def close(self) -> None:
         """Close this end."""
         self._writer.close()

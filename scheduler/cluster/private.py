@@ -188,6 +188,11 @@ class PrivateExecutor(PoolExecutor):
                 return
             except (DmlpipeError, OSError) as err:
                 why = str(err)
+            except Exception as err:
+                # Else the run would wait for ever for a worker that is gone.
+                self._problem = f"the worker of this run has failed: {type(err).__name__}: {err}"
+                logger.debug("the worker of this run has failed", exc_info=True)
+                return
             if self._closing or not why:
                 return
             logger.info("the worker of this run has failed: %s", why)
@@ -311,7 +316,11 @@ class PrivateExecutor(PoolExecutor):
         self._service.add_worker(join.name, join.slots, join.resources)
 
     async def _reply(self, pipe: FramePipe, number: int, what: str, answer: Awaitable[bytes]) -> None:
-        pipe.write(number, what, await answer)
+        try:
+            pipe.write(number, what, await answer)
+        except Exception as err:  # noqa: BLE001 - else the worker would wait for ever; so it is lost, and another comes
+            logger.warning("a worker's request (%s) was not answered: %s: %s", what, type(err).__name__, err)
+            pipe.abort()
 
     async def _lease(self, body: bytes) -> bytes:
         request = msgspec.msgpack.decode(body, type=LeaseRequest)

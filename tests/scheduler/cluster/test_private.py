@@ -202,6 +202,35 @@ def test_what_a_job_needs_and_nobody_here_has_is_said(store: Store, start: Calla
     assert "licence" in failed.message
 
 
+def test_an_error_that_nobody_foresaw_ends_the_run(
+    store: Store, tmp_path: Path, start: Callable[..., PrivateExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: object) -> None:
+        raise RuntimeError("no such machine")
+
+    monkeypatch.setattr("dmlpipe.scheduler.cluster.private.find_equipment", broken)
+    fill(store, tmp_path)
+    with pytest.raises(ClusterError, match="RuntimeError: no such machine"):
+        store.run(executor=start())
+
+
+def test_a_request_that_cannot_be_answered_costs_the_worker_process(
+    store: Store, tmp_path: Path, start: Callable[..., PrivateExecutor]
+) -> None:
+    fill(store, tmp_path)
+    executor = start(here_max=0)
+    answer, refused = executor._let_in, itertools.count()
+
+    async def once(request: Any) -> Any:
+        if next(refused) == 0:
+            raise RuntimeError("once")
+        return await answer(request)
+
+    executor._let_in = once  # type: ignore[method-assign]
+    assert store.run(executor=executor).ok
+    assert next(refused) > 1
+
+
 # -- a worker process takes over
 
 
