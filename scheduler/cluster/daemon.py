@@ -140,7 +140,7 @@ def up(store_url: str, slots: int, *, repo_id: str, cache_dir: Path, timeout_s: 
     HeldError
         A cluster is up for this store.
     ClusterError
-        The processes did not start; nothing of them is left.
+        The processes did not start, or were ended meanwhile (`down`); nothing of them is left.
     """
     url = shared_url(store_url)
     running = status(cache_dir, repo_id)
@@ -171,8 +171,13 @@ def up(store_url: str, slots: int, *, repo_id: str, cache_dir: Path, timeout_s: 
     if code != 0:
         raise ClusterError(f"the supervisor ended with {code}\n{log_tail(log)}")
     deadline = time.monotonic() + timeout_s
+    seen = False
     while time.monotonic() < deadline:
         state = status(cache_dir, repo_id)
+        if state is None and seen:
+            # Nothing is left to be ended here: what is there by now is another's.
+            raise ClusterError("the cluster was ended while it came up", hint="start it again: dmlpipe up")
+        seen = seen or state is not None
         if state is not None and len(state.processes) == 4:
             live = live_status(state, timeout_s=1.0)
             if live is not None and live.slots and live.driven:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,6 +127,23 @@ def test_everything_dies_with_the_supervisor_and_up_works_again(store: Store) ->
     assert status(store.cache_dir, store.repo_id) is None
     second = bring_up(store)
     assert second.processes["supervisor"] != first.processes["supervisor"]
+
+
+def test_who_waits_for_a_cluster_that_is_ended_meanwhile_hears_of_it(store: Store) -> None:
+    heard: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            up(store.url, 1, repo_id=store.repo_id, cache_dir=store.cache_dir, timeout_s=3600.0)
+        except ClusterError as error:
+            heard.append(error)
+
+    starting = threading.Thread(target=start, daemon=True)
+    starting.start()
+    wait_for(lambda: status(store.cache_dir, store.repo_id))
+    assert down(store.cache_dir, store.repo_id)
+    starting.join(LIMIT_S)
+    assert [str(error) for error in heard] == ["the cluster was ended while it came up"]
 
 
 def test_a_cluster_that_cannot_come_up_says_why_and_leaves_nothing(tmp_path: Path) -> None:
