@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -83,6 +84,7 @@ class Commands:
                 enter(root, users=users, tmp=f"{root}.tmp")
                 self._namespace = True
                 self._tmp = PrivateTmp()
+                self._tmp.show((root, sys.prefix, sys.base_prefix, os.path.abspath(__file__)))
             except NamespaceUnavailableError as err:
                 self.notice = (
                     f"no private /pfs here ({err.strerror}): commands see their inputs below $DMLPIPE_PFS, "
@@ -103,6 +105,11 @@ class Commands:
         self._setup = setup
         transform = self._transform
         self._program = find_program(transform.container, self._base.get("PATH")) if transform.container else ""
+        if self._tmp is not None:
+            self._tmp.empty()
+            variables = ("PATH", "HOME", "VIRTUAL_ENV", "CONDA_PREFIX", *transform.env)
+            words = (word for name in variables for word in setup.env.get(name, "").split(os.pathsep))
+            self._tmp.show((setup.code, setup.scratch, transform.working_dir, *transform.argv[:1], *words))
         self._link_code(setup)
         if self._namespace:
             self._bind_code(setup)

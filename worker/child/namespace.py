@@ -70,8 +70,7 @@ def enter(root: str, *, users: bool = False, tmp: str = "") -> None:
     users
         It will start commands as other users, who do not exist in a user namespace: root does without one.
     tmp
-        A folder to be made that becomes `/tmp`, with links to what the host's holds at this moment: a cache may lie
-        there. Empty: the host's.
+        A folder to be made that becomes `/tmp`; see `show_host_tmp`. Empty: the host's.
 
     Raises
     ------
@@ -137,12 +136,24 @@ def _own_tmp(libc: ctypes.CDLL, root: str, tmp: str) -> None:
     os.mkdir(root + _HOST_TMP)
     _mount(libc, TMP, root + _HOST_TMP, flags=_MS_BIND | _MS_REC)
     os.mkdir(tmp, 0o700)
-    # Links, since a mount for each would take long where there are many.
-    for name in os.listdir(TMP):
-        os.symlink(f"{_HOST_TMP}/{name}", f"{tmp}/{name}")
     os.chmod(tmp, 0o1777)
     os.mkdir(root + TMP)
     _mount(libc, tmp, root + TMP, flags=_MS_BIND)
+
+
+def show_host_tmp(path: str) -> str:
+    """Let what the host has at the top of its `/tmp` on the way to `path` appear in this one, as a link.
+
+    Returns
+    -------
+    str
+        The link's name; empty if `path` leads elsewhere, the host has nothing there, or something stands here.
+    """
+    name = os.path.normpath(path).removeprefix(f"{TMP}/").partition("/")[0] if path.startswith(f"{TMP}/") else ""
+    if not name or os.path.lexists(f"{TMP}/{name}") or not os.path.lexists(f"{_HOST_TMP}/{name}"):
+        return ""
+    os.symlink(f"{_HOST_TMP}/{name}", f"{TMP}/{name}")
+    return name
 
 
 def place_folder(path: str) -> None:

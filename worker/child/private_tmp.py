@@ -1,7 +1,8 @@
-"""`/tmp` of a command: its own, and empty for each datum, but for links to what the host's holds.
+"""`/tmp` of a command: its own, and empty for each datum.
 
 What one datum leaves there would change what the next one makes, and with it a result that its fingerprint does not
-know of. It lies on the disk of the cache, not in memory.
+know of. It lies on the disk of the cache, not in memory. Of the host's `/tmp` it shows what is needed: the way to the
+cache, to interpreters, and to what variables that the command declares name.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from .namespace import TMP
+from .namespace import TMP, show_host_tmp
 
 _FRESH_NS = 50_000_000
 """A folder whose time of change is younger may change again at the same time: its clock ticks."""
@@ -23,11 +24,15 @@ class PrivateTmp:
     """The present process's `/tmp`, once `namespace.enter` made it."""
 
     def __init__(self) -> None:
-        self._kept = frozenset(os.listdir(TMP))
+        self._kept: set[str] = set()
         self._seen = -1
 
+    def show(self, paths: Iterable[str]) -> None:
+        """Let what the host has at some paths be seen, if they lead into its `/tmp`."""
+        self._kept.update(name for path in paths if (name := show_host_tmp(path)))
+
     def empty(self) -> None:
-        """Remove what is there now and was not when it was made; mounts stay. One system call if nothing changed."""
+        """Remove what is there but what is shown of the host's; mounts stay. One system call if nothing changed."""
         changed = os.stat(TMP).st_mtime_ns
         if changed == self._seen:
             return

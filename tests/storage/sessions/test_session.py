@@ -104,7 +104,7 @@ def test_the_store_itself_is_not_put(tmp_path: Path) -> None:
     assert names(store) == ["/a"]
 
 
-@pytest.mark.parametrize("name", ["", "/", "a/../b", "a/./b", "a//b", "a\0b", "..", "x" * 1025, "bad\udcff"])
+@pytest.mark.parametrize("name", ["", "/", "a/../b", "a/./b", "a//b", "a\0b", "..", "x" * 4097, "bad\udcff"])
 def test_a_name_that_cannot_be_is_refused_before_anything_is_written(store: Store, name: str) -> None:
     before = sorted(store.backend.list())
     with pytest.raises(InvalidInputError) as caught:

@@ -55,13 +55,23 @@ def test_a_failed_datum_leaves_nothing_either(bench: Bench) -> None:
     assert bench.content(job.job) == {"b": b""}
 
 
-def test_what_the_host_has_there_stays_visible_and_is_not_removed(bench: Bench, host: Path) -> None:
+def test_of_the_hosts_only_what_declared_variables_name_is_seen_and_it_is_not_removed(bench: Bench, host: Path) -> None:
     tree = put(bench.store, "in", {"a": b"", "b": b""})
-    line = f"cat {host}/given > $out/$(basename $in); echo x > {host}/said-$(basename $in)"
-    job = spec(command(line), varying("in", tree))
+    line = "cat $HOST/given > $out/$(basename $in); echo x > $HOST/said-$(basename $in)"
+    job = spec(command(line, env={"HOST": str(host)}), varying("in", tree))
     bench.run(job, file_datums(tree))
     assert bench.content(job.job) == dict.fromkeys("ab", b"the host's\n")
     assert sorted(path.name for path in host.iterdir()) == ["given", "said-a", "said-b"]
+
+
+def test_what_the_host_happens_to_have_there_is_not_in_the_way(bench: Bench, host: Path) -> None:
+    tree = put(bench.store, "in", {"a": b""})
+    line = f"mkdir {host}; echo mine > {host}/given; cat {host}/given > $out/x"
+    job = spec(command(line), varying("in", tree))
+    (row,) = bench.run(job, file_datums(tree)).values()
+    assert row.failure is None, bench.log(row, job.job)
+    assert bench.content(job.job) == {"x": b"mine\n"}
+    assert (host / "given").read_text() == "the host's\n"
 
 
 def test_a_link_from_out_to_a_file_there_is_its_content(bench: Bench) -> None:
