@@ -12,6 +12,7 @@ import fcntl
 import os
 import signal
 import socket
+import stat
 import sys
 import sysconfig
 import time
@@ -50,7 +51,7 @@ LOG_MAX_BYTES = 1_000_000
 """What is kept of one datum's output: the first and the last half of it. Small enough to go into a pack."""
 
 _UNTOUCHED = 0x5A5A_5A5A
-"""Where the log's descriptors stand in it while nobody printed: it is appended to, wherever that is."""
+"""Where the log's descriptors stand in it while no Python code printed: it is appended to, wherever that is."""
 
 
 def read_log(fd: int, start: int, stop: int) -> bytes:
@@ -90,11 +91,7 @@ class Child:
         """Size of the outputs that will travel with the present unit's end."""
         self._log_fd = log_fd
         self._log = os.fstat(log_fd)
-        appends = fcntl.fcntl(log_fd, fcntl.F_GETFL) & os.O_APPEND
-        self._untouched = _UNTOUCHED if appends else 0
-        if self._untouched:
-            # Else it may be a terminal or a pipe (`foreground`): nothing is read from it.
-            os.lseek(log_fd, self._untouched, os.SEEK_SET)
+        self._untouched = 0
         self._modules = set(sys.modules)
         self._module_count = len(sys.modules)
         self._setup: Setup | None = None
@@ -132,6 +129,7 @@ class Child:
         self._setup = setup
         self._loaded = None
         self._frames = UserFrames((setup.code,) if setup.code else ())
+        self._place_log(isinstance(setup.transform, PythonTransform))
         try:
             if isinstance(setup.transform, PythonTransform):
                 self._load(setup, setup.transform)
@@ -142,6 +140,13 @@ class Child:
             return
         self._send(Ready(notice=self._commands.notice, at=time.monotonic()))
         self._commands.notice = ""
+
+    def _place_log(self, python: bool) -> None:
+        """Let the log's descriptors stand where nothing else does; for commands, whose programs may ask, at 0."""
+        # In the foreground it may be a terminal or a pipe: nothing is read from that.
+        if stat.S_ISREG(self._log.st_mode) and fcntl.fcntl(self._log_fd, fcntl.F_GETFL) & os.O_APPEND:
+            self._untouched = _UNTOUCHED if python else 0
+            os.lseek(self._log_fd, self._untouched, os.SEEK_SET)
 
     def _load(self, setup: Setup, transform: PythonTransform) -> None:
         target = load_transform(transform, setup.code, setup.pickled)

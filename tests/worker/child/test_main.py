@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,11 @@ def test_without_a_namespace_words_are_rewritten_and_people_are_told(
 def test_third_party_names_distributions_by_their_modules() -> None:
     versions = third_party(["yaml", "os", "dag", "_private", "click", "dmlpipe"])
     assert set(versions) == {"PyYAML", "click"}
+
+
+def test_programs_find_the_log_where_it_begins(bench: Bench) -> None:
+    items = put(bench.store, "items", {"a": b"a", "b": b"b"})
+    place = f"{sys.executable} -c 'import os; print(os.lseek(1, 0, os.SEEK_CUR))'"
+    job = spec(command(f"{place}; cat $items"), varying("items", items, "items"))
+    rows = bench.run(job, [datum(file_item(items, name)) for name in ("a", "b")])
+    assert [bench.log(rows[name], job.job) for name in ("a", "b")] == ["0\na", "0\nb"]
