@@ -109,7 +109,7 @@ class Commands:
             self._tmp.empty()
             variables = ("PATH", "HOME", "VIRTUAL_ENV", "CONDA_PREFIX", *transform.env)
             words = (word for name in variables for word in setup.env.get(name, "").split(os.pathsep))
-            self._tmp.show((setup.code, setup.scratch, transform.working_dir, *transform.argv[:1], *words))
+            self._tmp.show((setup.code, setup.scratch, transform.working_dir, *transform.argv, *words))
         self._link_code(setup)
         if self._namespace:
             self._bind_code(setup)

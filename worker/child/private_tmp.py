@@ -2,7 +2,7 @@
 
 What one datum leaves there would change what the next one makes, and with it a result that its fingerprint does not
 know of. It lies on the disk of the cache, not in memory. Of the host's `/tmp` it shows what is needed: the way to the
-cache, to interpreters, and to what variables that the command declares name.
+cache, to interpreters, to what a word of the command names, and to what variables that it declares name.
 """
 
 from __future__ import annotations

@@ -64,6 +64,14 @@ def test_of_the_hosts_only_what_declared_variables_name_is_seen_and_it_is_not_re
     assert sorted(path.name for path in host.iterdir()) == ["given", "said-a", "said-b"]
 
 
+def test_a_script_that_a_word_of_the_command_names_is_seen(bench: Bench, host: Path) -> None:
+    (host / "script").write_text("cat $in > $out/$(basename $in)")
+    tree = put(bench.store, "in", {"a": b"1", "b": b"2"})
+    job = spec(command("sh", str(host / "script")), varying("in", tree))
+    bench.run(job, file_datums(tree))
+    assert bench.content(job.job) == {"a": b"1", "b": b"2"}
+
+
 def test_what_the_host_happens_to_have_there_is_not_in_the_way(bench: Bench, host: Path) -> None:
     tree = put(bench.store, "in", {"a": b""})
     line = f"mkdir {host}; echo mine > {host}/given; cat {host}/given > $out/x"
