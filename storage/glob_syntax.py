@@ -272,7 +272,6 @@ class Emitter:
 
 
 @functools.lru_cache(maxsize=256)
-@functools.lru_cache(maxsize=256)
 def group_names(captures: tuple[str, ...]) -> tuple[str, ...]:
     """Names of regular expressions' groups for captures."""
     return tuple(_group(name) for name in captures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -65,7 +66,8 @@ def _ends(node: Node, text: str, at: int, after: Sequence[Node]) -> set[int]:
         case "!(":
             # What follows is literal: it is no match iff a choice and what follows reach the end of the part.
             stop = len(text) if "/" not in text[at:] else text.index("/", at)
-            if any(stop in ends((*choice, *after), text, at) for choice in node.choices):
+            rest = tuple(itertools.takewhile(lambda each: each.kind != "slash", after))
+            if any(stop in ends((*choice, *rest), text, at) for choice in node.choices):
                 return set()
             return _run(text, at)
         case _:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 import subprocess
 
 import pytest
@@ -67,6 +68,7 @@ NO = [
     ("/{x}/{x}.txt", "1/2.txt"),
     ("/!(a).txt", "a.txt"),
     ("/!(**)", "a"),
+    ("/!(a)/**", "a/x"),
     ("/.x", "ax"),
     ("/a", "A"),
     ("/[![:^alpha:]]", "1"),
@@ -285,3 +287,25 @@ def test_a_capture_that_stands_twice_counts_where_both_hold_the_same() -> None:
     tree, _ = _tree("a/a.txt", "a/b.txt", "b/b.txt", "c")
     assert count_matches(tree, compile_glob("/{x}/{x}.txt")) == 2
     assert count_matches(tree, compile_glob("/{x}/{y}.txt")) == 3
+
+
+def test_a_pattern_is_compiled_once_however_many_paths_it_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    compiling = re.compile
+
+    def counted(pattern: str, flags: int = 0) -> re.Pattern[str]:
+        compiled.append(pattern)
+        return compiling(pattern, flags)
+
+    monkeypatch.setattr(re, "compile", counted)
+    # No other test has this pattern, so it is not known yet.
+    pattern = "/once-{kind}/@(a|b)(*).txt"
+    first = compile_glob(pattern)
+    needed = len(compiled)
+    assert needed > 0
+    for number in range(1_000):
+        assert compile_glob(pattern) is first
+        assert first.match(f"once-x/a{number}.txt") == {"kind": "x", "1": "a", "2": str(number)}
+    tree, _ = _tree(*(f"once-x/b{number:04}.txt" for number in range(1_000)))
+    assert len(list(glob_tree(tree, compile_glob(pattern)))) == 1_000
+    assert len(compiled) == needed
