@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rich.console import Console
 from rich.table import Table
@@ -56,8 +56,7 @@ class FolderWorkload:
                 folder.mkdir(parents=True)
             size = rng.randint(self.least_bytes, self.most_bytes)
             with open(folder / f"img_{number:07d}.bin", "wb") as file:
-                for start in range(0, size, 1 << 24):
-                    total += file.write(rng.randbytes(min(1 << 24, size - start)))
+                total += _write_random(file, rng, size)
         return total
 
     def change(self, root: Path, seed: int) -> None:
@@ -66,7 +65,14 @@ class FolderWorkload:
         for number in rng.sample(range(self.files), min(self.changed, self.files)):
             file = root / f"class_{number % self.folders:04d}" / f"img_{number:07d}.bin"
             with open(file, "r+b") as out:
-                out.write(rng.randbytes(self.least_bytes))
+                _write_random(out, rng, self.least_bytes)
+
+
+def _write_random(file: BinaryIO, rng: random.Random, size: int) -> int:
+    """Write so many random bytes; `randbytes` itself ends before 256 MiB."""
+    for start in range(0, size, 1 << 24):
+        file.write(rng.randbytes(min(1 << 24, size - start)))
+    return size
 
 
 SMALL = FolderWorkload("small", 100_000, 100, 1024, 4096)

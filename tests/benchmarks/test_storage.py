@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,16 @@ def test_the_storage_benchmark_compares_what_comes_back_and_counts(tmp_path: Pat
     assert parts["tree"]["diff_10"]["found"] == 10
     assert parts["tree"]["list_folder"]["found"] == 1000
     assert {limit["work"] for limit in result["limits"] if limit["holds"] is None} >= {"dvc status / diff"}
+
+
+def test_the_large_file_that_changes_is_written_anew_as_a_whole(tmp_path: Path) -> None:
+    file = tmp_path / "class_0000" / "img_0000000.bin"
+    file.parent.mkdir()
+    file.touch()
+    os.truncate(file, storage.LARGE.least_bytes)
+    dataclasses.replace(storage.LARGE, files=1, folders=1).change(tmp_path, 1)
+    with open(file, "rb") as changed:
+        assert changed.read(64) != bytes(64)
+        changed.seek(-64, os.SEEK_END)
+        assert changed.read() != bytes(64)
+    assert file.stat().st_size == storage.LARGE.least_bytes
