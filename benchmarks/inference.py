@@ -36,6 +36,7 @@ from .workloads import InferenceWorkload
 
 PACKAGES = ("dmlpipe", "dask", "distributed", "scikit-learn", "numpy", "joblib")
 LIMIT_S = 1800.0
+POOL = "ProcessPool"
 RAY = "ray data"
 SECOND_SHARE, SECOND_S = 0.03, 1.0
 """What a run after 1 % of the files changed may take: of the first run, and seconds beside."""
@@ -224,7 +225,7 @@ def report(workload: InferenceWorkload, measured: Mapping[Contender, Sequence[Me
     for contender, runs in measured.items():
         whole = [run.whole_s for run in runs]
         leased = [run.leased_s for run in runs]
-        pool = measured.get(Contender("ProcessPool", contender.slots))
+        pool = measured.get(Contender(POOL, contender.slots))
         row: dict[str, Any] = {
             "contender": contender.name,
             "slots": contender.slots,
@@ -318,9 +319,20 @@ def result_file(out: Path | None, benchmark: str = "") -> Path:
     return (out or RESULTS) / f"{name}.json"
 
 
-def contenders_for(slots: Sequence[int], *, ray: bool = False) -> list[Contender]:
-    """Return the loop, and each other contender on each number of slots."""
-    others = [name for name in (*BASELINES, DMLPIPE) if name != "loop" and (ray or name != RAY)]
+def contenders_for(slots: Sequence[int], *, ray: bool = False, only: Sequence[str] = ()) -> list[Contender]:
+    """Return the loop, and each other contender on each number of slots.
+
+    Parameters
+    ----------
+    ray
+        Whether Ray takes part.
+    only
+        Who takes part beside the loop and the pool, with which all are compared; empty: all.
+    """
+    names = [*BASELINES, DMLPIPE]
+    others = [name for name in names if name != "loop" and (ray or name != RAY)]
+    if only:
+        others = [name for name in others if name == POOL or name in only]
     return [Contender("loop", 1), *(Contender(name, count) for name in others for count in slots)]
 
 
@@ -335,6 +347,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", choices=MODELS, default="forest", help="default: %(default)s")
     parser.add_argument("--data", type=Path, help="folder whose files magika or minilm label: Python's own library")
     parser.add_argument("--ray", type=Path, metavar="PYTHON", help="a Python that has Ray and dmlpipe: measure it, too")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        choices=[*BASELINES, DMLPIPE],
+        help="beside the loop and the pool: all",
+    )
     parser.add_argument("--dir", type=Path, help="where to work, default: the system's folder for temporary files")
     parser.add_argument("--out", type=Path, help="file or folder; default: benchmarks/results, and an .svg beside it")
     given = parser.parse_args(arguments)
@@ -352,7 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="dmlpipe-bench-", dir=given.dir) as folder:
         measured, prepared = run_rounds(
             workload,
-            contenders_for(given.slots, ray=given.ray is not None),
+            contenders_for(given.slots, ray=given.ray is not None, only=given.only),
             given.rounds,
             Path(folder),
             console,

@@ -56,6 +56,19 @@ def test_every_contender_labels_every_file_alike(tmp_path: Path, capsys: pytest.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "result.svg"]
 
 
+def test_who_is_chosen_is_measured_beside_the_loop_and_the_pool() -> None:
+    chosen = inference.contenders_for([1, 2], only=["dmlpipe"])
+    assert [(each.name, each.slots) for each in chosen] == [
+        ("loop", 1),
+        ("ProcessPool", 1),
+        ("ProcessPool", 2),
+        ("dmlpipe", 1),
+        ("dmlpipe", 2),
+    ]
+    assert len({each.name for each in inference.contenders_for([1])}) == 6
+    assert len({each.name for each in inference.contenders_for([1], ray=True)}) == 7
+
+
 @pytest.mark.parametrize(("computed", "results"), [(FILES - 1, "a"), (FILES, "b")])
 def test_figures_of_different_results_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computed: int, results: str
