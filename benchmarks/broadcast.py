@@ -267,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{row['origin_models']:.3f}",
             f"{row['cpu_s']:.1f}",
         )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 132)
     console.print(table)
     console.print(found)
     if given.out:

@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -178,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if min(given.sizes) < 1 or given.rounds < 1:
         parser.error("--sizes and --rounds take numbers above 0")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 132)
     machine = describe()
     known, missing = builders()
     if missing:

@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cpu = Spread(**{key: value * 1000 for key, value in row["cpu"].items()})
         to_click = Spread(**row["to_click"])
         table.add_row(row["command"], f"{milliseconds:.0f}", f"{cpu:.0f}", f"{to_click:.1f}", str(row["rounds"]))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 132)
     console.print(table)
     for place, spread in reactions.items():
         ms = Spread(*(value * 1000 for value in dataclasses.astuple(spread)))
