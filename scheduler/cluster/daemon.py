@@ -98,6 +98,22 @@ def _state_file(cache_dir: Path, repo_id: str) -> Path:
     return cache_dir / "cluster" / f"{repo_id}.json"
 
 
+def _open_lock(cache_dir: Path, repo_id: str) -> int:
+    """Open what a supervisor holds from before it is forked until it has ended."""
+    return os.open(cache_dir / "cluster" / f"{repo_id}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _is_supervised(cache_dir: Path, repo_id: str) -> bool:
+    lock = _open_lock(cache_dir, repo_id)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def _read(cache_dir: Path, repo_id: str) -> ClusterState | None:
     try:
         return msgspec.json.decode(_state_file(cache_dir, repo_id).read_bytes(), type=ClusterState)
@@ -171,13 +187,13 @@ def up(store_url: str, slots: int, *, repo_id: str, cache_dir: Path, timeout_s: 
     if code != 0:
         raise ClusterError(f"the supervisor ended with {code}\n{log_tail(log)}")
     deadline = time.monotonic() + timeout_s
-    seen = False
     while time.monotonic() < deadline:
+        supervised = _is_supervised(cache_dir, repo_id)
         state = status(cache_dir, repo_id)
-        if state is None and seen:
+        if state is None and not supervised:
             # Nothing is left to be ended here: what is there by now is another's.
-            raise ClusterError("the cluster was ended while it came up", hint="start it again: dmlpipe up")
-        seen = seen or state is not None
+            told = "\n".join(filter(None, ("the cluster was ended while it came up", log_tail(log))))
+            raise ClusterError(told, hint="start it again: dmlpipe up")
         if state is not None and len(state.processes) == 4:
             live = live_status(state, timeout_s=1.0)
             if live is not None and live.slots and live.driven:
@@ -185,11 +201,8 @@ def up(store_url: str, slots: int, *, repo_id: str, cache_dir: Path, timeout_s: 
         if state is not None and any(process.restarts >= RESTARTS_MAX for process in state.processes.values()):
             break
         time.sleep(0.05)
-    state = status(cache_dir, repo_id)
     tails = [f"{name}.log:\n{log_tail(folder / f'{name}.log', 6)}" for name in ("controller", "worker", "scheduler")]
     down(cache_dir, repo_id)
-    if state is None:
-        raise ClusterError(f"the supervisor of the cluster ended at once\n{log_tail(log)}")
     raise ClusterError("the cluster did not come up, and was ended\n" + "\n".join(tails))
 
 
@@ -235,7 +248,7 @@ def _held(state: ClusterState | None) -> HeldError:
 def _supervise(options: argparse.Namespace) -> int:
     cache_dir, repo_id = Path(options.cache_dir), str(options.repo_id)
     folder = _folder(cache_dir, repo_id)
-    lock = os.open(cache_dir / "cluster" / f"{repo_id}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    lock = _open_lock(cache_dir, repo_id)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -143,7 +144,21 @@ def test_who_waits_for_a_cluster_that_is_ended_meanwhile_hears_of_it(store: Stor
     wait_for(lambda: status(store.cache_dir, store.repo_id))
     assert down(store.cache_dir, store.repo_id)
     starting.join(LIMIT_S)
-    assert [str(error) for error in heard] == ["the cluster was ended while it came up"]
+    assert [str(error).partition("\n")[0] for error in heard] == ["the cluster was ended while it came up"]
+
+
+def test_who_looks_only_after_a_cluster_was_ended_hears_of_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = subprocess.run
+
+    def run_and_end(*words: Any, **options: Any) -> Any:
+        done = run(*words, **options)
+        wait_for(lambda: status(store.cache_dir, store.repo_id))
+        assert down(store.cache_dir, store.repo_id)
+        return done
+
+    monkeypatch.setattr("dmlpipe.scheduler.cluster.daemon.subprocess.run", run_and_end)
+    with pytest.raises(ClusterError, match="was ended while it came up"):
+        up(store.url, 1, repo_id=store.repo_id, cache_dir=store.cache_dir, timeout_s=3600.0)
 
 
 def test_a_cluster_that_cannot_come_up_says_why_and_leaves_nothing(tmp_path: Path) -> None:
