@@ -18,6 +18,7 @@ from contextlib import suppress
 
 from .actor import host_name
 from .digest import digest
+from .host import boot_id, is_running, process_space
 
 __all__ = ["PREFIX", "remove_leftovers", "temporary_name"]
 
@@ -52,30 +53,16 @@ def _is_left(entry: os.DirEntry[str]) -> bool:
     if match is None:
         return False
     if match[1] == _here():
-        return not _is_running(int(match[2]))
+        return not is_running(int(match[2]))
     try:
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > KEPT_S
     except FileNotFoundError:
         return False
 
 
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 @functools.cache
 def _here() -> str:
     """Name of the place in which a process id means one process; without /proc, of the host."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot = file.read().strip()
-        space = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        boot, space = host_name(), 0
-    return digest(f"{boot} {space}".encode()).hex()[:8]
+    boot, space = boot_id(), process_space()
+    place = f"{boot} {space}" if boot and space else f"{host_name()} 0"
+    return digest(place.encode()).hex()[:8]

@@ -31,10 +31,10 @@ from ...storage.actor import host_name
 from ...storage.clock import utc_now
 from ...storage.digest import from_hex
 from ...storage.errors import HeldError
+from ...storage.host import boot_id
 from ...storage.logs import FIELDS, is_json, log_to_stderr
 from ...storage.state import State
 from ..errors import ClusterError
-from ..jobs.epoch import boot_id
 from ..leases.control import ControlReply
 from ..leases.dask_executor import DaskExecutor, scheduler_status
 from .local import LOOPBACK, child_environment, child_specs, reserve_port, shared_url

@@ -19,6 +19,7 @@ import msgspec
 from ...storage.actor import host_name
 from ...storage.backend import Backend
 from ...storage.errors import BackendError, NotFoundError
+from ...storage.host import boot_id, is_running
 from ...storage.records import ControllerState, ControllerTake
 from ..report import JobAdvanced
 
@@ -40,33 +41,15 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """Where the jobs under way stand, for `status` in another terminal; nobody decides anything by it."""
 
 
-def boot_id() -> str:
-    """Name of this boot of this host; empty where the system tells none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
 def process_start(pid: int) -> str | None:
     """When a process of this host started, in the kernel's own units; None: there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return None if Path("/proc/self/stat").exists() or not _signals(pid) else ""
+        return None if Path("/proc/self/stat").exists() or not is_running(pid) else ""
     fields = stat.rpartition(")")[2].split()
     # A zombie has ended; it only waits for its parent to ask.
     return None if fields[0] == "Z" else fields[19]
-
-
-def _signals(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def take(last: ControllerState | None, kind: str) -> ControllerTake:

@@ -12,6 +12,7 @@ import secrets
 from pathlib import Path
 
 from ..actor import host_name
+from ..host import boot_id, process_space
 
 
 def make_token() -> str:
@@ -30,12 +31,8 @@ def is_gone(token: str) -> bool:
 
 def _machine() -> str:
     """Host, boot, and the space in which its process numbers count; empty parts where the system tells none."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        space = str(os.stat("/proc/self/ns/pid").st_ino)
-    except OSError:
-        return f"{host_name()}//"
-    return f"{host_name()}/{boot}/{space}"
+    boot, space = boot_id(), process_space()
+    return f"{host_name()}/{boot}/{space}" if boot and space else f"{host_name()}//"
 
 
 def _started(pid: int) -> str | None:

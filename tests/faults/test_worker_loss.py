@@ -15,6 +15,7 @@ from dmlpipe.scheduler.cluster.private import PrivateExecutor
 from dmlpipe.scheduler.errors import ClusterError
 from dmlpipe.scheduler.leases.dask_executor import DaskExecutor
 from dmlpipe.scheduler.leases.executor import Event, Executor, SegmentStored
+from dmlpipe.scheduler.leases.pool_executor import PoolExecutor
 from dmlpipe.scheduler.store import Store
 from dmlpipe.storage.digest import from_hex
 from dmlpipe.storage.objects.pack import read_rows
@@ -38,7 +39,7 @@ def shouted(words: bytes) -> dml.Files:
 """
 
 
-class Watched(DaskExecutor):
+class Watching(PoolExecutor):
     """Calls `strike` once, when a segment is stored."""
 
     strike: Callable[[], None] | None = None
@@ -49,6 +50,14 @@ class Watched(DaskExecutor):
             strike, self.strike = self.strike, None
             strike()
         return events
+
+
+class Watched(Watching, DaskExecutor):
+    """On a cluster."""
+
+
+class WatchedPrivate(Watching, PrivateExecutor):
+    """In slots of the run's own."""
 
 
 @pytest.fixture
@@ -102,19 +111,6 @@ def words(names: set[str]) -> set[str]:
 def check_outputs(store: Store) -> None:
     found = {info.path: store["shouted"].read_bytes(info.path) for info in store["shouted"].ls("/")}
     assert found == {f"/word{number:04}": f"WORD{number:04}".encode() for number in range(DATUMS)}
-
-
-class WatchedPrivate(PrivateExecutor):
-    """The same, of slots of the run's own."""
-
-    strike: Callable[[], None] | None = None
-
-    def poll(self, timeout_s: float) -> list[Event]:
-        events = super().poll(timeout_s)
-        if self.strike is not None and any(isinstance(event, SegmentStored) for event in events):
-            strike, self.strike = self.strike, None
-            strike()
-        return events
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["cluster", "own"])

@@ -17,8 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ...storage.actor import host_name
 from ...storage.digest import DIGEST_SIZE, Digest
 from ...storage.errors import BackendError
+from ...storage.host import boot_id
 from ...storage.objects.cache import FileCache
 from ...storage.objects.filling import Filling, FromStore, PartReader
 from .fill import CHUNK_BYTES, FillRun, Pace, PeerSettings, Surroundings, Traffic
@@ -36,10 +38,7 @@ _FILLINGS_KEPT = 64
 
 def cache_id(folder: Path) -> str:
     """Return what is equal for workers that share a cache folder, and for no others: machine, device, folder."""
-    try:
-        machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except FileNotFoundError:
-        machine = os.uname().nodename
+    machine = boot_id() or host_name()
     folder.mkdir(parents=True, exist_ok=True)
     status = folder.stat()
     return hashlib.blake2b(f"{machine} {status.st_dev} {status.st_ino}".encode(), digest_size=12).hexdigest()

@@ -18,8 +18,8 @@ import pytest
 from dmlpipe.scheduler.cluster.daemon import ClusterState, ProcessState, down, live_status, status, up
 from dmlpipe.scheduler.cluster.supervise import ProcessId
 from dmlpipe.scheduler.errors import ClusterError
-from dmlpipe.scheduler.jobs.epoch import boot_id
 from dmlpipe.storage.errors import HeldError, InvalidInputError
+from dmlpipe.storage.host import boot_id
 from dmlpipe.storage.store import Store
 
 LIMIT_S = 40.0
