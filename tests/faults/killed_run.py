@@ -169,7 +169,7 @@ def main(url: str, point: str) -> None:
     if os.environ.get("WORKER_PROCESS"):
         private.HERE_MAX_DATUMS = 0
     if os.environ.get("OTHER_HOST"):
-        vars(epoch)["boot_id"] = lambda: os.environ["OTHER_HOST"]
+        wrap(epoch, "boot_id", lambda _: lambda: os.environ["OTHER_HOST"])
         assert epoch.is_alive.__kwdefaults__ is not None
         epoch.is_alive.__kwdefaults__["silence_s"] = SILENCE_S
     try:
