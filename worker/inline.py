@@ -36,7 +36,8 @@ from .slots.attempts import Attempts, Call, resident_key
 from .slots.interpreters import in_foreground
 from .slots.job_work import JobWork, WorkerStore
 from .slots.lease_run import wrote_to_input
-from .slots.materialize import Materializer, Prepared
+from .slots.materialize import Materializer
+from .slots.prepared import Prepared
 
 
 class InlineWorker:

@@ -15,7 +15,7 @@ from ...storage.digest import Digest
 from ...storage.errors import DmlpipeError
 from ...storage.objects.value import Value, decode_value
 from ..job import Datum, Item
-from .materialize import COPIED_MAX_BYTES, ContentStore, files_below
+from .files import COPIED_MAX_BYTES, ContentStore, files_below
 
 logger = logging.getLogger(__name__)
 

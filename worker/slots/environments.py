@@ -18,8 +18,9 @@ from typing import NamedTuple
 from ...storage.digest import digest
 from ...storage.errors import ErrorCode, InvalidInputError
 from ..job import Environment
+from .code import make_code
+from .files import ContentStore
 from .kept_environments import keep
-from .materialize import ContentStore, make_code
 
 _SHOWN_LINES = 5
 _CONDAS = ("micromamba", "mamba", "conda")

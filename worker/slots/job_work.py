@@ -17,9 +17,11 @@ from ..child.secrets import read_secrets, redact
 from ..child.wire import Setup
 from ..job import CommandTransform, JobSpec, PythonTransform
 from ..segments import SegmentStore, SegmentWriter
+from .code import make_code
 from .environments import provide
+from .files import ContentStore
 from .interpreters import installed_in, interpreter, packages_of
-from .materialize import ContentStore, JobInputs, make_code
+from .job_inputs import JobInputs
 
 
 class WorkerStore(ContentStore, SegmentStore, Protocol):

@@ -37,7 +37,8 @@ from .ahead import Ahead
 from .attempts import Attempts, Call, resident_key
 from .devices import Devices
 from .job_work import JobWork, WorkerStore, scratch_folder
-from .materialize import Materializer, Prepared
+from .materialize import Materializer
+from .prepared import Prepared
 from .slot import ChildDiedError, Message, SlotChild
 
 logger = logging.getLogger(__name__)
