@@ -33,9 +33,9 @@ from .job import CommandTransform, Datum, JobSpec, Parameter, PythonTransform
 from .messages import Stored
 from .segments import FlushLimits, SegmentWriter, worker_host
 from .slots.attempts import Attempts, Call, resident_key
+from .slots.failures import wrote_to_input
 from .slots.interpreters import in_foreground
 from .slots.job_work import JobWork, WorkerStore
-from .slots.lease_run import wrote_to_input
 from .slots.materialize import Materializer
 from .slots.prepared import Prepared
 

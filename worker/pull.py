@@ -46,7 +46,8 @@ from .segments import FlushLimits, SegmentWriter, worker_host
 from .slots.ahead import Ahead
 from .slots.devices import Devices
 from .slots.job_work import JobTable, JobWork, WorkerStore
-from .slots.lease_run import LeaseReport, SlotWorker
+from .slots.lease_rows import LeaseReport
+from .slots.slot_worker import SlotWorker
 from .threads import DaemonThreads
 
 logger = logging.getLogger(__name__)

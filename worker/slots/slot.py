@@ -1,207 +1,155 @@
-"""The parent's side of one slot child: start it, talk to it, end it in time. Blocking; one thread per slot."""
+"""A slot: its child, its folder, its devices, whoever runs leases there."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
 import shutil
-import signal
-import sys
-import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from ..child.frames import FrameSocket, GiveUp, PeerClosedError, socket_pair
-from ..child.main import read_log
-from ..child.permits import PermitPipe
-from ..child.wire import FromChild, Setup, Unit, Work, encoder, from_child
-from ..child.zygote import Exit, Zygote
-from .usage import bound_log, memory_bytes
-
-_STACK_GRACE_S = 0.25
-"""How long a hanging child gets to print where it hangs."""
-
-
-class ChildDiedError(ConnectionError):
-    """The child ended, by itself or by us."""
-
-    def __init__(self, exit_: Exit, log: bytes) -> None:
-        super().__init__(f"the slot's child ended: {exit_}")
-        self.exit = exit_
-        self.log = log
-        """What it printed since the last result."""
+from ..child.commands import remove_container
+from ..child.zygote import Zygote
+from ..job import Datum
+from .ahead import Ahead
+from .devices import Devices
+from .job_work import JobWork, WorkerStore, scratch_folder
+from .materialize import Materializer
+from .prepared import Prepared
+from .slot_child import ChildDiedError, SlotChild
 
 
-class Message(NamedTuple):
-    """One message of the child with its descriptors (owned by the receiver)."""
-
-    body: FromChild
-    fds: list[int]
-
-
-class SlotChild:
-    """A running child.
+class Slot:
+    """What a slot has: its child, kept between leases, and the folders that datums are laid out in.
 
     Parameters
     ----------
-    zygote
-        Forks it.
+    number
+        Of the slot.
     folder
-        The slot's own folder, empty or left by a child before.
-    namespace
-        For commands: give it a private `/pfs`.
-    users
-        It starts commands as other users.
-    wake
-        A descriptor that ends `receive` early when it becomes readable.
+        Private to the slot; made here.
+    devices
+        GPUs of the worker.
+    clock
+        Monotonic seconds, the child's clock.
     """
 
-    def __init__(self, zygote: Zygote, folder: Path, *, namespace: bool, users: bool = False, wake: int) -> None:
+    def __init__(
+        self,
+        store: WorkerStore,
+        zygote: Zygote,
+        number: int,
+        folder: Path,
+        *,
+        devices: Devices | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.number = number
+        self._store = store
         self._zygote = zygote
-        self._wake = wake
-        self._ended: ChildDiedError | None = None
-        self.namespace = namespace
-        self._log_fd = _unlinked_file(folder)
-        root = ""
-        if namespace:
-            root = tempfile.mkdtemp(prefix="root-", dir=folder)
-        self._root = root
-        ours, theirs = socket_pair()
-        self._permits = PermitPipe()
-        with theirs:
-            self.pid = zygote.spawn(theirs.fileno(), self._log_fd, self._permits.child_end, root, users=users)
-        self._channel = FrameSocket(ours)
-        self._pidfd = _pidfd(self.pid)
+        self._clock = clock
+        self._folder = folder
+        (folder / "d").mkdir(parents=True)
+        self._scratch = scratch_folder(folder)
+        self._materializer = Materializer(store, folder / "d")
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._devices = devices or Devices()
+        self._seen: tuple[str, ...] = ()
+        """Devices of the present lease."""
+        self._busy = threading.Lock()
+        self._child: SlotChild | None = None
+        self._child_key: tuple[str, ...] = ()
+        self._child_job: JobWork | None = None
+        self._next_unit = 0
+        self.seconds_per_unit = 0.0
+        """Moving average of the present job's calls."""
+        self.draining = threading.Event()
+        self.recalled = -1
+        """The last lease that somebody else wants to help with."""
 
-    def set_up(self, setup: Setup) -> None:
-        """Send a job."""
-        self._send(encoder.encode(setup))
+    def recall(self, lease: int) -> None:
+        """Let the slot give back what it need not begin of a lease, if it is at that one. From any thread."""
+        self.recalled = lease
+        self.wake()
 
-    def work(self, units: Sequence[Unit], *, give_up: GiveUp | None = None) -> None:
-        """Send units to do after those already sent.
-
-        Raises
-        ------
-        TimeoutError
-            `give_up` said so: the child must be ended.
-        """
-        self._permits.give([unit.number for unit in units])
-        self._send(encoder.encode(Work(units=tuple(units))), give_up)
-
-    def withdraw(self) -> list[int]:
-        """Take back the units that it has not begun; return their numbers, ascending."""
-        return [] if self._ended is not None else self._permits.withdraw()
-
-    def _send(self, payload: bytes, give_up: GiveUp | None = None) -> None:
-        if self._ended is not None:
-            raise self._ended
+    def wake(self) -> None:
+        """Let the slot look at once whether its job was cancelled or the worker drains. From any thread."""
         try:
-            self._channel.send(payload, give_up=give_up)
-        except PeerClosedError:
-            # What it sent before it died is still to be read: `receive` says so at its end.
-            return
+            os.write(self._wake_write, b"x")
+        except BlockingIOError:
+            pass  # it is full, so the slot will wake
 
-    def pending(self) -> Message | None:
-        """Return a message that has arrived, without looking for more."""
-        frame = self._channel.pending() if self._ended is None else None
-        return None if frame is None else Message(from_child.decode(frame.payload), frame.fds)
+    # --- the child ---
 
-    def receive(self, timeout_s: float | None, *, gather_s: float = 0.0) -> Message | None:
-        """Return the next message; None after `timeout_s` or when woken.
+    def child_for(self, job: JobWork) -> SlotChild | None:
+        """The child if it lives and is set up for this job."""
+        return self._child if self._child_job is job else None
 
-        Parameters
-        ----------
-        gather_s
-            As of `FrameSocket.receive`.
+    def set_up(self, job: JobWork) -> SlotChild:
+        """Return a child that was sent the job's setup; `Ready` or `SetupFailed` follows."""
+        key = (*job.child_key, "devices", *self._seen)
+        if self._child is None or self._child_key != key:
+            self.end_child()
+            command = job.command
+            self._child = SlotChild(
+                self._zygote.of(job.interpreter),
+                self._folder,
+                # A container program mounts by itself.
+                namespace=command is not None and not command.container,
+                users=command is not None and bool(command.user),
+                wake=self._wake_read,
+            )
+            self._child_key = key
+        self.seconds_per_unit = 0.0
+        self._child_job = job
+        self._child.set_up(job.setup(self._scratch, self._seen if self._devices.ids else None))
+        return self._child
 
-        Raises
-        ------
-        ChildDiedError
-            It ended, and every message it sent was returned.
-        """
-        if self._ended is not None:
-            raise self._ended
-        watched = [self._wake] if self._pidfd is None else [self._wake, self._pidfd]
+    def end_child(self, *, ask_where: bool = False) -> ChildDiedError | None:
+        """End the child, if there is one; return how."""
+        child, self._child = self._child, None
+        job, self._child_job = self._child_job, None
+        if child is None:
+            return None
+        died = child.end(ask_where=ask_where)
+        if job is not None and job.command is not None:
+            remove_container(job.command, self._scratch)
+        # What a dead child left in its working directory is nobody's.
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        scratch_folder(self._folder)
+        return died
+
+    def drain_wake(self) -> None:
+        """Forget wake-ups."""
         try:
-            frame = self._channel.receive(timeout_s, watched, gather_s=gather_s)
-            if frame is None and self._is_dead():
-                # A grandchild may hold the socket open: what the child itself sent has arrived by now.
-                frame = self._channel.receive(0)
-                if frame is None:
-                    raise self.end()
-        except PeerClosedError:
-            raise self.end() from None
-        return None if frame is None else Message(from_child.decode(frame.payload), frame.fds)
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            pass
 
-    def memory_bytes(self) -> int:
-        """What it and everything it started hold now."""
-        return memory_bytes(self.pid) if self._ended is None else 0
+    def number_unit(self) -> int:
+        """A number for the next unit."""
+        self._next_unit += 1
+        return self._next_unit
 
-    def bound_log(self) -> None:
-        """Keep what it prints from filling the disk."""
-        if self._ended is None:
-            bound_log(self._log_fd)
+    def prepare(self, job: JobWork, datums: Sequence[tuple[Datum, int]]) -> list[Prepared]:
+        """Lay out datums."""
+        return self._materializer.prepare(job.inputs, datums)
 
-    def _is_dead(self) -> bool:
-        if self._pidfd is None:
-            return False
-        poller = select.poll()
-        poller.register(self._pidfd, select.POLLIN)
-        return bool(poller.poll(0))
+    def ahead_of(self, datums: Sequence[Datum]) -> Ahead:
+        """Begin to fetch what a lease's datums will need."""
+        return Ahead(self._store, datums)
 
-    def end(self, *, ask_where: bool = False) -> ChildDiedError:
-        """End the child with everything it started; return how it ended. Idempotent.
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock()
 
-        Parameters
-        ----------
-        ask_where
-            Let it print its stack first (it hangs).
-        """
-        if self._ended is None:
-            if ask_where:
-                self._zygote.signal(self.pid, signal.SIGABRT)
-                if self._pidfd is not None:
-                    poller = select.poll()
-                    poller.register(self._pidfd, select.POLLIN)
-                    poller.poll(_STACK_GRACE_S * 1000)
-                else:
-                    time.sleep(_STACK_GRACE_S)
-            exit_ = self._zygote.end(self.pid)
-            size = os.fstat(self._log_fd).st_size
-            self._ended = ChildDiedError(exit_, read_log(self._log_fd, 0, size))
-            self._channel.close()
-            self._permits.close()
-            os.close(self._log_fd)
-            if self._pidfd is not None:
-                os.close(self._pidfd)
-            if self._root:
-                with contextlib.suppress(OSError):
-                    os.rmdir(self._root)
-                shutil.rmtree(f"{self._root}.tmp", ignore_errors=True)
-        return self._ended
-
-
-def _unlinked_file(folder: Path) -> int:
-    fd, path = tempfile.mkstemp(dir=folder, prefix="log-")
-    os.unlink(path)
-    os.set_inheritable(fd, False)
-    # Appending, so that several processes that print do not overwrite each other.
-    flags = os.O_APPEND | os.O_RDWR
-    try:
-        reopened = os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return fd
-    os.close(fd)
-    return reopened
-
-
-def _pidfd(pid: int) -> int | None:
-    if sys.platform != "linux":
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        return None
+    def close(self) -> None:
+        """End the child and delete the folder."""
+        self.end_child()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -86,7 +86,7 @@ def test_after_so_many_datums_a_new_process_is_started(bench: Bench) -> None:
 
 
 def test_batching_without_a_namespace(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmlpipe.worker.slots.slot.tempfile.mkdtemp", lambda **_: "/no/such/root")
+    monkeypatch.setattr("dmlpipe.worker.slots.slot_child.tempfile.mkdtemp", lambda **_: "/no/such/root")
     job, rows = batching(bench, {name: name.encode() for name in "ab"})
     assert [row.failure for row in rows.values()] == [None, None]
     assert bench.content(job.job) == {"a": b"a\n", "b": b"b\n"}

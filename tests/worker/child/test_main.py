@@ -159,7 +159,7 @@ def test_tries_count(bench: Bench, tmp_path: Path) -> None:
 def test_without_a_namespace_words_are_rewritten_and_people_are_told(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("dmlpipe.worker.slots.slot.tempfile.mkdtemp", lambda **_: "/no/such/root")
+    monkeypatch.setattr("dmlpipe.worker.slots.slot_child.tempfile.mkdtemp", lambda **_: "/no/such/root")
     tree, model = put(bench.store, "in", {"d/x": b"content"}), put(bench.store, "model", {"m": b"M"})
     code = code_tree(bench.store, {"c.txt": (b"code", 0o644)})
     line = "cat /pfs/in/d/x /pfs/model/m $model/m /code/c.txt > /pfs/out/all; cat $DMLPIPE_PFS/model/m > $out/m"

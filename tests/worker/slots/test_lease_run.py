@@ -404,7 +404,7 @@ def test_a_grandchild_that_keeps_the_socket_open_does_not_hide_a_death(bench: Be
 
 
 def test_a_small_datum_costs_one_message_and_large_outputs_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dmlpipe.worker.slots import slot as module
+    from dmlpipe.worker.slots import slot_child as module
 
     said: list[str] = []
 
