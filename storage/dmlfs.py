@@ -26,10 +26,11 @@ from .backend import Backend
 from .commits import CommitView
 from .filesystem.filesystem import CommitFileSystem, SessionFileSystem
 from .filesystem.tree_files import Editor
+from .info import INFO_KEY, STORE_VARIABLE, find_store, read_info
 from .objects.reading import Reader
 from .refs import CommitRef, parse_ref, resolve
 from .state import State
-from .store import INFO_KEY, STORE_VARIABLE, Store, find_store, read_info
+from .store import Store
 
 _Key = tuple[object, ...]
 

@@ -8,55 +8,44 @@ from __future__ import annotations
 import logging
 import os
 import re
-import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import msgspec
-
+from . import ref_changes
 from .actor import user_name
 from .archive import Archive
 from .backend import Backend, is_vacant, open_backend, probe_exclusive_create
 from .clock import utc_now
 from .commits import CommitView
 from .digest import Digest, digest
-from .errors import (
-    BackendError,
-    ConflictError,
-    CorruptError,
-    DmlpipeError,
-    ErrorCode,
-    FormatError,
-    InvalidInputError,
-    NotFoundError,
-    ReadOnlyError,
+from .errors import BackendError, DmlpipeError, ErrorCode, InvalidInputError, NotFoundError, ReadOnlyError
+from .info import (
+    FIXED_PIECES,
+    INFO_KEY,
+    STORE_FOLDER,
+    WRITE_FEATURES,
+    StoreInfo,
+    default_cache_dir,
+    encode_info,
+    new_info,
+    read_info,
+    root_of,
 )
 from .ledger.heads import RememberedHead
-from .ledger.ledger import Build, Ledger, entry_key
+from .ledger.ledger import Build, Ledger
 from .ledger.sweeps import SweepWatch
 from .local.stats import StatCache
 from .objects.cache import FileCache
 from .objects.cutting import FEATURE as CUTTING_FEATURE
-from .objects.cutting import ContentDefined, read_parameters, require_cutter
+from .objects.cutting import read_parameters
 from .objects.locations import Locator
-from .objects.node import TREE_TARGET, NodeStore
+from .objects.node import NodeStore
 from .objects.object_store import Objects
-from .objects.pack import PACK_TARGET_BYTES, Location
-from .objects.value import WHOLE_MAX_BYTES
-from .records import Commit, Entry, JobState, Record, RefSet, RepoCreate, RepoDelete, TagSet, Trigger, TriggerSet
-from .refs import (
-    DEFAULT_BRANCH,
-    CommitRef,
-    Ref,
-    as_ref,
-    check_name,
-    nearest,
-    need_repo,
-    resolve,
-)
-from .sealed import compare_json, encode_json
+from .objects.pack import Location
+from .records import Commit, Entry, JobState, Record, RepoCreate, Trigger
+from .refs import DEFAULT_BRANCH, CommitRef, Ref, as_ref, check_name, resolve
 from .sessions.parts import SESSIONS_PREFIX, OpenInfo, read_open
 from .sessions.session import Session, Target
 from .sources import Source
@@ -75,71 +64,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STORE_FOLDER = ".dmlpipe"
-STORE_VARIABLE = "DMLPIPE_STORE"
-CACHE_VARIABLE = "DMLPIPE_CACHE_DIR"
-INFO_KEY = "dmlpipe.json"
-FORMAT_NAME = "dmlpipe"
-FORMAT_VERSION = 1
-READ_FEATURES: frozenset[str] = frozenset({CUTTING_FEATURE})
-"""Features of a store that this version can read."""
-WRITE_FEATURES: frozenset[str] = frozenset()
-"""Features of a store that this version can write."""
-
-FIXED_PIECES = "fixed"
-PIECES_CHOICES = (FIXED_PIECES, "content-defined")
-"""What `Store.init` can be told of large files."""
-
 _PLACE_DIGITS = 16
-
-
-class TreeInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """How trees are cut."""
-
-    target: int = TREE_TARGET
-    split: str = "crc32-fmix64-v1"
-
-
-class StoreInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """``dmlpipe.json``: what a store is. Written once."""
-
-    format: str = FORMAT_NAME
-    version: int
-    repo_id: str
-    hash: str = "blake3"
-    read_features: tuple[str, ...] = ()
-    write_features: tuple[str, ...] = ()
-    tree: TreeInfo = TreeInfo()
-    pack: dict[str, int] = msgspec.field(default_factory=lambda: {"target": PACK_TARGET_BYTES})
-    pieces: dict[str, int] = msgspec.field(default_factory=lambda: {"size": WHOLE_MAX_BYTES})
-    created: str = ""
-    description: str = ""
-    probe: dict[str, bool] = msgspec.field(default_factory=lambda: {"exclusive_create": True})
-    check: str = ""
-    """Hash of the file with zeros in the place of these digits; empty: not checked."""
-
-
-class _Format(msgspec.Struct):
-    """What is read first, whatever else the version holds."""
-
-    format: str = ""
-    version: int = 0
-
-
-def find_store(start: Path) -> Path | None:
-    """Return the folder ``.dmlpipe`` that holds a store in `start` or the nearest folder above it."""
-    for folder in (start.absolute(), *start.absolute().parents):
-        if (folder / STORE_FOLDER / INFO_KEY).is_file():
-            return folder / STORE_FOLDER
-    return None
-
-
-def default_cache_dir() -> Path:
-    """Return ``$DMLPIPE_CACHE_DIR``, else ``dmlpipe`` in the user's cache folder."""
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dmlpipe"
 
 
 class Store:
@@ -234,7 +159,7 @@ class Store:
         BackendError
             The medium failed, or does not create exclusively (code ``unsafe-backend``).
         """
-        how = _read_pieces_choice(pieces)
+        info = new_info(description, pieces)
         backend = open_backend(os.fspath(url), storage_options)
         if backend.size(INFO_KEY) is not None:
             raise InvalidInputError(f"there is a store at {backend.url} already", code=ErrorCode.EXISTS)
@@ -243,15 +168,7 @@ class Store:
                 f"{backend.url} is not empty and no store", code=ErrorCode.EXISTS, hint="name an empty or a new place"
             )
         probe_exclusive_create(backend)
-        info = StoreInfo(
-            version=FORMAT_VERSION,
-            repo_id=str(uuid.uuid4()),
-            read_features=(CUTTING_FEATURE,) if how is not None else (),
-            pieces={"size": WHOLE_MAX_BYTES, **(how.parameters() if how is not None else {})},
-            created=utc_now(),
-            description=description,
-        )
-        if not backend.put_if_absent(INFO_KEY, _encode_info(info), durable=True):
+        if not backend.put_if_absent(INFO_KEY, encode_info(info), durable=True):
             raise InvalidInputError(f"there is a store at {backend.url} already", code=ErrorCode.EXISTS)
         if backend.properties.path is not None:
             backend.put_if_absent(".gitignore", b"*\n")
@@ -294,7 +211,7 @@ class Store:
         -----
         One request. The ledger is read when first needed.
         """
-        backend = open_backend(_place(url), storage_options)
+        backend = open_backend(root_of(url), storage_options)
         backend.be_patient(patience_s)
         info = read_info(backend)
         read_only = read_only or not WRITE_FEATURES.issuperset(info.write_features)
@@ -387,20 +304,7 @@ class Store:
         InvalidInputError
             It is a pipeline's output, or a pipeline reads it, unless `force`.
         """
-
-        def build(state: State) -> Sequence[Record]:
-            need_repo(state, name)
-            if state.pipeline(name) is not None:
-                raise InvalidInputError(
-                    f"repo {name!r} is the output of pipeline {name!r}", hint=f"first: dmlpipe pipeline delete {name}"
-                )
-            branches = {DEFAULT_BRANCH, *state.branches(name)}
-            readers = sorted({reader for branch in branches for reader in state.readers(name, branch)})
-            if readers and not force:
-                raise InvalidInputError(f"repo {name!r} is read by {', '.join(readers)}")
-            return [RepoDelete(repo=name)]
-
-        self.publish(build)
+        self.publish(lambda state: ref_changes.end_repo(state, name, force=force))
 
     def create_branch(self, repo: str, branch: str, at: str | Ref | None = None) -> CommitRef:
         """Make a branch at a commit (None: the head of master).
@@ -412,12 +316,7 @@ class Store:
         """
         check_name(branch, "branch")
         commit = self._commit_in(repo, at if at is not None else Ref(repo))
-
-        def build(state: State) -> Sequence[Record]:
-            _refuse_published(state, repo, branch, commit)
-            return [RefSet(repo=repo, branch=branch, old="", new=commit)]
-
-        self.publish(build)
+        self.publish(lambda state: ref_changes.begin_branch(state, repo, branch, commit))
         return CommitRef(repo, commit)
 
     def set_branch(self, repo: str, branch: str, at: str | Ref) -> CommitRef:
@@ -430,13 +329,7 @@ class Store:
         """
         check_name(branch, "branch")
         commit = self._commit_in(repo, at)
-
-        def build(state: State) -> Sequence[Record]:
-            _refuse_published(state, repo, branch, at)
-            head = state.head(repo, branch) or ""
-            return [] if head == commit else [RefSet(repo=repo, branch=branch, old=head, new=commit)]
-
-        self.ledger.try_append(build)
+        self.ledger.try_append(lambda state: ref_changes.move_branch(state, repo, branch, commit, asked=at))
         return CommitRef(repo, commit)
 
     def set_trigger(self, repo: str, branch: str, trigger: Trigger | None) -> None:
@@ -451,46 +344,21 @@ class Store:
             The rule is none, or branches would follow each other in a circle (code ``bad-spec``).
         """
         check_name(branch, "branch")
-
-        def build(state: State) -> Sequence[Record]:
-            need_repo(state, repo)
-            known = state.trigger(repo, branch)
-            same = known.trigger == trigger if known is not None else trigger is None
-            return [] if same else [TriggerSet(repo=repo, branch=branch, trigger=trigger)]
-
-        self.ledger.try_append(build)
+        self.ledger.try_append(lambda state: ref_changes.follow(state, repo, branch, trigger))
 
     def delete_branch(self, repo: str, branch: str) -> None:
-        """Delete a branch; its commits stay."""
+        """Delete a branch; its commits stay.
 
-        def build(state: State) -> Sequence[Record]:
-            need_repo(state, repo)
-            head = state.head(repo, branch)
-            if head is None:
-                near = nearest(branch, state.branches(repo))
-                raise NotFoundError(
-                    f"no branch {branch!r} in repo {repo!r}",
-                    code=ErrorCode.NO_BRANCH,
-                    hint=(f"did you mean {near}? " if near else "") + f"list: dmlpipe branch list {repo}",
-                )
-            readers = state.readers(repo, branch)
-            if readers:
-                raise InvalidInputError(f"{repo}@{branch} is read by {', '.join(readers)}")
-            publisher = state.publisher(repo, branch)
-            if publisher is not None:
-                raise ReadOnlyError(
-                    f"{repo}@{branch} is published by pipeline {publisher!r}",
-                    hint=f"delete that: dmlpipe pipeline delete {publisher}",
-                )
-            return [RefSet(repo=repo, branch=branch, old=head, new="")]
-
-        self.publish(build)
-
-    def set_tag(self, repo: str, tag: str, at: str | Ref | None) -> None:
-        """Name a commit, or remove the name (None)."""
-        check_name(tag, "tag")
-        commit = self._commit_in(repo, at) if at is not None else ""
-        self.publish([TagSet(repo=repo, tag=tag, commit=commit)])
+        Raises
+        ------
+        NotFoundError
+            There is none of that name (code ``no-branch``).
+        InvalidInputError
+            A pipeline reads it.
+        ReadOnlyError
+            A pipeline publishes it.
+        """
+        self.publish(lambda state: ref_changes.end_branch(state, repo, branch))
 
     def create_tag(self, repo: str, tag: str, at: str | Ref | None = None, *, force: bool = False) -> CommitRef:
         """Name a commit (None: the head of master) for good.
@@ -507,36 +375,18 @@ class Store:
         """
         check_name(tag, "tag")
         commit = self._commit_in(repo, at if at is not None else Ref(repo))
-
-        def build(state: State) -> Sequence[Record]:
-            found = state.tag(repo, tag)
-            if state.head(repo, tag) is not None:
-                raise ConflictError(f"{repo}@{tag} is a branch", code=ErrorCode.EXISTS, hint="choose another name")
-            if found is not None and found != commit and not force:
-                raise ConflictError(
-                    f"tag {repo}@{tag} exists already: it is at {found[:12]}",
-                    code=ErrorCode.EXISTS,
-                    hint=f"move it: dmlpipe tag create {repo}@{tag} REF --force",
-                )
-            return [] if found == commit else [TagSet(repo=repo, tag=tag, commit=commit)]
-
-        self.ledger.try_append(build)
+        self.ledger.try_append(lambda state: ref_changes.begin_tag(state, repo, tag, commit, force=force))
         return CommitRef(repo, commit)
 
     def delete_tag(self, repo: str, tag: str) -> None:
-        """Remove a tag; its commit stays."""
+        """Remove a tag; its commit stays.
 
-        def build(state: State) -> Sequence[Record]:
-            need_repo(state, repo)
-            if state.tag(repo, tag) is None:
-                near = nearest(tag, state.tags(repo))
-                raise NotFoundError(
-                    f"no tag {tag!r} in repo {repo!r}",
-                    hint=(f"did you mean {near}? " if near else "") + f"list: dmlpipe tag list {repo}",
-                )
-            return [TagSet(repo=repo, tag=tag, commit="")]
-
-        self.publish(build)
+        Raises
+        ------
+        NotFoundError
+            There is none of that name.
+        """
+        self.publish(lambda state: ref_changes.end_tag(state, repo, tag))
 
     def _commit_in(self, repo: str, at: str | Ref) -> str:
         ref = as_ref(at)
@@ -890,15 +740,6 @@ class Store:
         return found
 
 
-def _read_pieces_choice(pieces: str) -> ContentDefined | None:
-    if pieces not in PIECES_CHOICES:
-        raise InvalidInputError(f"pieces {pieces!r}: expected one of {', '.join(PIECES_CHOICES)}")
-    if pieces == FIXED_PIECES:
-        return None
-    require_cutter()
-    return ContentDefined()
-
-
 _reopened: weakref.WeakValueDictionary[tuple[int, str, Path], Store] = weakref.WeakValueDictionary()
 """Stores of open commits that were unpickled here, by process, place and cache."""
 
@@ -910,107 +751,3 @@ def attach_open_commit(backend: Backend, cache_dir: Path, session: str) -> OpenC
     if store is None:
         store = _reopened[key] = Store(backend, read_info(backend), cache_dir=cache_dir)
     return store.attach(session)
-
-
-def _refuse_published(state: State, repo: str, branch: str, to: str | Ref) -> None:
-    publisher = state.publisher(repo, branch)
-    if publisher is not None:
-        raise ReadOnlyError(
-            f"{repo}@{branch} is published by pipeline {publisher!r}",
-            hint=f"dmlpipe revert {publisher} --to {to} -m WHY",
-        )
-
-
-def _place(url: str | os.PathLike[str] | None) -> str:
-    """Return the root that `url` means; see `Store.open`."""
-    place = os.fspath(url) if url is not None else os.environ.get(STORE_VARIABLE) or find_store(Path.cwd())
-    if place is None:
-        raise FormatError(
-            f"no store: neither {Path.cwd()} nor a folder above it has a {STORE_FOLDER}",
-            code=ErrorCode.NO_STORE,
-            hint="make one: dmlpipe init; or name one: --store URL, $DMLPIPE_STORE",
-        )
-    return str(place)
-
-
-def _encode_info(info: StoreInfo) -> bytes:
-    return encode_json(info, lambda raw: msgspec.json.format(raw) + b"\n")
-
-
-def put_back_info(url: str | os.PathLike[str] | None, sources: Iterable[Backend]) -> str:
-    """Put back ``dmlpipe.json`` from a clone, where it is damaged or missing; return where it came from, or nothing.
-
-    Parameters
-    ----------
-    url
-        As for `Store.open`.
-    sources
-        Where to look. A source is believed if its first ledger entry is that of the store.
-
-    Raises
-    ------
-    FormatError
-        There is no store (code ``no-store``), or one of another format.
-    CorruptError
-        It is damaged, and no source has it.
-    """
-    backend = open_backend(_place(url))
-    first = entry_key(0)
-    try:
-        read_info(backend)
-    except (CorruptError, FormatError) as error:
-        if backend.size(first) is None:
-            raise
-        for source in sources:
-            if source.size(first) is not None and source.get(first) == backend.get(first):
-                read_info(source)
-                backend.put(INFO_KEY, source.get(INFO_KEY))
-                backend.sync([INFO_KEY])
-                return source.url
-        error.hint = "put it back from a clone: dmlpipe fsck --repair --from URL"
-        raise
-    return ""
-
-
-def read_info(backend: Backend) -> StoreInfo:
-    """Read what a store says of itself.
-
-    Raises
-    ------
-    FormatError
-        There is no store (code ``no-store``), one of a later format, or one with a feature that is unknown here.
-    CorruptError
-        ``dmlpipe.json`` is damaged.
-    """
-    try:
-        raw = backend.get(INFO_KEY)
-    except NotFoundError as error:
-        raise FormatError(
-            f"no store at {backend.url}", code=ErrorCode.NO_STORE, hint=f"make one: dmlpipe init {backend.url}"
-        ) from error
-    try:
-        first = msgspec.json.decode(raw, type=_Format)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CorruptError(f"{INFO_KEY} of {backend.url} is damaged: {error}") from error
-    if first.format != FORMAT_NAME:
-        raise FormatError(f"{backend.url} holds {first.format!r}, not a dmlpipe store", code=ErrorCode.NO_STORE)
-    if first.version != FORMAT_VERSION:
-        raise FormatError(
-            f"{backend.url} has format {first.version}; this dmlpipe reads format {FORMAT_VERSION}",
-            hint="upgrade dmlpipe" if first.version > FORMAT_VERSION else None,
-        )
-    try:
-        info = msgspec.json.decode(raw, type=StoreInfo)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CorruptError(f"{INFO_KEY} of {backend.url} is damaged: {error}") from error
-    try:
-        compare_json(raw, info.check, StoreInfo, f"{INFO_KEY} of {backend.url}")
-    except CorruptError as error:
-        error.hint = "put it back from a clone: dmlpipe fsck --repair --from URL"
-        raise
-    unknown = sorted(set(info.read_features) - READ_FEATURES)
-    if info.hash != "blake3":
-        unknown.append(f"hash {info.hash}")
-    if unknown:
-        raise FormatError(f"{backend.url} needs {', '.join(unknown)}, which this dmlpipe lacks", hint="upgrade dmlpipe")
-    return info

@@ -21,9 +21,10 @@ from pathlib import Path
 import msgspec
 
 from ..storage.errors import DmlpipeError
+from ..storage.info import STORE_VARIABLE
 from ..storage.logs import log_to_stderr
 from ..storage.objects.segment import Outcome
-from ..storage.store import STORE_VARIABLE, Store
+from ..storage.store import Store
 from .child.commands import Commands
 from .child.processes import adopt_orphans, children, die_with_parent, end_children
 from .job import CommandTransform, Datum, JobSpec, decode_spec

@@ -86,7 +86,7 @@ def _show(app: App, problem: Problem) -> None:
 
 def _repair(app: App, sources: tuple[str, ...], *, rederive: bool) -> int:
     from ...storage.backend import open_backend
-    from ...storage.store import put_back_info
+    from ...storage.info import put_back_info
     from ...storage.sync import ArchiveBackend, is_archive
 
     places = [ArchiveBackend(place) if is_archive(place) else open_backend(place) for place in sources]

@@ -41,7 +41,8 @@ def command(app: App, url: str | None, dag: bool, pieces: str) -> None:
     lines, CSV, tars, model weights; no use for what is compressed. Needs the extra cdc; pipelines' outputs take more
     objects.
     """
-    from ...storage.store import STORE_FOLDER, Store
+    from ...storage.info import STORE_FOLDER
+    from ...storage.store import Store
 
     place = url or app.url or os.environ.get("DMLPIPE_STORE") or f"./{STORE_FOLDER}"
     project = Path.cwd()

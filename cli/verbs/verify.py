@@ -56,8 +56,8 @@ def command(app: App, proof: Path, file: Path | None, head: str | None) -> None:
 
 
 def _anchor(proven: Proven, given: SeenHead | None) -> SeenHead:
+    from ...storage.info import default_cache_dir
     from ...storage.ledger.heads import seen_heads
-    from ...storage.store import default_cache_dir
 
     last = proven.head
     if given is not None:

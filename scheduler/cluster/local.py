@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...storage.errors import ErrorCode, InvalidInputError
-from ...storage.store import CACHE_VARIABLE
+from ...storage.info import CACHE_VARIABLE
 from ..errors import ClusterError
 from .supervise import ChildSpec, ProcessId, Supervisor, log_tail
 

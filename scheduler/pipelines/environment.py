@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...storage.digest import digest
 from ...storage.errors import ErrorCode, InvalidInputError
-from ...storage.store import default_cache_dir
+from ...storage.info import default_cache_dir
 from ...worker.job import Environment
 from ...worker.slots.interpreters import check_interpreter, needed_paths
 from ..identity.bundle import BundleFile

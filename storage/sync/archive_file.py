@@ -25,10 +25,11 @@ import msgspec
 from ..backend import MAX_OBJECT_BYTES, Backend, Properties
 from ..digest import Data, Digest, digest
 from ..errors import BackendError, CorruptError, ErrorCode, FormatError, InvalidInputError, NotFoundError, ReadOnlyError
+from ..info import INFO_KEY
 from ..ledger.ledger import entry_key
 from ..objects.segment import SEGMENT_PREFIX
 from ..state import State
-from ..store import INFO_KEY, Store
+from ..store import Store
 from .copying import Copied, Copier
 from .reach import find_needed
 

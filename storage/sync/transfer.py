@@ -13,8 +13,9 @@ from typing import Any
 
 from ..backend import Backend, is_vacant, open_backend, probe_exclusive_create
 from ..errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError
+from ..info import INFO_KEY, read_info
 from ..ledger.ledger import entry_key
-from ..store import INFO_KEY, Store, read_info
+from ..store import Store
 from .copying import Copier
 from .meter import Meter
 from .reach import find_needed

@@ -26,9 +26,10 @@ from dmlpipe.storage.backend import open_backend
 from dmlpipe.storage.dmlfs import DmlFileSystem
 from dmlpipe.storage.errors import CorruptError, FormatError, InvalidInputError
 from dmlpipe.storage.filesystem.filesystem import CommitFileSystem, SessionFileSystem
+from dmlpipe.storage.info import read_info
 from dmlpipe.storage.objects.value import WHOLE_MAX_BYTES
 from dmlpipe.storage.sessions.session import Session
-from dmlpipe.storage.store import Store, read_info
+from dmlpipe.storage.store import Store
 from dmlpipe.storage.testing import CountingBackend
 
 opened: Any = fsspec.open  # its declared type is the one of `open_files`, too

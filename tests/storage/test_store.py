@@ -20,8 +20,9 @@ from dmlpipe.storage.errors import (
     NotFoundError,
     ReadOnlyError,
 )
+from dmlpipe.storage.info import default_cache_dir, find_store
 from dmlpipe.storage.ledger.ledger import entry_key
-from dmlpipe.storage.store import Store, default_cache_dir, find_store
+from dmlpipe.storage.store import Store
 
 
 @pytest.fixture
@@ -214,9 +215,9 @@ def test_a_branch_points_into_its_own_repo(images: Store) -> None:
 
 
 def test_tags(images: Store) -> None:
-    images.set_tag("images", "v1", "images^")
+    images.create_tag("images", "v1", "images^")
     assert images["images@v1"] == images["images^"]
-    images.set_tag("images", "v1", None)
+    images.delete_tag("images", "v1")
     with pytest.raises(NotFoundError):
         images.resolve("images@v1")
 

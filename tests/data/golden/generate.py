@@ -38,7 +38,7 @@ def fill(store: Store) -> None:
     store.put("images", *CONTENT.items(), message="first")
     store.put("images", ("cam/2.png", b"two, again" * 40), message="second")
     store.create_branch("images", "dev", "images^")
-    store.set_tag("images", "v1", "images^")
+    store.create_tag("images", "v1", "images^")
     store.put("wide", *WIDE.items(), message="more than one node")
     store.put("training", ("7/1.png", b"t" * 200), ("7/2.png", b"u" * 200), message="first batch")
     for number in range(20):

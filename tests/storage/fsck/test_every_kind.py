@@ -14,6 +14,7 @@ from dmlpipe.storage.errors import DmlpipeError
 from dmlpipe.storage.fsck.contents import check_object
 from dmlpipe.storage.fsck.history import read_history
 from dmlpipe.storage.fsck.report import Findings
+from dmlpipe.storage.info import read_info
 from dmlpipe.storage.layout import Kind, kind_of
 from dmlpipe.storage.ledger.heads import RememberedHead
 from dmlpipe.storage.objects.compression import decompress
@@ -22,7 +23,7 @@ from dmlpipe.storage.objects.node import NodeStore
 from dmlpipe.storage.objects.segment import segment_key
 from dmlpipe.storage.sealed import encode_json, encode_msgpack
 from dmlpipe.storage.sessions.parts import OpenInfo, read_open
-from dmlpipe.storage.store import Store, read_info
+from dmlpipe.storage.store import Store
 from tests.storage.fsck.everything import RUNNING, bytes_of, fill, small_objects
 
 _numbers = itertools.count()

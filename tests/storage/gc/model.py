@@ -11,8 +11,9 @@ from dmlpipe.storage import records as r
 from dmlpipe.storage.backend import Backend
 from dmlpipe.storage.errors import ConflictError, ErrorCode, NotFoundError
 from dmlpipe.storage.gc.sweep import Collector
+from dmlpipe.storage.info import read_info
 from dmlpipe.storage.state import State
-from dmlpipe.storage.store import Store, read_info
+from dmlpipe.storage.store import Store
 from dmlpipe.storage.testing.schedule import Schedule, YieldingBackend
 
 ALLOWED = {

@@ -233,7 +233,7 @@ def test_the_choice_stands_in_the_store(store: Store) -> None:
 
 
 def test_whoever_does_not_know_such_stores_refuses_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmlpipe.storage.store.READ_FEATURES", frozenset())
+    monkeypatch.setattr("dmlpipe.storage.info.READ_FEATURES", frozenset())
     with pytest.raises(FormatError, match="needs content-defined-pieces, which this dmlpipe lacks"):
         Store.open(store.url)
 

@@ -62,7 +62,7 @@ def fill(store: Store) -> None:
     store.put("images", ("a.bin", os.urandom(3000)), ("b.txt", "b" * 200), ("tiny", "t"))
     store.put("images", ("a.bin", os.urandom(3000)))
     store.put("big", ("loose.bin", os.urandom(1 << 20)), ("pieces.bin", os.urandom((16 << 20) + 5)))
-    store.set_tag("images", "first", "images@master^")
+    store.create_tag("images", "first", "images@master^")
     store.create_branch("images", "side", "images@master^")
 
 
