@@ -4,7 +4,7 @@ Three families:
 
 - *Ledger records* (`Record`) stand in ledger entries as JSON objects tagged by ``t``. Digests are hex there.
 - *Bodies* (`Commit`, `JobRecord`) are nodes, named by their hash.
-- *State values* (`...State`, `Context`, ...) are what the fold of the ledger keeps per key (`state.py`).
+- *State values* (`...State`, `Context`, ...) are what the fold of the ledger keeps per key (`state/view.py`).
 
 A field is never reinterpreted; a new one has a default that means what its absence meant.
 """

@@ -6,19 +6,19 @@ Rules
 2. An entry counts whole or not at all. An entry with an invalid record (a `ref.set` whose `old` is not the head, a
    record of an epoch that has passed) is ignored and reported; every reader decides so alike.
 
-What is in it is read as `state_view.py` says; what each record does to it stands in `folding.py`.
+What is in it is read as `view.py` says; what each record does to it stands in `fold.py` and the modules
+that it names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import records as r
-from .errors import DmlpipeError, InvalidInputError
-from .folding import IDENTITY, Scratch, fold_record
-from .state_view import ZERO_HASH, Base, StateView
-
-__all__ = ["IDENTITY", "ZERO_HASH", "Base", "State"]
+from .. import records as r
+from ..errors import DmlpipeError, InvalidInputError
+from .fold import fold_record
+from .scratch import Scratch
+from .view import ZERO_HASH, Base, StateView
 
 
 class State(StateView):

@@ -12,11 +12,13 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from . import records as r
+from .. import records as r
 
 _T = TypeVar("_T")
 
 ZERO_HASH = "0" * 64
+IDENTITY = "identity"
+"""Key in `PipelineState.considered` beside the input branches."""
 LAST = 999_999_999_999
 """The largest number that a key holds."""
 
