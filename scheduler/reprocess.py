@@ -15,7 +15,8 @@ from ..storage.glob import Glob, compile_glob
 from ..storage.objects.value import decode_value
 from ..storage.state import State
 from ..storage.store import Store
-from .inputs.expression import Array, Files, leaves
+from .inputs.expression import Array, Files
+from .inputs.walk import leaves
 from .jobs.jobrun import bind_inputs, is_single
 from .pipelines.spec import decode_pipeline
 from .planning.plan import FORCED_PREFIX, JobPlan, job_context, plan_job

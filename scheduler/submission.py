@@ -22,8 +22,9 @@ from ..storage.state import State
 from ..storage.store import Store
 from ..storage.trees.codetree import ValuesOnly, write_code
 from ..storage.trees.prolly import Tree
-from .inputs.expression import Array, Files, leaves
+from .inputs.expression import Array, Files
 from .inputs.standing import cron_inputs
+from .inputs.walk import leaves
 from .pipelines.commands import read_folder
 from .pipelines.dag import DAG
 from .pipelines.declared import with_parameters

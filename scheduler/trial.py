@@ -29,7 +29,8 @@ from ..storage.state import State
 from ..worker.inline import InlineWorker
 from ..worker.job import CommandTransform, Datum
 from ..worker.segments import Unpublished
-from .inputs.expression import Array, Files, leaves
+from .inputs.expression import Array, Files
+from .inputs.walk import leaves
 from .jobs.jobrun import JobRun, bind_inputs, is_single
 from .pipelines.spec import PipelineSpec
 from .planning.datums import SEPARATOR

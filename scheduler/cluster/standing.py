@@ -22,7 +22,8 @@ from ...storage.records import PipelineState
 from ...storage.state import State
 from ...storage.store import Store
 from ...worker.job import JobInput, JobSpec, encode_spec
-from ..inputs.expression import Files, followed
+from ..inputs.expression import Files
+from ..inputs.walk import followed
 from ..pipelines.spec import PipelineSpec, decode_pipeline
 from .local import child_environment
 from .supervise import ChildSpec, ProcessId, Supervisor

@@ -11,7 +11,9 @@ from ...storage.records import CronInput, Trigger
 from ...storage.refs import DEFAULT_BRANCH, check_name
 from ...storage.schedule import format_time, parse_schedule, parse_time
 from ...storage.sizes import parse_size_bytes
-from .expression import Cron, Cross, Files, Group, Input, Join, Union, files, leaves
+from .expression import Cron, Cross, Files, Group, Input, Join, Union
+from .leaf import files
+from .walk import leaves
 
 __all__ = ["cron", "cron_inputs", "trigger", "with_cron_repos"]
 

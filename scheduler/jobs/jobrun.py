@@ -39,7 +39,8 @@ from ...storage.store import Store
 from ...storage.trees.prolly import Tree
 from ...worker.child.arrays import output_metadata
 from ...worker.job import BLOCK_MAX_BYTES, BLOCK_MAX_DATUMS, ArrayWrites, Datum, JobSpec, encode_block, encode_spec
-from ..inputs.expression import Array, constants, followed, leaves
+from ..inputs.expression import Array
+from ..inputs.walk import constants, followed, leaves
 from ..leases.executor import Executor, JobOffer
 from ..peers.tracker import Traffic
 from ..pipelines.quantities import parse_size_bytes

@@ -18,7 +18,8 @@ from ...storage.objects.value import decode_value
 from ...storage.records import InputBinding, PipelineState
 from ...storage.state import State
 from ...storage.store import Store
-from ..inputs.expression import Array, Files, leaves
+from ..inputs.expression import Array, Files
+from ..inputs.walk import leaves
 from ..pipelines.spec import PipelineSpec, decode_pipeline, identity, upstream
 from ..pipelines.topology import topological_order
 from ..planning.plan import job_context, plan_job

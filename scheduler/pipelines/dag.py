@@ -21,9 +21,10 @@ from ...storage.refs import DEFAULT_BRANCH, check_name
 from ...worker.job import CommandTransform
 from ..identity.bundle import git_state
 from ..identity.source import Project, find_root
-from ..inputs.expression import Array, Cross, Group, Input, Join, Like, Union, Values, leaves
+from ..inputs.expression import Array, Cross, Group, Input, Join, Like, Union, Values
 from ..inputs.expression import Files as FilesInput
 from ..inputs.standing import with_cron_repos
+from ..inputs.walk import leaves
 from .commands import command_spec, make_command
 from .declared import Declared, Home, PutBundle, check_parameters, make_options, python_spec, with_interpreter
 from .egress import as_egress

@@ -20,7 +20,9 @@ from typing import Any
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.glob import compile_glob
 from ...worker.job import Parameter
-from ..inputs.expression import Array, Files, Input, Leaf, Like, Values, canonical_json, constants, scope
+from ..inputs.expression import Array, Files, Input, Leaf, Like, Values, canonical_json
+from ..inputs.scope import scope
+from ..inputs.walk import constants
 
 FileMapping = Mapping[str, bytes | str | Path]
 """Output files: path to content, or to a file to take over."""

@@ -10,7 +10,8 @@ import msgspec
 from ...storage.digest import digest
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...worker.job import CommandTransform, Transform
-from ..inputs.expression import Array, Cross, Files, Group, Input, Join, Like, Union, Values, factors, leaves
+from ..inputs.expression import Array, Cross, Files, Group, Input, Join, Like, Union, Values
+from ..inputs.walk import factors, leaves
 
 
 class Definition(msgspec.Struct, frozen=True, array_like=True):

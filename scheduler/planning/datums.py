@@ -16,20 +16,7 @@ import msgspec
 from ...storage.glob import compile_glob
 from ...storage.trees.prolly import Tree
 from ...worker.job import Datum, Item
-from ..inputs.expression import (
-    Array,
-    Cross,
-    Files,
-    Group,
-    Input,
-    Join,
-    Placed,
-    Union,
-    Values,
-    constants,
-    factors,
-    placed,
-)
+from ..inputs.expression import Array, Cross, Files, Group, Input, Join, Union, Values
 from ..inputs.items import FileSource, Piece, Source, ValueSource
 from ..inputs.keyed import GroupStream, JoinStream, Key, group_variable, join_variable
 from ..inputs.regions import ArraySource
@@ -44,6 +31,7 @@ from ..inputs.streams import (
     UnionStream,
 )
 from ..inputs.templates import Template
+from ..inputs.walk import Placed, constants, factors, placed
 from .fingerprint import datum_fingerprint
 
 __all__ = ["SEPARATOR", "Bound", "Combination", "DatumChange", "bind", "rebind"]

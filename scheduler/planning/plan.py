@@ -36,7 +36,9 @@ from ...storage.records import Context, InputBinding
 from ...storage.trees.prolly import Tree
 from ...storage.trees.tree_node import EMPTY
 from ...worker.job import Datum, JobInput
-from ..inputs.expression import Array, Files, Input, Slot, Values, constants, followed, scope
+from ..inputs.expression import Array, Files, Input, Values
+from ..inputs.scope import Slot, scope
+from ..inputs.walk import constants, followed
 from ..pipelines.spec import PipelineSpec
 from .datums import Bound, Combination, bind, rebind
 from .fingerprint import context_key

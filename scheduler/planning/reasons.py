@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...storage.records import InputBinding
-from ..inputs.expression import Files, canonical_json, constants, followed, placed
+from ..inputs.expression import Files, canonical_json
+from ..inputs.walk import constants, followed, placed
 from ..pipelines.spec import Definition, PipelineSpec, expression
 
 __all__ = ["Reason", "Why", "explain"]

@@ -18,7 +18,9 @@ from ...storage.objects.segment import SEGMENT_PREFIX, Failure, Outcome, Row, de
 from ...storage.paths import normalize_folder
 from ...storage.refs import parse_ref
 from ...storage.store import Store
-from ..inputs.expression import Input, constants, scope
+from ..inputs.expression import Input
+from ..inputs.scope import scope
+from ..inputs.walk import constants
 from ..pipelines.spec import decode_pipeline
 from .datums import SEPARATOR
 from .summary import describe_key

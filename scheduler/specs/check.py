@@ -18,7 +18,8 @@ from ...storage.errors import DmlpipeError, InvalidInputError
 from ...worker.child.container import PROGRAMS
 from ...worker.child.secrets import parse_secret, read_secrets
 from ...worker.job import CommandTransform
-from ..inputs.expression import Array, Values, leaves
+from ..inputs.expression import Array, Values
+from ..inputs.walk import leaves
 from ..pipelines.spec import PipelineSpec, upstream
 from ..pipelines.topology import topological_order
 from .documents import documents, read_text

@@ -9,8 +9,12 @@ import msgspec
 
 from ...storage.errors import InvalidInputError
 from ...storage.records import Trigger
-from ..inputs.expression import MEMBERS_MAX, Cross, Group, Input, Join, Union, files, leaves, scope
+from ..inputs.combine import MEMBERS_MAX
+from ..inputs.expression import Cross, Group, Input, Join, Union
+from ..inputs.leaf import files
+from ..inputs.scope import scope
 from ..inputs.standing import cron, trigger, with_cron_repos
+from ..inputs.walk import leaves
 from .fields import Fields
 from .table import names
 

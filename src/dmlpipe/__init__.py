@@ -13,14 +13,14 @@ from .storage.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .scheduler import testing as testing
-    from .scheduler.inputs.expression import array as array
-    from .scheduler.inputs.expression import cross as cross
-    from .scheduler.inputs.expression import files as files
-    from .scheduler.inputs.expression import group as group
-    from .scheduler.inputs.expression import join as join
-    from .scheduler.inputs.expression import like as like
-    from .scheduler.inputs.expression import union as union
-    from .scheduler.inputs.expression import values as values
+    from .scheduler.inputs.combine import cross as cross
+    from .scheduler.inputs.combine import group as group
+    from .scheduler.inputs.combine import join as join
+    from .scheduler.inputs.combine import union as union
+    from .scheduler.inputs.leaf import array as array
+    from .scheduler.inputs.leaf import files as files
+    from .scheduler.inputs.leaf import like as like
+    from .scheduler.inputs.leaf import values as values
     from .scheduler.inputs.standing import cron as cron
     from .scheduler.inputs.standing import trigger as trigger
     from .scheduler.pipelines.dag import DAG as DAG
@@ -36,20 +36,20 @@ _HOME = {
     "DmlpipeError": "storage.errors",
     "Files": "scheduler.pipelines.dag",
     "Store": "scheduler.store",
-    "array": "scheduler.inputs.expression",
+    "array": "scheduler.inputs.leaf",
     "cron": "scheduler.inputs.standing",
-    "cross": "scheduler.inputs.expression",
+    "cross": "scheduler.inputs.combine",
     "egress": "scheduler.pipelines.egress",
-    "files": "scheduler.inputs.expression",
-    "group": "scheduler.inputs.expression",
+    "files": "scheduler.inputs.leaf",
+    "group": "scheduler.inputs.combine",
     "init": "scheduler.store",
-    "join": "scheduler.inputs.expression",
-    "like": "scheduler.inputs.expression",
+    "join": "scheduler.inputs.combine",
+    "like": "scheduler.inputs.leaf",
     "open": "scheduler.store",
     "testing": "scheduler",
     "trigger": "scheduler.inputs.standing",
-    "union": "scheduler.inputs.expression",
-    "values": "scheduler.inputs.expression",
+    "union": "scheduler.inputs.combine",
+    "values": "scheduler.inputs.leaf",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.scheduler.inputs.expression import files
+from dmlpipe.scheduler.inputs.leaf import files
 from dmlpipe.scheduler.pipelines.dag import DAG
 from dmlpipe.scheduler.pipelines.dag import Files as Outputs
 from dmlpipe.scheduler.specs.effective import effective

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from dmlpipe.scheduler.inputs.expression import cross, files
+from dmlpipe.scheduler.inputs.combine import cross
+from dmlpipe.scheduler.inputs.leaf import files
 from dmlpipe.scheduler.pipelines.spec import Options, PipelineSpec
 from dmlpipe.scheduler.store import Store
 from dmlpipe.storage.objects.value import decode_value

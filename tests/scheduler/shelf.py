@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from hypothesis import strategies as st
 
-from dmlpipe.scheduler.inputs.expression import Cross, Files, Input, Values, canonical_json, leaves
+from dmlpipe.scheduler.inputs.expression import Cross, Files, Input, Values, canonical_json
+from dmlpipe.scheduler.inputs.walk import leaves
 from dmlpipe.scheduler.pipelines.spec import PipelineSpec
 from dmlpipe.storage.backend.memory import MemoryBackend
 from dmlpipe.storage.digest import from_hex

@@ -13,7 +13,7 @@ import pytest
 
 from dmlpipe.scheduler.cluster.standing import Keeper, Stood, read_standing, wanted
 from dmlpipe.scheduler.cluster.supervise import ChildSpec, Supervisor
-from dmlpipe.scheduler.inputs.expression import files
+from dmlpipe.scheduler.inputs.leaf import files
 from dmlpipe.scheduler.pipelines.dag import DAG
 from dmlpipe.scheduler.pipelines.spec import decode_pipeline
 from dmlpipe.scheduler.store import Store

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.scheduler.inputs.expression import files
+from dmlpipe.scheduler.inputs.leaf import files
 from dmlpipe.scheduler.pipelines.dag import DAG
 from dmlpipe.storage.errors import ErrorCode, InvalidInputError
 from tests.scheduler.dag_files import HEAD, Bundles, build, build_one

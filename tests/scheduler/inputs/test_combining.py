@@ -11,27 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlpipe.scheduler.inputs.expression import (
-    Cross,
-    Files,
-    Group,
-    Input,
-    Join,
-    Union,
-    Values,
-    canonical_json,
-    constants,
-    cross,
-    factors,
-    files,
-    followed,
-    group,
-    join,
-    placed,
-    scope,
-    union,
-)
+from dmlpipe.scheduler.inputs.combine import cross, group, join, union
+from dmlpipe.scheduler.inputs.expression import Cross, Files, Group, Input, Join, Union, Values, canonical_json
+from dmlpipe.scheduler.inputs.leaf import files
+from dmlpipe.scheduler.inputs.scope import scope
 from dmlpipe.scheduler.inputs.templates import Template
+from dmlpipe.scheduler.inputs.walk import constants, factors, followed, placed
 from dmlpipe.scheduler.planning.datums import Bound, Combination, bind, rebind
 from dmlpipe.storage.errors import InvalidInputError
 from dmlpipe.storage.glob import compile_glob

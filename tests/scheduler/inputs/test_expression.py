@@ -10,29 +10,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from dmlpipe.scheduler.inputs.expression import (
-    Array,
-    Cross,
-    Files,
-    Input,
-    Join,
-    Values,
-    array,
-    canonical_json,
-    constants,
-    cross,
-    files,
-    followed,
-    group,
-    is_constant,
-    join,
-    leaves,
-    like,
-    placed,
-    scope,
-    union,
-    values,
-)
+from dmlpipe.scheduler.inputs.combine import cross, group, join, union
+from dmlpipe.scheduler.inputs.expression import Array, Cross, Files, Input, Join, Values, canonical_json
+from dmlpipe.scheduler.inputs.leaf import array, files, like, values
+from dmlpipe.scheduler.inputs.scope import scope
+from dmlpipe.scheduler.inputs.walk import constants, followed, is_constant, leaves, placed
 from dmlpipe.storage.errors import DmlpipeError, ErrorCode
 
 

@@ -12,7 +12,9 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlpipe.scheduler.inputs.expression import Array, cross, files
+from dmlpipe.scheduler.inputs.combine import cross
+from dmlpipe.scheduler.inputs.expression import Array
+from dmlpipe.scheduler.inputs.leaf import files
 from dmlpipe.scheduler.inputs.regions import ArraySource, parse_grid
 from dmlpipe.scheduler.planning.plan import Run, plan_job
 from dmlpipe.storage.errors import ErrorCode, InvalidInputError

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmlpipe.scheduler.inputs.expression import cross, files
+from dmlpipe.scheduler.inputs.combine import cross
+from dmlpipe.scheduler.inputs.leaf import files
 from dmlpipe.scheduler.pipelines.spec import PipelineSpec
 from dmlpipe.scheduler.store import Store
 from dmlpipe.storage.objects.value import decode_value

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.scheduler.inputs.expression import files
+from dmlpipe.scheduler.inputs.leaf import files
 from dmlpipe.scheduler.store import Store
 from dmlpipe.storage import records as r
 from dmlpipe.storage.gc.run import collect as collect_all

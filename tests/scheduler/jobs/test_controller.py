@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from dmlpipe.scheduler.errors import JobFailed
-from dmlpipe.scheduler.inputs.expression import array, cross, files
+from dmlpipe.scheduler.inputs.combine import cross
+from dmlpipe.scheduler.inputs.leaf import array, files
 from dmlpipe.scheduler.inputs.standing import cron
 from dmlpipe.scheduler.jobs import controller as controller_module
 from dmlpipe.scheduler.jobs.controller import Controller

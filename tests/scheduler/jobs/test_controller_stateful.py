@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from dmlpipe.scheduler.inputs.expression import cross, files
+from dmlpipe.scheduler.inputs.combine import cross
+from dmlpipe.scheduler.inputs.leaf import files
 from dmlpipe.scheduler.jobs.controller import Controller
 from dmlpipe.scheduler.store import Store
 from dmlpipe.worker.job import Datum, JobSpec

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dmlpipe.scheduler.inputs.expression import cross, files, values
+from dmlpipe.scheduler.inputs.combine import cross
+from dmlpipe.scheduler.inputs.leaf import files, values
 from dmlpipe.scheduler.pipelines.dag import DAG
 from dmlpipe.scheduler.pipelines.load import load_dags
 from dmlpipe.scheduler.pipelines.spec import Options, PipelineSpec, identity

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 import dmlpipe as dml
-from dmlpipe.scheduler.inputs.expression import Input, Like, array, cross, files, group, join, like, union, values
+from dmlpipe.scheduler.inputs.combine import cross, group, join, union
+from dmlpipe.scheduler.inputs.expression import Input, Like
+from dmlpipe.scheduler.inputs.leaf import array, files, like, values
 from dmlpipe.scheduler.pipelines.signature import read_signature
 from dmlpipe.storage.errors import ErrorCode, InvalidInputError
 

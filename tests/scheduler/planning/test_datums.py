@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlpipe.scheduler.inputs.expression import Cross, Files, Input, Values, is_constant, leaves, values
+from dmlpipe.scheduler.inputs.expression import Cross, Files, Input, Values
 from dmlpipe.scheduler.inputs.items import Piece
+from dmlpipe.scheduler.inputs.leaf import values
+from dmlpipe.scheduler.inputs.walk import is_constant, leaves
 from dmlpipe.scheduler.planning.datums import Bound, Combination, bind, rebind
 from dmlpipe.storage.trees.prolly import Tree
 from tests.scheduler.shelf import Listing, Shelf, edited, expressions, full_listing, listings, values_lists

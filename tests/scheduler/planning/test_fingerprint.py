@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlpipe.scheduler.inputs.expression import cross, files, like, values
+from dmlpipe.scheduler.inputs.combine import cross
+from dmlpipe.scheduler.inputs.leaf import files, like, values
 from dmlpipe.scheduler.planning.fingerprint import context_key, datum_fingerprint
 from tests.scheduler.shelf import pipeline
 

@@ -6,7 +6,9 @@ import dataclasses
 
 import pytest
 
-from dmlpipe.scheduler.inputs.expression import Input, cross, files, group, join, union, values
+from dmlpipe.scheduler.inputs.combine import cross, group, join, union
+from dmlpipe.scheduler.inputs.expression import Input
+from dmlpipe.scheduler.inputs.leaf import files, values
 from dmlpipe.scheduler.planning.datums import Bound, Combination
 from dmlpipe.scheduler.planning.plan import Drop, Run, plan_job
 from dmlpipe.storage.records import Context

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlpipe.scheduler.inputs.expression import Files, Input, array, cross, files, is_constant, leaves, values
+from dmlpipe.scheduler.inputs.combine import cross
+from dmlpipe.scheduler.inputs.expression import Files, Input
+from dmlpipe.scheduler.inputs.leaf import array, files, values
+from dmlpipe.scheduler.inputs.walk import is_constant, leaves
 from dmlpipe.scheduler.pipelines.spec import PipelineSpec
 from dmlpipe.scheduler.planning.fingerprint import context_key
 from dmlpipe.scheduler.planning.plan import Drop, Hit, JobPlan, PlanItem, Run, job_context, plan_job

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from dmlpipe.scheduler.inputs.expression import cross, files, like, values
+from dmlpipe.scheduler.inputs.combine import cross
+from dmlpipe.scheduler.inputs.leaf import files, like, values
 from dmlpipe.scheduler.pipelines.spec import Definition
 from dmlpipe.scheduler.planning.reasons import Reason, Why, explain
 from dmlpipe.storage.records import InputBinding

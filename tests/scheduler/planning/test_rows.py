@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.scheduler.inputs.expression import cross, files, values
+from dmlpipe.scheduler.inputs.combine import cross
+from dmlpipe.scheduler.inputs.leaf import files, values
 from dmlpipe.scheduler.leases.inline import InlineExecutor
 from dmlpipe.scheduler.pipelines.dag import DAG, Files
 from dmlpipe.scheduler.planning.rows import datum_rows, find_datum, read_log

@@ -4,7 +4,8 @@ import json
 
 import msgspec
 
-from dmlpipe.scheduler.inputs.expression import array, cross, files, group, join, values
+from dmlpipe.scheduler.inputs.combine import cross, group, join
+from dmlpipe.scheduler.inputs.leaf import array, files, values
 from dmlpipe.scheduler.planning.plan import plan_job
 from dmlpipe.scheduler.planning.reasons import Reason, Why
 from dmlpipe.scheduler.planning.summary import PlanSummary, ReasonCount, describe_key, summarize
