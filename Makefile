@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 # Every command, worker and slot is a process: each would compile all of dmlpipe again where this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo pictures test test-slow test-oldest test-cloud test-readers check lint typecheck imports bench docs clean
+.PHONY: help demo pictures test test-slow test-oldest test-cloud test-readers check lint typecheck imports bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -43,7 +43,7 @@ OLDEST := .venv-oldest
 test-oldest: ## the seams to Dask with the oldest release that is supported
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	@grep -v -E '^(dask|distributed)==' constraints.txt > $(OLDEST)/constraints.txt
-	@$(OLDEST)/bin/python -m pip install -qq --disable-pip-version-check -c $(OLDEST)/constraints.txt 'setuptools>=77' pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis
+	@$(OLDEST)/bin/python -m pip install -qq --disable-pip-version-check -c $(OLDEST)/constraints.txt 'setuptools>=77' pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis pytest-rerunfailures
 	@$(OLDEST)/bin/python -m pip install -qq --disable-pip-version-check -c $(OLDEST)/constraints.txt -e . "distributed==$$(sed -n 's/.*"distributed>=\([0-9.]*\),.*/\1/p' pyproject.toml).*"
 	@$(OLDEST)/bin/python -c 'import distributed; print("distributed", distributed.__version__)'
 	@$(OLDEST)/bin/python -m pytest -q tests/scheduler/leases/test_contract.py tests/scheduler/leases/test_dask_seam.py tests/worker/test_dask_seam.py $(ARGS)
@@ -75,4 +75,4 @@ bench: $(STAMP) ## inference beside a loop, a pool and client.map; start-up; sto
 	@$(BIN)/python -m benchmarks.storage
 
 clean: ## remove what the targets made
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
