@@ -47,6 +47,7 @@ def union(*inputs: Input, **named: Input) -> Union:
 
     Examples
     --------
+    >>> from dmlpipe import files
     >>> both = union(files("north", "/*", name="shop"), files("south", "/*", name="shop"))
     >>> list(scope(both).slots)
     ['shop']
@@ -78,6 +79,7 @@ def join(
 
     Examples
     --------
+    >>> from dmlpipe import files
     >>> join(r1=files("reads", "/{sample}_R1.fq"), r2=files("reads", "/{sample}_R2.fq")).on
     ('sample',)
     """
@@ -103,6 +105,7 @@ def group(*inputs: Input, by: str | Sequence[str] | None = None, **named: Input)
 
     Examples
     --------
+    >>> from dmlpipe import files
     >>> group(files("purchases", "/{shop}/{day}.csv"), by="shop").by
     ('shop',)
     """
