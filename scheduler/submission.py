@@ -27,7 +27,7 @@ from .inputs.standing import cron_inputs
 from .inputs.walk import leaves
 from .pipelines.commands import read_folder
 from .pipelines.dag import DAG
-from .pipelines.declared import with_parameters
+from .pipelines.parameters import with_parameters
 from .pipelines.spec import Claim, PipelineSpec, encode_pipeline, identity
 from .pipelines.topology import topological_order
 from .report import Submitted

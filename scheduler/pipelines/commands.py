@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ...storage.digest import digest
-from ...storage.errors import ErrorCode, InvalidInputError, NotFoundError
+from ...storage.errors import ErrorCode, NotFoundError
 from ...worker.child.container import PROGRAMS
 from ...worker.child.secrets import counted
 from ...worker.job import CommandTransform
@@ -18,7 +18,7 @@ from ..identity.bundle import BundleFile, included_files
 from ..identity.code import command_identity
 from .declared import Declared, Home, PutBundle
 from .environment import DeclaredEnvironment
-from .spec import Definition, PipelineSpec
+from .spec import Definition, PipelineSpec, bad_spec
 
 
 def make_command(
@@ -46,23 +46,23 @@ def make_command(
     """
     if isinstance(command, str):
         if not command.strip():
-            raise _bad(f"command {name!r} is empty")
+            raise bad_spec(f"command {name!r} is empty")
         argv: tuple[str, ...] = ("bash", "-euo", "pipefail", "-c", command)
     else:
         argv = _words(name, "command", command)
         if not argv or not argv[0]:
-            raise _bad(f"command {name!r}: expected a line or a list of texts, got {command!r}")
+            raise bad_spec(f"command {name!r}: expected a line or a list of texts, got {command!r}")
     if not all(isinstance(code, int) and not isinstance(code, bool) for code in accept):
-        raise _bad(f"command {name!r}: accept: expected exit codes, got {accept!r}")
+        raise bad_spec(f"command {name!r}: accept: expected exit codes, got {accept!r}")
     for key, value in variables.items():
         if not isinstance(key, str) or not isinstance(value, str) or not key or "=" in key:
-            raise _bad(f"command {name!r}: variables: expected names and texts, got {key!r}: {value!r}")
+            raise bad_spec(f"command {name!r}: variables: expected names and texts, got {key!r}: {value!r}")
     if container and container not in (*PROGRAMS, "auto"):
-        raise _bad(f"command {name!r}: container: expected {', '.join(PROGRAMS)} or auto, got {container!r}")
+        raise bad_spec(f"command {name!r}: container: expected {', '.join(PROGRAMS)} or auto, got {container!r}")
     if bool(container) != bool(image):
-        raise _bad(f"command {name!r}: image= says what container= runs; give both or none")
+        raise bad_spec(f"command {name!r}: image= says what container= runs; give both or none")
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 0:
-        raise _bad(f"command {name!r}: batch: expected a number of datums, got {batch!r}")
+        raise bad_spec(f"command {name!r}: batch: expected a number of datums, got {batch!r}")
     return CommandTransform(
         argv=argv,
         shell=isinstance(command, str),
@@ -123,7 +123,7 @@ def with_environment(transform: CommandTransform, environment: DeclaredEnvironme
         It has an image of its own, which says what it runs with (code ``bad-spec``).
     """
     if transform.container:
-        raise _bad(f"{what}: env= says what the command runs with, and so does its image; leave one of them out")
+        raise bad_spec(f"{what}: env= says what the command runs with, and so does its image; leave one of them out")
     if environment.image:
         return msgspec.structs.replace(transform, image=environment.image, container="auto")
     return msgspec.structs.replace(transform, environment=environment.environment)
@@ -206,9 +206,5 @@ def json_digest(value: Any) -> str:
 
 def _words(name: str, what: str, given: Sequence[str]) -> tuple[str, ...]:
     if isinstance(given, str) or not all(isinstance(word, str) for word in given):
-        raise _bad(f"command {name!r}: {what}: expected a list of texts, got {given!r}")
+        raise bad_spec(f"command {name!r}: {what}: expected a list of texts, got {given!r}")
     return tuple(given)
-
-
-def _bad(message: str) -> InvalidInputError:
-    return InvalidInputError(message, code=ErrorCode.BAD_SPEC)

@@ -1,7 +1,9 @@
 """The Python API of pipelines: `DAG`, its decorator, its commands.
 
-Declaring checks a pipeline alone (its signature, its options); `DAG.build` checks them together, finds out what code
-they are and yields their specs. Nothing of the user's is called, and only `put_bundle` writes.
+Declaring checks a pipeline alone (its signature, its options); `DAG.build` checks them together and yields their specs
+(`build`). Nothing of the user's is called, and only `put_bundle` writes.
+
+Long for a module: one class, each of whose methods names all that can be said of a pipeline, and describes it.
 """
 
 from __future__ import annotations
@@ -11,31 +13,27 @@ import html
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
-
-import msgspec
 
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.refs import DEFAULT_BRANCH, check_name
 from ...worker.job import CommandTransform
-from ..identity.bundle import git_state
-from ..identity.source import Project, find_root
 from ..inputs.expression import Array, Cross, Group, Input, Join, Like, Union, Values
 from ..inputs.expression import Files as FilesInput
 from ..inputs.standing import with_cron_repos
 from ..inputs.walk import leaves
-from .commands import command_spec, make_command
-from .declared import Declared, Home, PutBundle, check_parameters, make_options, python_spec, with_interpreter
+from .build import build_specs, upstream_first
+from .commands import make_command
+from .declared import Declared, Home, PutBundle
 from .egress import as_egress
-from .environment import check_env, command_environment, declared_env, function_environment
+from .environment import check_env
 from .fresh import FreshModules
+from .options import make_options
 from .signature import FileMapping as Files
 from .signature import read_signature
-from .spec import NO_INPUT, Egress, PipelineSpec, Standing, check_service, publishes
-from .topology import topological_order
+from .spec import NO_INPUT, Egress, PipelineSpec, Standing, bad_spec, check_service
 
-__all__ = ["DAG", "Declared", "Files", "SubmitsDags"]
+__all__ = ["DAG", "Files", "SubmitsDags"]
 
 Transform = TypeVar("Transform", bound=Callable[..., Any])
 
@@ -82,7 +80,7 @@ class DAG:
         """What the last `build` found worth saying."""
         self.loaded: FreshModules | None = None
         """The modules that were loaded with this DAG's file (set by `load_dags`)."""
-        self.home = _home(sys._getframe(1).f_globals)
+        self.home = Home.of(sys._getframe(1).f_globals)
 
     # --- declaring ---
 
@@ -186,18 +184,18 @@ class DAG:
         )
         _check_input(input)
         if version is not None and (not isinstance(version, str) or not version):
-            raise _bad(f'version: expected a text such as "3", got {version!r}')
+            raise bad_spec(f'version: expected a text such as "3", got {version!r}')
         line = sys._getframe(1).f_lineno
         _check_flag("by_content", by_content)
 
         def declare(transform: Transform) -> Transform:
             label = name or str(getattr(transform, "__name__", ""))
             if not name and "<" in label:
-                raise _bad("a lambda has no name: give the pipeline one with name=")
+                raise bad_spec("a lambda has no name: give the pipeline one with name=")
             signature = read_signature(transform, input, batch=batch, writes=writes)
             named = [each.name for each in signature.parameters if each.source == "capture"] if by_content else []
             if named:
-                raise _bad(f"{label}: by_content, but {named[0]!r} is a part of a file's name", hint=_BY_CONTENT)
+                raise bad_spec(f"{label}: by_content, but {named[0]!r} is a part of a file's name", hint=_BY_CONTENT)
             self._add(
                 Declared(
                     name=check_name(label, "pipeline"),
@@ -316,12 +314,12 @@ class DAG:
         _check_flag("by_content", by_content)
         for leaf in leaves(input):
             if not leaf.name.isidentifier() and isinstance(command, str):
-                raise _bad(
+                raise bad_spec(
                     f"command {name!r}: input {leaf.name!r} cannot be the variable ${leaf.name}",
                     hint='name it: cross(reads=files("raw-reads")), or with name=',
                 )
         if code is not None and include:
-            raise _bad(f"command {name!r}: code= and include= both fill /code; give one")
+            raise bad_spec(f"command {name!r}: code= and include= both fill /code; give one")
         self._add(
             Declared(
                 name=check_name(name, "pipeline"),
@@ -470,10 +468,7 @@ class DAG:
         InvalidInputError
             `CYCLE`.
         """
-        branches = {name: declared.output_branch for name, declared in self.pipelines.items()}
-        return topological_order(
-            {name: _published(declared.input, branches) for name, declared in self.pipelines.items()}
-        )
+        return upstream_first(self.pipelines)
 
     def build(
         self, params: Mapping[str, Mapping[str, Any]] | None = None, *, put_bundle: PutBundle
@@ -502,58 +497,20 @@ class DAG:
                 hint=f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.pipelines)}",
             )
         with self.loaded.active() if self.loaded is not None else nullcontext():
-            return self._build(given, put_bundle)
-
-    def _build(self, given: Mapping[str, Mapping[str, Any]], put_bundle: PutBundle) -> list[PipelineSpec]:
-        project = self._project()
-        git = git_state(self.home.folder)
-        notices: dict[str, None] = {}
-        specs: list[PipelineSpec] = []
-        for name in self.order():
-            declared = self.pipelines[name]
-            parameters = check_parameters(declared, given.get(name, {}))
-            folders = (self.home.folder, self.home.root)
-            env_name = declared.env or self.env or ""
-            if isinstance(declared.transform, CommandTransform):
-                # Only what is said of this command is made for it: a DAG's file is about its Python pipelines.
-                own = command_environment(declared.env, folders, put_bundle) if declared.env else None
-                spec = command_spec(declared, self.home, parameters, own, put_bundle=put_bundle)
-                env = own.identity if own else (declared_env(env_name, folders) if env_name else "")
-            else:
-                spec, found = python_spec(declared, self.home, project, parameters, put_bundle=put_bundle)
-                notices.update(dict.fromkeys(found))
-                env = ""
-                if env_name:
-                    made, notice = function_environment(env_name, folders, put_bundle)
-                    env = made.identity
-                    notices.update(dict.fromkeys([notice] if notice else []))
-                    spec = with_interpreter(spec, made.environment)
-            specs.append(
-                msgspec.structs.replace(
-                    spec,
-                    egress=declared.egress,
-                    output_branch=declared.output_branch,
-                    dag=self.name,
-                    env=env,
-                    env_name=env_name,
-                    git=git,
-                )
+            specs, self.notices = build_specs(
+                self.name,
+                self.pipelines,
+                given,
+                home=self.home,
+                env=self.env,
+                texts={} if self.loaded is None else self.loaded.texts,
+                put_bundle=put_bundle,
             )
-        self.notices = list(notices)
         return specs
 
     def submit(self, store: SubmitsDags, params: Mapping[str, Mapping[str, Any]] | None = None) -> object:
         """Record a version of each pipeline in a store; see `Store.submit`."""
         return store.submit(self, params=params)
-
-    def _project(self) -> Project:
-        folders = [self.home.folder]
-        for entry in sys.path:
-            folder = Path(entry or ".").resolve()
-            if folder.is_relative_to(self.home.root) and "site-packages" not in folder.parts and folder not in folders:
-                folders.append(folder)
-        texts = {} if self.loaded is None else self.loaded.texts
-        return Project(self.home.root, tuple(folders), texts)
 
     def __repr__(self) -> str:
         return f"DAG({self.name!r}: {', '.join(self.pipelines)})"
@@ -567,19 +524,12 @@ class DAG:
         return f"<table>{head}{''.join(rows)}</table>"
 
 
-def _home(namespace: Mapping[str, Any]) -> Home:
-    filename = namespace.get("__file__")
-    file = Path(filename).resolve() if filename else None
-    folder = Path.cwd().resolve() if file is None else file.parent
-    return Home(file, folder, find_root(folder))
-
-
 _BY_CONTENT = "take the content alone: bytes, or the files of a Path"
 
 
 def _check_flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise _bad(f"{name}: expected True or False, got {value!r}")
+        raise bad_spec(f"{name}: expected True or False, got {value!r}")
 
 
 def _check_input(input: object) -> None:
@@ -590,11 +540,6 @@ def _check_input(input: object) -> None:
             code=ErrorCode.BAD_INPUT,
             hint='dml.files("images", "/*")' if isinstance(input, str | type(None)) or callable(input) else None,
         )
-
-
-def _published(input: Input, branches: Mapping[str, str]) -> list[str]:
-    read = [leaf for leaf in leaves(input) if not isinstance(leaf, Values)]
-    return [leaf.repo for leaf in read if publishes(branches, leaf)]
 
 
 def _shown(leaf: FilesInput | Array | Values) -> str:
@@ -609,7 +554,3 @@ def _shown(leaf: FilesInput | Array | Values) -> str:
 
 def _listed(include: str | Sequence[str]) -> tuple[str, ...]:
     return (include,) if isinstance(include, str) else tuple(include)
-
-
-def _bad(message: str, *, hint: str | None = None) -> InvalidInputError:
-    return InvalidInputError(message, code=ErrorCode.BAD_SPEC, hint=hint)

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.glob import compile_glob
 from ...worker.job import Parameter
 from ..inputs.expression import Array, Files, Input, Leaf, Like, Values, canonical_json
 from ..inputs.scope import scope
 from ..inputs.walk import constants
+from .spec import bad_spec
 
 FileMapping = Mapping[str, bytes | str | Path]
 """Output files: path to content, or to a file to take over."""
@@ -99,9 +99,9 @@ class _Reader:
             return self._class(self.transform)
         if not inspect.isfunction(self.transform):
             kind = type(self.transform).__name__
-            raise _bad(f"a pipeline is a function or a class, got {kind}: {self.transform!r}")
+            raise bad_spec(f"a pipeline is a function or a class, got {kind}: {self.transform!r}")
         if inspect.iscoroutinefunction(self.transform) or inspect.isasyncgenfunction(self.transform):
-            raise _bad(f"{self.label}() is async; a transform is a plain function")
+            raise bad_spec(f"{self.label}() is async; a transform is a plain function")
         inputs, defaults = self._parameters(self.transform, self.transform, bound=False, resident=False)
         result = self._result(self.transform, inputs)
         self._all_used()
@@ -113,7 +113,7 @@ class _Reader:
             (vars(base)["__call__"] for base in cls.__mro__ if "__call__" in vars(base)), None
         )
         if not inspect.isfunction(call):
-            raise _bad(f"class {self.label} has no __call__ method: it is what computes a datum")
+            raise bad_spec(f"class {self.label} has no __call__ method: it is what computes a datum")
         first: tuple[Parameter, ...] = ()
         first_defaults: dict[str, Any] = {}
         start = inspect.getattr_static(cls, "__init__")
@@ -122,13 +122,13 @@ class _Reader:
         rest, rest_defaults = self._parameters(call, cls, bound=True, resident=False)
         both = sorted({item.name for item in first} & {item.name for item in rest if item.source != "out"})
         if both:
-            raise _bad(
+            raise bad_spec(
                 f"{self.label}: {_names(both)} in both __init__ and __call__: "
                 "what __init__ takes is loaded once, what __call__ takes comes with each datum"
             )
         twice = sorted(set(first_defaults) & set(rest_defaults))
         if twice:
-            raise _bad(f"{self.label}: parameter {_names(twice)} in both __init__ and __call__")
+            raise bad_spec(f"{self.label}: parameter {_names(twice)} in both __init__ and __call__")
         result = self._result(call, rest)
         self._all_used()
         homes = (*(("__init__", name) for name in first_defaults), *(("__call__", name) for name in rest_defaults))
@@ -141,7 +141,7 @@ class _Reader:
         for name, slot in self.scope.slots.items():
             leaf = slot.leaves[0]
             if not name.isidentifier():
-                raise _bad(
+                raise bad_spec(
                     f"{self.label}: input {name!r} is no Python name",
                     hint=f'name it: cross({_identifier(name)}=...) or name="{_identifier(name)}"',
                 )
@@ -151,7 +151,7 @@ class _Reader:
             if not capture.isidentifier():
                 continue  # $1: for specs
             if capture in found or named.clash:
-                raise _bad(f"{self.label}: the capture {{{capture}}} has the name of another input or capture")
+                raise bad_spec(f"{self.label}: the capture {{{capture}}} has the name of another input or capture")
             found[capture] = _Source("capture", self.scope.slots[named.slot].leaves[0], named.optional)
         return found
 
@@ -172,7 +172,7 @@ class _Reader:
                 )
                 continue
             if parameter.default is not inspect.Parameter.empty:
-                raise _bad(f"{where}(): {parameter.name!r} comes in from {_of(source)}: it takes no default")
+                raise bad_spec(f"{where}(): {parameter.name!r} comes in from {_of(source)}: it takes no default")
             annotation = self._annotation(parameter, function, where, source)
             inputs.append(self._input(parameter.name, annotation, source, where, resident))
             self.used.add(parameter.name)
@@ -182,12 +182,12 @@ class _Reader:
         name = parameter.name
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             stars = "*" if parameter.kind is inspect.Parameter.VAR_POSITIONAL else "**"
-            raise _bad(f"{where}(): {stars}{name} takes nothing by name; {self._choice()}")
+            raise bad_spec(f"{where}(): {stars}{name} takes nothing by name; {self._choice()}")
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-            raise _bad(f"{where}(): {name!r} is positional-only; parameters are passed by name")
+            raise bad_spec(f"{where}(): {name!r} is positional-only; parameters are passed by name")
         if name == "out":
             if resident:
-                raise _bad(f"{where}(): 'out' belongs to __call__: it is the folder of one datum")
+                raise bad_spec(f"{where}(): 'out' belongs to __call__: it is the folder of one datum")
             return _Source("out", None)
         source = self.sources.get(name)
         if source is not None:
@@ -203,7 +203,7 @@ class _Reader:
             )
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             hint = hint or f"a parameter of the pipeline needs a default: {name}=..."
-        raise _bad(f"{where}(): nothing comes in for parameter {name!r}; {self._choice()}", hint=hint)
+        raise bad_spec(f"{where}(): nothing comes in for parameter {name!r}; {self._choice()}", hint=hint)
 
     def _choice(self) -> str:
         names = ", ".join([*self.sources, "out"])
@@ -222,7 +222,7 @@ class _Reader:
         try:
             canonical_json(value)
         except (TypeError, ValueError) as err:
-            raise _bad(
+            raise bad_spec(
                 f"{where}(): parameter {parameter.name!r} has the default {value!r}; "
                 "a parameter is a plain value (number, text, bool, None, list, dict)"
             ) from err
@@ -236,7 +236,7 @@ class _Reader:
             for leaf in slot.leaves:
                 names |= set(compile_glob(leaf.glob).captures) if isinstance(leaf, Files) else set()
             if not names & self.used:
-                raise _bad(
+                raise bad_spec(
                     f"{self.label}: input {name!r} comes in nowhere",
                     hint=f"add a parameter {name!r}, or drop it",
                 )
@@ -248,7 +248,7 @@ class _Reader:
     ) -> object:
         annotation = parameter.annotation
         if annotation is inspect.Parameter.empty:
-            raise _bad(
+            raise bad_spec(
                 f"{where}(): parameter {parameter.name!r} has no annotation; it says how {_of(source)} comes in: "
                 f"{source.allowed}",
                 hint=f"{parameter.name}: {_ALLOWED[source.kind].partition(' ')[0].rstrip(',')}",
@@ -266,7 +266,7 @@ class _Reader:
             # Annotations are strings under `from __future__ import annotations`; the user's own text, like a default.
             return eval(annotation, {}, namespace)
         except (NameError, AttributeError, SyntaxError, TypeError, ImportError) as err:
-            raise _bad(f"{what}: cannot resolve {annotation!r} ({err})") from err
+            raise bad_spec(f"{what}: cannot resolve {annotation!r} ({err})") from err
 
     def _input(self, name: str, annotation: object, source: _Source, where: str, resident: bool) -> Parameter:
         constant = source.kind == "files" and name in self.constants
@@ -275,7 +275,7 @@ class _Reader:
         if batched:
             element = _element(annotation)
             if element is None:
-                raise _bad(
+                raise bad_spec(
                     f"{where}(): with batch={self.batch}, {name!r} is a list with an element for each datum, "
                     f"got {_shown(annotation)}",
                     hint=f"{name}: list[{_shown(annotation)}]",
@@ -286,7 +286,7 @@ class _Reader:
         if form is None:
             wanted = source.allowed
             around = f" in list[...] (batch={self.batch})" if batched else ""
-            raise _bad(
+            raise bad_spec(
                 f"{where}(): {name!r} is annotated {_shown(annotation)}; {_of(source)} comes in as: {wanted}{around}"
             )
         scalar = _SCALARS.get(element, "") if form == "scalar" else ""
@@ -310,7 +310,7 @@ class _Reader:
         rest = typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else ()
         others = [item for item in rest if item is not type(None)]
         if len(others) != 1 or len(others) == len(rest):
-            raise _bad(
+            raise bad_spec(
                 f"{where}(): {_of(source)} may be missing from a datum, and {name!r} is annotated {_shown(annotation)}",
                 hint=f"{name}: {_shown(annotation)} | None",
             )
@@ -321,7 +321,7 @@ class _Reader:
         fitting = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}[scalar]
         for value in leaf.values:
             if not isinstance(value, fitting) or (isinstance(value, bool) and scalar != "bool"):
-                raise _bad(f"{where}(): {name!r} is annotated {scalar}, and values({name}=...) holds {value!r}")
+                raise bad_spec(f"{where}(): {name!r} is annotated {scalar}, and values({name}=...) holds {value!r}")
 
     # --- what goes out ---
 
@@ -336,14 +336,14 @@ class _Reader:
         if self.writes is not None:
             return self._array_result(where, has_out, returned, gives)
         if has_out and gives:
-            raise _bad(
+            raise bad_spec(
                 f"{where}(): both 'out' and a returned {_shown(returned)}: output is the folder or the value, not both",
                 hint="annotate it `-> None`, or drop `out`",
             )
         if has_out:
             return "out"
         if annotation is not inspect.Signature.empty and not gives:
-            raise _bad(
+            raise bad_spec(
                 f"{where}(): no output: it returns None and has no 'out'",
                 hint="return dml.Files (a mapping of paths to content), or take `out: Path`",
             )
@@ -360,26 +360,26 @@ class _Reader:
         ]
         if self.writes.input not in arrays:
             shown = f"there are {', '.join(arrays)}" if arrays else "there is none in every datum"
-            raise _bad(f"{self.label}: writes=like({self.writes.input!r}) is no array input; {shown}")
+            raise bad_spec(f"{self.label}: writes=like({self.writes.input!r}) is no array input; {shown}")
         if has_out:
-            raise _bad(f"{where}(): both 'out' and writes=: with writes= the output is the returned array")
+            raise bad_spec(f"{where}(): both 'out' and writes=: with writes= the output is the returned array")
         element = _element(returned) if self.batch and gives else returned
         if gives and _form("array", element) is None:
             wanted = "list[numpy.ndarray]" if self.batch else "numpy.ndarray"
-            raise _bad(f"{where}(): with writes= it returns {wanted}, not {_shown(returned)}")
+            raise bad_spec(f"{where}(): with writes= it returns {wanted}, not {_shown(returned)}")
         return "array"
 
     def _check_files(self, where: str, returned: object) -> None:
         element = _element(returned) if self.batch else returned
         if element is None:
-            raise _bad(
+            raise bad_spec(
                 f"{where}(): with batch={self.batch} it returns a list with an element for each datum, "
                 f"not {_shown(returned)}",
                 hint=f"-> list[{_shown(returned)}]",
             )
         if not _is_mapping(element):
             wanted = "list[dml.Files]" if self.batch else "dml.Files"
-            raise _bad(
+            raise bad_spec(
                 f"{where}(): returns {_shown(returned)}; allowed are {wanted} (a mapping of paths to content), "
                 "`out: Path` instead, or an array with writes="
             )
@@ -483,7 +483,3 @@ def _names(names: list[str]) -> str:
 def _identifier(name: str) -> str:
     text = "".join(letter if letter.isalnum() else "_" for letter in name)
     return text if text.isidentifier() else f"x{text}"
-
-
-def _bad(message: str, *, hint: str | None = None) -> InvalidInputError:
-    return InvalidInputError(message, code=ErrorCode.BAD_SPEC, hint=hint)

@@ -227,3 +227,8 @@ def encode_pipeline(spec: PipelineSpec) -> bytes:
 def decode_pipeline(data: bytes) -> PipelineSpec:
     """Inverse of `encode_pipeline`."""
     return _decoder.decode(data)
+
+
+def bad_spec(message: str, *, hint: str | None = None) -> InvalidInputError:
+    """Make the error that says what is wrong with how a pipeline is declared."""
+    return InvalidInputError(message, code=ErrorCode.BAD_SPEC, hint=hint)
