@@ -67,7 +67,7 @@ def command(app: App, url: str | None, dag: bool, pieces: str) -> None:
         app.say(f"wrote {path if url and project != Path.cwd() else path.name} ({size(len(text.encode()))})")
     if written:
         steps = ["pytest", "dmlpipe put texts SOME.txt", "dmlpipe run dag.py"]
-        if project != Path.cwd():
+        if project.resolve() != Path.cwd():
             steps.insert(0, f"cd {project}")
         elif not place.endswith(STORE_FOLDER):
             steps.insert(1, f"export DMLPIPE_STORE={place}")

@@ -93,7 +93,11 @@ def drive(app: App, store: Store, *, slots: int | None, targets: list[str], sche
     except KeyboardInterrupt:
         _tell_interrupted(app)
         return INTERRUPTED
-    _tell(app, summary, _look(store, summary))
+    if not summary.jobs and not app.json and next(iter(store.state.pipelines()), None) is None:
+        app.say("nothing to do: no pipelines yet")
+        app.note("submit some: dmlpipe run dag.py")
+    else:
+        _tell(app, summary, _look(store, summary))
     return 0 if summary.ok else FAILED
 
 

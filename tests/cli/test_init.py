@@ -40,6 +40,19 @@ def test_init_dag_with_a_folder_makes_a_project_there(cli: Cli, here: Path, monk
     assert cli("ls").code == 0
 
 
+def test_init_dag_here_does_not_say_cd(cli: Cli, here: Path) -> None:
+    answer = cli("init", "--dag", ".")
+    assert answer.code == 0
+    assert "next: pytest" in answer.out
+
+
+def test_run_without_pipelines_says_what_to_do(cli: Cli, store: Path) -> None:
+    answer = cli("run")
+    assert answer.code == 0
+    assert answer.out == "nothing to do: no pipelines yet\n"
+    assert answer.err == "note: submit some: dmlpipe run dag.py\n"
+
+
 def test_init_dag_overwrites_nothing(cli: Cli, here: Path) -> None:
     (here / "test_dag.py").write_text("mine")
     answer = cli("init", "--dag")
