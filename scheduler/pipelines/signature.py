@@ -289,6 +289,8 @@ class _Reader:
             raise bad_spec(
                 f"{where}(): {name!r} is annotated {_shown(annotation)}; {_of(source)} comes in as: {wanted}{around}"
             )
+        if form == "bytes":
+            self._check_one_file(name, where)
         scalar = _SCALARS.get(element, "") if form == "scalar" else ""
         if scalar and isinstance(source.leaf, Values):
             for leaf in self.scope.slots[name].leaves:
@@ -315,6 +317,15 @@ class _Reader:
                 hint=f"{name}: {_shown(annotation)} | None",
             )
         return others[0]
+
+    def _check_one_file(self, name: str, where: str) -> None:
+        globs = [leaf.glob for leaf in self.scope.slots[name].leaves if isinstance(leaf, Files)]
+        if globs and all(glob.endswith("/") for glob in globs):
+            raise _bad(
+                f"{where}(): {name!r} is annotated bytes, the content of one file; "
+                f"glob {globs[0]!r} matches folders only",
+                hint=f"{name}: Path; or a glob that matches files, such as '/*'",
+            )
 
     def _check_values(self, name: str, scalar: str, leaf: Leaf, where: str) -> None:
         assert isinstance(leaf, Values)

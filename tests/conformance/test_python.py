@@ -60,6 +60,23 @@ def test_a_group_holds_the_files_of_one_named_capture(lab: Lab) -> None:
     assert lab.run(dag=dag).counts == {"gathered": (1, 2)}
 
 
+def test_a_folder_where_one_file_is_asked_for_fails_in_words(lab: Lab) -> None:
+    lab.put("texts", {"/a": "a", "/b/c": "c"})
+    dag = DAG("loud")
+
+    @dag.pipeline(files("texts", "/{name}"))
+    def loud(texts: bytes, name: str) -> Files:
+        return {name: texts.upper()}
+
+    lab.store.submit([dag])
+    (group,) = lab.run(dag=dag).job("loud").failures
+    assert (group.count, group.path) == (1, "texts:/b/")
+    assert group.failure.message == (
+        "parameter 'texts' is annotated bytes, the content of one file, and is a folder here; "
+        "annotate it Path, or choose a glob that matches files only"
+    )
+
+
 def test_one_repo_may_be_read_twice_by_two_names(lab: Lab) -> None:
     lab.put("texts", {"/a": "a", "/b": "b"})
     dag = DAG("squares")

@@ -268,7 +268,7 @@ def _formed(parameter: Parameter, given: Given) -> Any:
         case "path":
             return Path(given.path)
         case "bytes":
-            return given.data if given.kind == "bytes" else Path(given.path).read_bytes()
+            return given.data if given.kind == "bytes" else _content(parameter, Path(given.path))
         case "paths":
             return [Path(path) for path in given.paths]
         case "array":
@@ -281,6 +281,16 @@ def _formed(parameter: Parameter, given: Given) -> Any:
             return _scalar(parameter, given.value)
         case other:
             raise InvalidInputError(f"parameter {parameter.name!r} has the unknown form {other!r}")
+
+
+def _content(parameter: Parameter, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except IsADirectoryError:
+        raise UserCodeError(
+            f"parameter {parameter.name!r} is annotated bytes, the content of one file, and is a folder here; "
+            "annotate it Path, or choose a glob that matches files only"
+        ) from None
 
 
 def _scalar(parameter: Parameter, value: Any) -> Any:

@@ -39,7 +39,7 @@ def forms(transform: Callable[..., Any], input: Input, **options: Any) -> dict[s
 
 GOOD: list[tuple[str, Input, dict[str, Any], dict[str, tuple[str, str]], str]] = [
     ("def f(model: Path) -> dml.Files: ...", MODEL, {}, {"model": ("input", "path")}, "files"),
-    ("def f(model: bytes) -> dict[str, bytes]: ...", MODEL, {}, {"model": ("input", "bytes")}, "files"),
+    ("def f(images: bytes) -> dict[str, bytes]: ...", IMAGES, {}, {"images": ("input", "bytes")}, "files"),
     ("def f(model: Path): ...", MODEL, {}, {"model": ("input", "path")}, "files"),
     (
         "def f(model: Path, out: Path) -> None: ...",
@@ -160,6 +160,7 @@ BAD: list[tuple[str, Input, dict[str, Any], str]] = [
     ("def f(model: str) -> dml.Files: ...", MODEL, {}, r"'model' is annotated str; input 'model' comes in as: Path"),
     ("def f(model: Path | None) -> dml.Files: ...", MODEL, {}, "comes in as: Path"),
     ("def f(model: list[Path]) -> dml.Files: ...", MODEL, {}, "comes in as: Path"),
+    ("def f(model: bytes) -> dml.Files: ...", MODEL, {}, "content of one file; glob '/' matches folders only"),
     ("def f(modle: Path) -> dml.Files: ...", MODEL, {}, "nothing comes in for parameter 'modle'; there are model, out"),
     ("def f(model: Path, C: float = 1) -> dml.Files: ...", MODEL, {}, "nothing comes in for parameter 'C'"),
     ("def f(model: Path, *, C: float) -> dml.Files: ...", MODEL, {}, "nothing comes in for parameter 'C'"),
