@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -75,6 +75,7 @@ def command(
     if not words:
         raise click.UsageError("missing SRC", click.get_current_context())
     folder, planned = _sources(ref.path or "", words)
+    _warn_of_names(app, ref, words)
     store = app.data(read_only=dry_run)
     if dry_run:
         _dry_run(app, folder, planned, exclude, target, skip=store.backend.properties.path)
@@ -118,6 +119,18 @@ def command(
         app.say(f"{ref.repo}@{ref.ref} is at {short(view.id)}: {count(view.files, 'file')}, {size(view.size)}{told}")
     else:
         app.say(f"{ref.repo}@{ref.ref} stays at {short(view.id)}: nothing changed")
+
+
+def _warn_of_names(app: App, ref: Ref, words: Sequence[str]) -> None:
+    """As with `cp`, people may mean the file's new name; here a target is a folder."""
+    if len(words) != 1 or words[0] == "-" or not ref.path or os.path.isdir(words[0]):
+        return
+    name, suffix = os.path.basename(words[0]), os.path.splitext(words[0])[1]
+    if suffix and os.path.splitext(ref.path)[1] == suffix:
+        app.note(
+            f"{ref} is taken for a folder: the file becomes /{ref.path}/{name}; "
+            f"to give it another name: dmlpipe put {ref} - < {words[0]}"
+        )
 
 
 def _target(text: str, sources: tuple[str, ...]) -> Ref:

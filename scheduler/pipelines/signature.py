@@ -321,7 +321,7 @@ class _Reader:
     def _check_one_file(self, name: str, where: str) -> None:
         globs = [leaf.glob for leaf in self.scope.slots[name].leaves if isinstance(leaf, Files)]
         if globs and all(glob.endswith("/") for glob in globs):
-            raise _bad(
+            raise bad_spec(
                 f"{where}(): {name!r} is annotated bytes, the content of one file; "
                 f"glob {globs[0]!r} matches folders only",
                 hint=f"{name}: Path; or a glob that matches files, such as '/*'",
