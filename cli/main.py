@@ -102,6 +102,41 @@ _WHOLE = {
 }
 
 
+_OTHERS_WORDS = {
+    "add": "put",
+    "upload": "put",
+    "import": "put",
+    "checkout": "get",
+    "download": "get",
+    "export": "get",
+    "delete": "rm",
+    "remove": "rm",
+    "show": "cat",
+    "history": "log",
+    "blame": "why",
+    "lineage": "why",
+    "explain": "why",
+    "repro": "run",
+    "exec": "run",
+    "make": "run",
+    "rollback": "revert",
+    "reset": "revert",
+    "start": "up",
+    "stop": "down",
+    "clone": "store clone",
+    "push": "store push",
+    "pull": "store pull",
+    "archive": "store archive",
+    "squash": "commit squash",
+    "tags": "tag list",
+    "branches": "branch list",
+    "jobs": "job list",
+    "pipelines": "pipeline list",
+    "repos": "repo list",
+}
+"""What git, DVC, Snakemake and habit call it, and its verb here: a hint, not another name."""
+
+
 class Root(click.Group):
     """All verbs by name, imported when used."""
 
@@ -125,7 +160,7 @@ class Root(click.Group):
         args = _turned(args)
         name = args[0]
         if name not in self.list_commands(ctx):
-            meant = near(name, self.list_commands(ctx))
+            meant = _OTHERS_WORDS.get(name) or near(name, self.list_commands(ctx))
             hint = f"\ndid you mean {meant}?" if meant else ""
             raise click.UsageError(f"no verb {name!r}{hint}", ctx)
         return super().resolve_command(ctx, args)

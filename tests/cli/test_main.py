@@ -9,7 +9,7 @@ import click
 import pytest
 
 from dmlpipe.cli.command import Noun
-from dmlpipe.cli.main import VERBS, Root, root
+from dmlpipe.cli.main import _OTHERS_WORDS, VERBS, Root, root
 
 from .conftest import Cli
 
@@ -146,3 +146,10 @@ def test_the_manual_names_every_verb_in_its_group() -> None:
     manual = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     for group, verbs in VERBS.items():
         assert f"| {group} | {' '.join(f'`{name}`' for name in verbs)} |" in manual
+
+
+def test_words_of_other_tools_lead_to_verbs_that_exist(cli: Cli) -> None:
+    for word, verb in _OTHERS_WORDS.items():
+        assert word not in {name for group in VERBS.values() for name in group}
+        assert f"did you mean {verb}?" in cli(word).err
+        assert cli(*verb.split(), "--help").code == 0

@@ -52,6 +52,7 @@ CASES = [
     ),
     # the command line itself
     Case("unknown verb", "putt images week", "usage", "no verb 'putt'", "did you mean put"),
+    Case("another tool's verb", "delete images:/a", "usage", "no verb 'delete'", "did you mean rm"),
     Case("unknown noun's verb", "repo lst", "usage", "repo has no verb 'lst'", "did you mean list"),
     Case("unknown option", "ls --recursiv images", "usage", "[Nn]o such option '?--recursiv", "see: dmlpipe ls --help"),
     Case("missing argument", "get images", "usage", "[Mm]issing argument 'DEST'", "usage: dmlpipe get"),
