@@ -103,6 +103,8 @@ class SegmentWriter:
         """On their way to the store."""
         self._since: float | None = None
         self._versions: dict[str, str] = {}
+        self._unknown: list[Callable[[], Mapping[str, str]]] = []
+        """What finds the versions of packages that were imported since the last segment."""
         self._writer: ObjectWriter = store.objects.writer(builder=PackBuilder())
 
     def put(self, data: bytes) -> Value:
@@ -150,10 +152,16 @@ class SegmentWriter:
                 fields["failure"] = f"{row.failure.kind}: {row.failure.message}"
             logger.info("datum %s %s", fields["datum"], fields["outcome"], extra={FIELDS: fields})
 
-    def note_versions(self, versions: Mapping[str, str]) -> None:
-        """Remember packages that user code imported."""
+    def note_versions(self, find: Callable[[], Mapping[str, str]]) -> None:
+        """Let the next segment, and all after it, name packages that user code imported.
+
+        Parameters
+        ----------
+        find
+            Looks up their versions, when a segment is written: it reads many files, and a slot waits for whoever notes.
+        """
         with self._lock:
-            self._versions.update(versions)
+            self._unknown.append(find)
 
     @property
     def waiting(self) -> int:
@@ -188,9 +196,13 @@ class SegmentWriter:
                 rows, self._rows = self._rows, {}
                 self._leaving_bytes = self._row_bytes
                 self._row_bytes, self._since = 0, None
-                versions = dict(self._versions)
+                unknown, self._unknown = self._unknown, []
+            # Only here, one flush at a time.
+            for find in unknown:
+                self._versions.update(find())
             if not rows:
                 return []
+            versions = dict(self._versions)
             self._leaving_bytes += self._writer.size
             builder = self._writer.swap(PackBuilder())
             stored = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import re
@@ -22,6 +23,13 @@ _PACKAGE = str(Path(__file__).parent.parent)
 _FAULT_LINE = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
 
 
+@functools.cache
+def _installed_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    found = {os.path.realpath(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return tuple(found | {os.path.dirname(os.path.realpath(os.__file__))})
+
+
 class UserFrames:
     """Says which files are the user's own.
 
@@ -34,11 +42,7 @@ class UserFrames:
 
     def __init__(self, roots: Sequence[str] = ()) -> None:
         self._roots = tuple(dict.fromkeys(p for root in roots for p in (root, os.path.realpath(root))))
-        paths = sysconfig.get_paths()
-        self._foreign = tuple(
-            {os.path.realpath(p) for p in (paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"])}
-            | {os.path.dirname(os.path.realpath(os.__file__))}
-        )
+        self._foreign = _installed_folders()
 
     def label(self, file: str) -> str | None:
         """Name of the file as its author knows it, or None if it is not the user's."""

@@ -23,6 +23,10 @@ from typing import NamedTuple
 _HEADER = struct.Struct("<II")
 _CHUNK_BYTES = 1 << 18
 _SEND_POLL_MS = 200
+_CALM_BYTES, _CROWDED_BYTES = 1 << 15, 1 << 16
+"""What comes while one looks away: so little, and one may look away for longer; so much, and the sender may have waited
+for room (a socket holds about 200 KiB)."""
+_AWAY_MIN_S = 0.001
 MAX_FDS = 128
 """Descriptors in one frame; Linux takes 253."""
 MAX_FRAME_BYTES = 1 << 30
@@ -69,6 +73,8 @@ class FrameSocket:
         self._fds: deque[int] = deque()
         self._frames: deque[Frame] = deque()
         self._closed = False
+        self._away_s = _AWAY_MIN_S
+        """How long one may look away: so long that the sender does not wait for room."""
 
     def fileno(self) -> int:
         """Descriptor to poll."""
@@ -150,8 +156,8 @@ class FrameSocket:
         Parameters
         ----------
         gather_s
-            Where nothing has arrived, look away for so long first: many small frames then cost one wake-up and one
-            read, and the other side's sends wake nobody.
+            Where nothing has arrived, look away for so long at most first (from the socket, not from `wake`): many
+            small frames then cost one wake-up and one read, and the other side's sends wake nobody.
 
         Raises
         ------
@@ -165,11 +171,13 @@ class FrameSocket:
                 raise PeerClosedError("the other side of the slot's socket is closed")
         if self._frames:
             return self._frames.popleft()
-        if gather_s:
-            time.sleep(gather_s)
+        if gather_s >= _AWAY_MIN_S:
+            self._look_away(gather_s, wake)
+            if self._frames:
+                return self._frames.popleft()
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        poller = self._poller(tuple(wake))
         own = self._sock.fileno()
+        poller = self._poller((own, *wake))
         while True:
             left_ms = None if end is None else max(0.0, end - time.monotonic()) * 1000
             ready = {fd for fd, _ in poller.poll(left_ms)}
@@ -183,24 +191,35 @@ class FrameSocket:
             if ready or end is not None:
                 return None
 
-    def _poller(self, wake: tuple[int, ...]) -> select.poll:
-        found = self._pollers.get(wake)
+    def _look_away(self, most_s: float, wake: Sequence[int]) -> None:
+        """Let the other side go on undisturbed, then take what it sent."""
+        away_s = min(most_s, self._away_s)
+        if away_s >= _AWAY_MIN_S:
+            self._poller(tuple(wake)).poll(away_s * 1000)
+        size = self._read()
+        if size > _CROWDED_BYTES:
+            self._away_s = max(away_s, _AWAY_MIN_S) / 2
+        elif size < _CALM_BYTES:
+            self._away_s = max(self._away_s, 2 * away_s)
+
+    def _poller(self, descriptors: tuple[int, ...]) -> select.poll:
+        found = self._pollers.get(descriptors)
         if found is None:
-            found = self._pollers[wake] = select.poll()
-            for fd in (self._sock.fileno(), *wake):
+            found = self._pollers[descriptors] = select.poll()
+            for fd in descriptors:
                 found.register(fd, select.POLLIN)
         return found
 
-    def _read(self, *, wait: bool = False) -> None:
-        """Take what has arrived; complete frames go to the queue."""
+    def _read(self, *, wait: bool = False) -> int:
+        """Take what has arrived, and return its size; complete frames go to the queue."""
         flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
         try:
             size, ancillary, _flags, _ = self._sock.recvmsg_into([self._arriving], _ANCILLARY_BYTES, flags)
         except BlockingIOError:
-            return
+            return 0
         except ConnectionResetError:
             self._closed = True
-            return
+            return 0
         for level, kind, raw in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 received = array.array("i")
@@ -208,9 +227,10 @@ class FrameSocket:
                 self._fds.extend(received)
         if not size:
             self._closed = True
-            return
+            return 0
         self._buffer += self._arriving[:size]
         self._cut()
+        return size
 
     def _cut(self) -> None:
         start, arrived = 0, len(self._buffer)

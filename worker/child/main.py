@@ -14,7 +14,6 @@ import signal
 import socket
 import stat
 import sys
-import sysconfig
 import time
 from collections.abc import Iterable, Sequence
 from typing import TextIO
@@ -323,36 +322,3 @@ def main(sock: socket.socket, log_fd: int, permits: Permits, root: str, parent: 
     except (PeerClosedError, BrokenPipeError):
         end_children()
         os._exit(0)
-
-
-def third_party(modules: Iterable[str]) -> dict[str, str]:
-    """Versions of the installed packages that top-level modules belong to: distribution to version."""
-    import importlib.metadata
-
-    standard = sys.stdlib_module_names
-    wanted = [name for name in modules if name not in standard and name != "dmlpipe" and not name.startswith("_")]
-    found: dict[str, str] = {}
-    missing = []
-    for name in wanted:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-    if missing and any(_is_installed(name) for name in missing):
-        owners = importlib.metadata.packages_distributions()
-        for name in missing:
-            for owner in owners.get(name, ()):
-                found[owner] = importlib.metadata.version(owner)
-    return found
-
-
-def _is_installed(name: str) -> bool:
-    folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    for folder in folders:
-        for candidate in (f"{folder}/{name}", f"{folder}/{name}.py"):
-            try:
-                os.stat(candidate)
-            except FileNotFoundError:
-                continue
-            return True
-    return False

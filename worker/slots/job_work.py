@@ -12,7 +12,6 @@ from ...storage.digest import from_hex
 from ...storage.objects.node import NodeStore
 from ...storage.objects.segment import Failure
 from ..child.environment import clean_environment, job_environment, thread_count
-from ..child.main import third_party
 from ..child.secrets import read_secrets, redact
 from ..child.wire import Setup
 from ..job import CommandTransform, JobSpec, PythonTransform
@@ -22,6 +21,7 @@ from .environments import provide
 from .files import ContentStore
 from .interpreters import installed_in, interpreter, packages_of
 from .job_inputs import JobInputs
+from .packages import third_party
 
 
 class WorkerStore(ContentStore, SegmentStore, Protocol):
@@ -147,8 +147,11 @@ class JobWork:
             new = [name for name in modules if name not in self._modules]
             self._modules.update(new)
         if new:
-            places = packages_of(self.interpreter)
-            self.results.note_versions(installed_in(places, new) if places else third_party(new))
+            self.results.note_versions(lambda: self._versions_of(new))
+
+    def _versions_of(self, modules: Sequence[str]) -> Mapping[str, str]:
+        places = packages_of(self.interpreter)
+        return installed_in(places, modules) if places else third_party(modules)
 
     def close(self) -> None:
         """Delete what was laid out."""

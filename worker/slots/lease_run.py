@@ -47,12 +47,11 @@ _TIDY_S = 1.0
 """Without anything to wait for: how often to look whether the job was cancelled."""
 _ROOM_S = 0.05
 """How often to look whether the store took results that keep a slot waiting."""
-_GATHER_S = 0.001
-"""How long a slot looks away from a child whose units are short, so that their ends come together."""
-_GATHER_UNIT_S = 0.0002
-"""Units at most so long are short."""
-_GATHER_UNITS = 32
-"""It looks away only while the child has so many left: at the end of a lease nothing waits."""
+_GATHER_MAX_S = 0.025
+"""How long a slot looks away from its child, so that the ends of many units come together: each that is listened to
+takes a core from the child, twice."""
+_GATHER_SHARE = 0.25
+"""Of the time that what the child still has will take: by then the next frame must be there."""
 _WATCH_S = 0.1
 """How often to look at the memory of a child that has a limit, and at the length of its log."""
 
@@ -149,7 +148,8 @@ class LeaseRun:
                 return
         if not self._hands:
             return
-        message = child.receive(self._patience(), gather_s=self._gather_s())
+        patience = self._patience()
+        message = child.receive(patience, gather_s=min(patience, self._gather_s()))
         if message is not None:
             # What came together is taken in together, until there is room for a frame: the child must not run dry.
             while message is not None:
@@ -289,8 +289,10 @@ class LeaseRun:
 
     def _gather_s(self) -> float:
         """How long to look away from the child before it is listened to."""
-        short = 0.0 < self._slot.seconds_per_unit <= _GATHER_UNIT_S
-        return _GATHER_S if short and len(self._hands) >= _GATHER_UNITS and not self._loading else 0.0
+        if self._loading:
+            return 0.0
+        behind = max(0, len(self._hands) - 1)
+        return min(_GATHER_MAX_S, _GATHER_SHARE * behind * self._slot.seconds_per_unit)
 
     def _must_give_up(self, silent_s: float) -> bool:
         """Whether to end a child that neither reads nor says anything."""

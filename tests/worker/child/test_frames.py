@@ -98,3 +98,52 @@ def test_sending_to_one_who_does_not_read_can_be_given_up() -> None:
         left.send(bytes(64 << 20), give_up=lambda silent_s: silent_s > 0)
     left.close()
     right.close()
+
+
+def looking_away(right: FrameSocket, wake: int) -> None:
+    """Let a socket look away for long: nothing came whenever it was asked to."""
+    for _ in range(20):
+        assert right.receive(0, [wake], gather_s=60) is None
+
+
+def test_what_comes_while_one_looks_away_is_taken_in_together() -> None:
+    left, right = pair()
+    wake, waker = os.pipe()
+    os.write(waker, b"x")
+    looking_away(right, wake)
+    os.read(wake, 1)
+
+    def talk() -> None:
+        for number in range(5):
+            left.send(b"%d" % number)
+        os.write(waker, b"x")
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    first = right.receive(60, [wake], gather_s=60)
+    others = [right.pending() for _ in range(4)]
+    thread.join()
+    assert [frame.payload for frame in (first, *others) if frame] == [b"0", b"1", b"2", b"3", b"4"]
+    left.close()
+    right.close()
+
+
+def test_one_looks_away_for_less_where_much_comes() -> None:
+    left, right = pair()
+    wake, waker = os.pipe()
+    os.write(waker, b"x")
+    looking_away(right, wake)
+    much = os.urandom(100_000)
+    for _ in range(30):
+        left.send(much)
+        frame = right.receive(60, [wake], gather_s=60)
+        assert frame is not None
+        assert frame.payload == much
+    os.read(wake, 1)
+    # Nobody wakes it: it would not see this for a minute.
+    left.send(b"more")
+    frame = right.receive(0, [wake], gather_s=60)
+    assert frame is not None
+    assert frame.payload == b"more"
+    left.close()
+    right.close()

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from dmlpipe.storage.objects.segment import Outcome, Row
-from dmlpipe.worker.child.main import third_party
 from dmlpipe.worker.job import Item, JobInput
 from tests.worker.bench import Bench, code_tree, command, constant, datum, file_datums, file_item, put, spec, varying
 
@@ -168,11 +167,6 @@ def test_without_a_namespace_words_are_rewritten_and_people_are_told(
     assert [row.failure for row in rows.values()] == [None]
     assert bench.content(job.job) == {"all": b"contentMMcode", "m": b"M"}
     assert "no private /pfs here" in caplog.text
-
-
-def test_third_party_names_distributions_by_their_modules() -> None:
-    versions = third_party(["yaml", "os", "dag", "_private", "click", "dmlpipe"])
-    assert set(versions) == {"PyYAML", "click"}
 
 
 def test_programs_find_the_log_where_it_begins(bench: Bench) -> None:

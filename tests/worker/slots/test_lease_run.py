@@ -17,6 +17,7 @@ from dmlpipe.worker.child.frames import socket_pair
 from dmlpipe.worker.child.wire import from_child
 from dmlpipe.worker.job import CommandTransform
 from dmlpipe.worker.slots.devices import Devices
+from dmlpipe.worker.slots.slot_child import Message, SlotChild
 from tests.worker.bench import (
     Bench,
     constant,
@@ -710,3 +711,21 @@ def test_a_datum_whose_input_fits_nowhere_fails(bench: Bench, monkeypatch: pytes
     rows = bench.run(job, file_datums(tree))
     failures = [row.failure for row in rows.values()]
     assert all(failure is not None and "no room at all" in failure.message for failure in failures)
+
+
+def test_the_ends_of_short_datums_are_taken_in_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+    receive = SlotChild.receive
+
+    def counted(child: SlotChild, timeout_s: float | None, *, gather_s: float = 0.0) -> Message | None:
+        message = receive(child, timeout_s, gather_s=gather_s)
+        heard.append(message is not None)
+        return message
+
+    monkeypatch.setattr(SlotChild, "receive", counted)
+    tree = put(bench.store, "in", {f"{number}": b"" for number in range(300)})
+    source = "import time\ndef f(x): time.sleep(0.002); return {}"
+    job = spec(python(bench.store, source, "f", parameter("x", form="bytes")), varying("x", tree))
+    bench.run(job, file_datums(tree))
+    # Each that is listened to alone takes a core from the child.
+    assert sum(heard) < 150
