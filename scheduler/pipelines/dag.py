@@ -22,6 +22,7 @@ from ..inputs.expression import Array, Cross, Group, Input, Join, Like, Union, V
 from ..inputs.expression import Files as FilesInput
 from ..inputs.standing import with_cron_repos
 from ..inputs.walk import leaves
+from .annotations import FileMapping as Files
 from .build import build_specs, upstream_first
 from .commands import make_command
 from .declared import Declared, Home, PutBundle
@@ -29,7 +30,6 @@ from .egress import as_egress
 from .environment import check_env
 from .fresh import FreshModules
 from .options import make_options
-from .signature import FileMapping as Files
 from .signature import read_signature
 from .spec import NO_INPUT, Egress, PipelineSpec, Standing, bad_spec, check_service
 

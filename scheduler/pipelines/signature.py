@@ -6,39 +6,23 @@ A parameter's *name* decides what comes in (an input, a capture, a value, `out`,
 
 from __future__ import annotations
 
-import builtins
-import collections.abc
 import difflib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ...storage.glob import compile_glob
 from ...worker.job import Parameter
-from ..inputs.expression import Array, Files, Input, Leaf, Like, Values, canonical_json
+from ..inputs.expression import Files, Input, Leaf, Like, Values, canonical_json
 from ..inputs.scope import scope
 from ..inputs.walk import constants
+from .annotations import element_of, evaluate, form_of, scalar_of, shown
+from .incoming import OUT, Incoming, incoming_of
+from .outgoing import read_result
 from .spec import bad_spec
-
-FileMapping = Mapping[str, bytes | str | Path]
-"""Output files: path to content, or to a file to take over."""
-
-_SCALARS: dict[object, str] = {int: "int", float: "float", bool: "bool", str: "str"}
-_LISTS = (list, collections.abc.Sequence)
-_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
-
-_ALLOWED = {
-    "files": "Path (what the glob matched), bytes (one file's content)",
-    "array": "numpy.ndarray, numpy.typing.NDArray[...], xarray.DataArray",
-    "group": "list[Path] (all its files)",
-    "capture": "str",
-    "value": "int, float, bool, str, list, dict",
-    "out": "Path",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +55,6 @@ def read_signature(
     return reader.read()
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    kind: str
-    leaf: Leaf | None
-    optional: bool = False
-    """Whether a datum may lack it: then it comes in as None."""
-
-    @property
-    def allowed(self) -> str:
-        return _ALLOWED[self.kind] + (", each `| None`: it may be missing" if self.optional else "")
-
-
 class _Reader:
     def __init__(self, transform: Callable[..., object], input: Input, batch: int, writes: Like | None) -> None:
         self.transform = transform
@@ -91,7 +63,7 @@ class _Reader:
         self.label = getattr(transform, "__name__", repr(transform))
         self.scope = scope(input)
         self.constants = constants(input)
-        self.sources = self._sources()
+        self.sources = incoming_of(self.label, self.scope)
         self.used: set[str] = set()
 
     def read(self) -> Signature:
@@ -136,25 +108,6 @@ class _Reader:
 
     # --- what may come in ---
 
-    def _sources(self) -> dict[str, _Source]:
-        found: dict[str, _Source] = {}
-        for name, slot in self.scope.slots.items():
-            leaf = slot.leaves[0]
-            if not name.isidentifier():
-                raise bad_spec(
-                    f"{self.label}: input {name!r} is no Python name",
-                    hint=f'name it: cross({_identifier(name)}=...) or name="{_identifier(name)}"',
-                )
-            kind = "group" if slot.many else {Files: "files", Array: "array", Values: "value"}[type(leaf)]
-            found[name] = _Source(kind, leaf, slot.optional)
-        for capture, named in self.scope.captures.items():
-            if not capture.isidentifier():
-                continue  # $1: for specs
-            if capture in found or named.clash:
-                raise bad_spec(f"{self.label}: the capture {{{capture}}} has the name of another input or capture")
-            found[capture] = _Source("capture", self.scope.slots[named.slot].leaves[0], named.optional)
-        return found
-
     def _parameters(
         self, function: types.FunctionType, owner: object, *, bound: bool, resident: bool
     ) -> tuple[tuple[Parameter, ...], dict[str, Any]]:
@@ -172,13 +125,13 @@ class _Reader:
                 )
                 continue
             if parameter.default is not inspect.Parameter.empty:
-                raise bad_spec(f"{where}(): {parameter.name!r} comes in from {_of(source)}: it takes no default")
+                raise bad_spec(f"{where}(): {parameter.name!r} comes in from {source}: it takes no default")
             annotation = self._annotation(parameter, function, where, source)
             inputs.append(self._input(parameter.name, annotation, source, where, resident))
             self.used.add(parameter.name)
         return tuple(inputs), defaults
 
-    def _source(self, parameter: inspect.Parameter, where: str, resident: bool) -> _Source | None:
+    def _source(self, parameter: inspect.Parameter, where: str, resident: bool) -> Incoming | None:
         name = parameter.name
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             stars = "*" if parameter.kind is inspect.Parameter.VAR_POSITIONAL else "**"
@@ -188,7 +141,7 @@ class _Reader:
         if name == "out":
             if resident:
                 raise bad_spec(f"{where}(): 'out' belongs to __call__: it is the folder of one datum")
-            return _Source("out", None)
+            return OUT
         source = self.sources.get(name)
         if source is not None:
             return source
@@ -212,8 +165,8 @@ class _Reader:
     def _scalar(self, parameter: inspect.Parameter, function: types.FunctionType, where: str) -> str:
         if parameter.annotation is inspect.Parameter.empty:
             return ""
-        annotation = self._evaluate(parameter.annotation, function, f"{where}(): annotation of {parameter.name!r}")
-        return _SCALARS.get(annotation, "") if _hashable(annotation) else ""
+        annotation = evaluate(parameter.annotation, function, f"{where}(): annotation of {parameter.name!r}")
+        return scalar_of(annotation)
 
     def _default(self, parameter: inspect.Parameter, where: str, scalar: str) -> Any:
         value = parameter.default
@@ -244,54 +197,41 @@ class _Reader:
     # --- how it comes in ---
 
     def _annotation(
-        self, parameter: inspect.Parameter, function: types.FunctionType, where: str, source: _Source
+        self, parameter: inspect.Parameter, function: types.FunctionType, where: str, source: Incoming
     ) -> object:
         annotation = parameter.annotation
         if annotation is inspect.Parameter.empty:
             raise bad_spec(
-                f"{where}(): parameter {parameter.name!r} has no annotation; it says how {_of(source)} comes in: "
+                f"{where}(): parameter {parameter.name!r} has no annotation; it says how {source} comes in: "
                 f"{source.allowed}",
-                hint=f"{parameter.name}: {_ALLOWED[source.kind].partition(' ')[0].rstrip(',')}",
+                hint=f"{parameter.name}: {source.usual}",
             )
-        return self._evaluate(annotation, function, f"{where}(): annotation of {parameter.name!r}")
+        return evaluate(annotation, function, f"{where}(): annotation of {parameter.name!r}")
 
-    def _evaluate(self, annotation: object, function: types.FunctionType, what: str) -> object:
-        if isinstance(annotation, typing.ForwardRef):
-            annotation = annotation.__forward_arg__
-        if not isinstance(annotation, str):
-            return annotation
-        names = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
-        namespace = _Fallback({**vars(builtins), **function.__globals__, **names})
-        try:
-            # Annotations are strings under `from __future__ import annotations`; the user's own text, like a default.
-            return eval(annotation, {}, namespace)
-        except (NameError, AttributeError, SyntaxError, TypeError, ImportError) as err:
-            raise bad_spec(f"{what}: cannot resolve {annotation!r} ({err})") from err
-
-    def _input(self, name: str, annotation: object, source: _Source, where: str, resident: bool) -> Parameter:
+    def _input(self, name: str, annotation: object, source: Incoming, where: str, resident: bool) -> Parameter:
         constant = source.kind == "files" and name in self.constants
         batched = self.batch > 0 and not resident and not constant
         element = annotation
         if batched:
-            element = _element(annotation)
+            element = element_of(annotation)
             if element is None:
                 raise bad_spec(
                     f"{where}(): with batch={self.batch}, {name!r} is a list with an element for each datum, "
-                    f"got {_shown(annotation)}",
-                    hint=f"{name}: list[{_shown(annotation)}]",
+                    f"got {shown(annotation)}",
+                    hint=f"{name}: list[{shown(annotation)}]",
                 )
         if source.optional:
             element = self._present(name, element, source, where)
-        form = _form(source.kind, element)
+        form = form_of(source.kind, element)
         if form is None:
             wanted = source.allowed
             around = f" in list[...] (batch={self.batch})" if batched else ""
             raise bad_spec(
-                f"{where}(): {name!r} is annotated {_shown(annotation)}; {_of(source)} comes in as: {wanted}{around}"
+                f"{where}(): {name!r} is annotated {shown(annotation)}; {source} comes in as: {wanted}{around}"
             )
         if form == "bytes":
             self._check_one_file(name, where)
-        scalar = _SCALARS.get(element, "") if form == "scalar" else ""
+        scalar = scalar_of(element) if form == "scalar" else ""
         if scalar and isinstance(source.leaf, Values):
             for leaf in self.scope.slots[name].leaves:
                 self._check_values(name, scalar, leaf, where)
@@ -307,14 +247,14 @@ class _Reader:
             optional=source.optional,
         )
 
-    def _present(self, name: str, annotation: object, source: _Source, where: str) -> object:
+    def _present(self, name: str, annotation: object, source: Incoming, where: str) -> object:
         """What an annotation says of an input that is there; that it may be missing must be said too."""
         rest = typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else ()
         others = [item for item in rest if item is not type(None)]
         if len(others) != 1 or len(others) == len(rest):
             raise bad_spec(
-                f"{where}(): {_of(source)} may be missing from a datum, and {name!r} is annotated {_shown(annotation)}",
-                hint=f"{name}: {_shown(annotation)} | None",
+                f"{where}(): {source} may be missing from a datum, and {name!r} is annotated {shown(annotation)}",
+                hint=f"{name}: {shown(annotation)} | None",
             )
         return others[0]
 
@@ -337,160 +277,12 @@ class _Reader:
     # --- what goes out ---
 
     def _result(self, function: types.FunctionType, inputs: tuple[Parameter, ...]) -> str:
-        has_out = any(item.source == "out" for item in inputs)
         where = f"{self.label}.__call__" if isinstance(self.transform, type) else self.label
-        annotation = inspect.signature(function).return_annotation
-        returned: object = None
-        if annotation is not inspect.Signature.empty:
-            returned = self._evaluate(annotation, function, f"{where}(): return annotation")
-        gives = annotation is not inspect.Signature.empty and returned is not None and returned is not type(None)
-        if self.writes is not None:
-            return self._array_result(where, has_out, returned, gives)
-        if has_out and gives:
-            raise bad_spec(
-                f"{where}(): both 'out' and a returned {_shown(returned)}: output is the folder or the value, not both",
-                hint="annotate it `-> None`, or drop `out`",
-            )
-        if has_out:
-            return "out"
-        if annotation is not inspect.Signature.empty and not gives:
-            raise bad_spec(
-                f"{where}(): no output: it returns None and has no 'out'",
-                hint="return dml.Files (a mapping of paths to content), or take `out: Path`",
-            )
-        if gives:
-            self._check_files(where, returned)
-        return "files"
-
-    def _array_result(self, where: str, has_out: bool, returned: object, gives: bool) -> str:
-        assert self.writes is not None
-        arrays = [
-            name
-            for name, slot in self.scope.slots.items()
-            if isinstance(slot.leaves[0], Array) and len(slot.leaves) == 1 and not slot.optional
-        ]
-        if self.writes.input not in arrays:
-            shown = f"there are {', '.join(arrays)}" if arrays else "there is none in every datum"
-            raise bad_spec(f"{self.label}: writes=like({self.writes.input!r}) is no array input; {shown}")
-        if has_out:
-            raise bad_spec(f"{where}(): both 'out' and writes=: with writes= the output is the returned array")
-        element = _element(returned) if self.batch and gives else returned
-        if gives and _form("array", element) is None:
-            wanted = "list[numpy.ndarray]" if self.batch else "numpy.ndarray"
-            raise bad_spec(f"{where}(): with writes= it returns {wanted}, not {_shown(returned)}")
-        return "array"
-
-    def _check_files(self, where: str, returned: object) -> None:
-        element = _element(returned) if self.batch else returned
-        if element is None:
-            raise bad_spec(
-                f"{where}(): with batch={self.batch} it returns a list with an element for each datum, "
-                f"not {_shown(returned)}",
-                hint=f"-> list[{_shown(returned)}]",
-            )
-        if not _is_mapping(element):
-            wanted = "list[dml.Files]" if self.batch else "dml.Files"
-            raise bad_spec(
-                f"{where}(): returns {_shown(returned)}; allowed are {wanted} (a mapping of paths to content), "
-                "`out: Path` instead, or an array with writes="
-            )
-
-
-class _Fallback(dict[str, Any]):
-    """Names of annotations that exist only while types are checked (`if TYPE_CHECKING:`)."""
-
-    def __missing__(self, name: str) -> Any:
-        match name:
-            case "Path":
-                return Path
-            case "Files":
-                return FileMapping
-            case "Any":
-                return Any
-            case "Mapping" | "Sequence":
-                return getattr(collections.abc, name)
-            case "dml" | "dmlpipe":
-                return types.SimpleNamespace(Files=FileMapping)
-            case "np" | "numpy":
-                import numpy
-
-                return numpy
-            case "npt":
-                import numpy.typing
-
-                return numpy.typing
-        raise KeyError(name)
-
-
-def _form(kind: str, annotation: object) -> str | None:
-    """The form that an annotation asks for; None if it is not allowed for this kind of source."""
-    origin = typing.get_origin(annotation) or annotation
-    while (meant := getattr(origin, "__value__", None)) is not None:
-        # `type X[T] = ...` of Python 3.12, which NumPy's own NDArray is by now.
-        origin = typing.get_origin(meant) or meant
-    match kind:
-        case "files":
-            return {Path: "path", bytes: "bytes"}.get(typing.cast("Any", origin)) if _hashable(origin) else None
-        case "group":
-            return "paths" if _element(annotation) is Path else None
-        case "out":
-            return "path" if origin is Path else None
-        case "capture":
-            return "str" if origin is str else None
-        case "value":
-            return "scalar" if origin in (int, float, bool, str, list, dict) or annotation is Any else None
-        case "array":
-            module = str(getattr(origin, "__module__", "")).partition(".")[0]
-            name = getattr(origin, "__qualname__", "")
-            return {("numpy", "ndarray"): "array", ("xarray", "DataArray"): "xarray"}.get((module, name))
-    return None
-
-
-def _hashable(value: object) -> bool:
-    return isinstance(value, collections.abc.Hashable)
-
-
-def _element(annotation: object) -> object | None:
-    """What a list holds; None if it is no list. A bare `list` holds anything, so it is none."""
-    if typing.get_origin(annotation) not in _LISTS:
-        return None
-    arguments = typing.get_args(annotation)
-    return arguments[0] if len(arguments) == 1 else None
-
-
-def _is_mapping(annotation: object) -> bool:
-    origin = typing.get_origin(annotation) or annotation
-    if origin in (typing.Union, types.UnionType):
-        # `Files | Exception`: an element of a batch may be the failure of that datum alone.
-        rest = [item for item in typing.get_args(annotation) if not _is_exception(item)]
-        return bool(rest) and all(_is_mapping(item) for item in rest)
-    return origin in _MAPPINGS
-
-
-def _is_exception(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseException)
-
-
-def _shown(annotation: object) -> str:
-    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
-        return annotation.__qualname__
-    return str(annotation).replace("collections.abc.", "").replace("pathlib.", "")
-
-
-def _of(source: _Source) -> str:
-    if source.kind == "out":
-        return "the output folder"
-    assert source.leaf is not None
-    if source.kind == "capture":
-        return f"a capture of {source.leaf.name!r}"
-    kinds = {"files": "input", "group": "group", "array": "array", "value": "value"}
-    return f"{kinds[source.kind]} {source.leaf.name!r}"
+        takes_out = any(item.source == "out" for item in inputs)
+        return read_result(
+            function, self.label, where, self.scope, takes_out=takes_out, batch=self.batch, writes=self.writes
+        )
 
 
 def _names(names: list[str]) -> str:
     return ", ".join(repr(name) for name in names)
-
-
-def _identifier(name: str) -> str:
-    text = "".join(letter if letter.isalnum() else "_" for letter in name)
-    return text if text.isidentifier() else f"x{text}"
