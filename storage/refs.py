@@ -220,10 +220,12 @@ def _start(ref: Ref, state: State) -> str:
 def _no_ref(ref: Ref, state: State, looks_like_id: bool) -> NotFoundError:
     branches = state.branches(ref.repo)
     if not branches and ref.ref == DEFAULT_BRANCH:
+        pipeline = state.pipeline(ref.repo)
+        hint = f"put files into it: dmlpipe put {ref.repo} FILE..."
+        if pipeline is not None:
+            hint = f"its pipeline makes them: dmlpipe {'job list' if pipeline.last_job else 'run'} {ref.repo}"
         return NotFoundError(
-            f"{ref.commitish}: repo {ref.repo!r} has no commit yet",
-            code=ErrorCode.NO_COMMIT,
-            hint=f"put files into it: dmlpipe put {ref.repo} FILE...",
+            f"{ref.commitish}: repo {ref.repo!r} has no commit yet", code=ErrorCode.NO_COMMIT, hint=hint
         )
     near = nearest(ref.ref, [*branches, *state.tags(ref.repo)])
     hint = (f"did you mean {ref.repo}@{near}? " if near else "") + f"list: dmlpipe branch list {ref.repo}"

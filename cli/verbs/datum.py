@@ -38,11 +38,15 @@ def list_(app: App, target: str, failed: bool, limit: int | None) -> None:
         return
     job = pipeline.last_job if pipeline is not None else need_job(store.state, target)
     rows = (row for row in datum_rows(store, job) if not failed or row.outcome == "failed")
+    row = None
     for row in islice(rows, limit):
         if app.json:
             app.emit(row.to_dict())
         else:
             app.line(_line(row))
+    if row is None:
+        none = f"job {short(job)} computed no datum; what made a result: dmlpipe why PIPELINE:/PATH"
+        app.note(f"no datum failed in job {short(job)}" if failed else none)
 
 
 @command.command("inspect")

@@ -273,6 +273,28 @@ def test_datums_are_found_by_id_input_and_output(cli: Cli, work: Path) -> None:
         assert cli("datum", "logs", name).out == "counting b\n"
 
 
+def test_a_list_without_datums_says_why(cli: Cli, work: Path) -> None:
+    job = cli("job", "list", "counts", "--json").records[0]["job"]
+    assert cli("datum", "list", "counts", "--failed").err == f"note: no datum failed in job {job[:6]}\n"
+    assert cli("submit", "dag.py", "--set", "counts.factor=3").code == 0
+    assert cli("run").code == 0
+    assert cli("submit", "dag.py").code == 0
+    assert cli("run").code == 0
+    answer = cli("datum", "list", "counts")
+    assert (answer.out, "computed no datum; what made a result: dmlpipe why" in answer.err) == ("", True)
+
+
+def test_an_output_that_is_not_there_yet_leads_to_its_jobs(cli: Cli, work: Path) -> None:
+    (work / "late.py").write_text(
+        'import dmlpipe as dml\n\ndag = dml.DAG("late")\n\n\n@dag.pipeline(dml.files("texts", "/*"))\n'
+        "def late(texts: bytes) -> dml.Files:\n    raise ValueError\n"
+    )
+    assert cli("submit", "late.py").code == 0
+    assert cli("why", "late:/a").err.splitlines()[1] == "  its pipeline makes them: dmlpipe run late"
+    assert cli("run").code == 1
+    assert cli("why", "late:/a").err.splitlines()[1] == "  its pipeline makes them: dmlpipe job list late"
+
+
 def test_jobs_are_inspected_and_waited_for(cli: Cli, work: Path) -> None:
     job = cli("job", "list", "counts", "--json").records[0]["job"]
     assert json.loads(cli("job", "inspect", job[:8]).out)["record"]["pipeline"] == "counts"
