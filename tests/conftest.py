@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -101,6 +102,17 @@ def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         server.kill()
         server.wait(timeout=30)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_garbage() -> Iterator[None]:
+    """Let what the tests of a file left in cycles fail that file.
+
+    What complains as it is collected (a process nobody waited for, a coroutine nobody awaited) else fails whichever
+    test happens to be the next to allocate much, in another file, now and then.
+    """
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
