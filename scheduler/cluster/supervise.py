@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..jobs.epoch import process_start
+from ...storage.host import process_start
 
 __all__ = ["ChildSpec", "ProcessId", "Supervisor", "kill_session", "log_tail"]
 

@@ -12,14 +12,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import msgspec
 
 from ...storage.actor import host_name
 from ...storage.backend import Backend
 from ...storage.errors import BackendError, NotFoundError
-from ...storage.host import boot_id, is_running
+from ...storage.host import boot_id, process_start
 from ...storage.records import ControllerState, ControllerTake
 from ..report import JobAdvanced
 
@@ -39,17 +38,6 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     beat: int
     jobs: tuple[JobAdvanced, ...] = ()
     """Where the jobs under way stand, for `status` in another terminal; nobody decides anything by it."""
-
-
-def process_start(pid: int) -> str | None:
-    """When a process of this host started, in the kernel's own units; None: there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None if Path("/proc/self/stat").exists() or not is_running(pid) else ""
-    fields = stat.rpartition(")")[2].split()
-    # A zombie has ended; it only waits for its parent to ask.
-    return None if fields[0] == "Z" else fields[19]
 
 
 def take(last: ControllerState | None, kind: str) -> ControllerTake:
@@ -82,9 +70,12 @@ def is_alive(
     if holder is None or holder.ended:
         return False
     if holder.host == host_name() and holder.boot == boot_id():
-        if holder.pid == os.getpid() and process_start(holder.pid) == holder.started:
+        started = process_start(holder.pid)
+        if holder.pid == os.getpid() and started == holder.started:
             return (backend.url, holder.epoch) in _driving
-        return process_start(holder.pid) == holder.started
+        if started != "" or not holder.started:
+            return started == holder.started
+        # Another user's, of whom this system tells no more: its heartbeat does.
     seen = _read_beat(backend)
     until = clock() + silence_s
     while clock() < until:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from pathlib import Path
 
 from ..actor import host_name
-from ..host import boot_id, process_space
+from ..host import boot_id, has_ended, process_space, process_start
 
 
 def make_token() -> str:
     """Return a token of this process, of a new sweep."""
-    return "/".join([_machine(), str(os.getpid()), _started(os.getpid()) or "", secrets.token_hex(8)])
+    return "/".join([_machine(), str(os.getpid()), process_start(os.getpid()) or "", secrets.token_hex(8)])
 
 
 def is_gone(token: str) -> bool:
@@ -26,18 +25,10 @@ def is_gone(token: str) -> bool:
     started = token.rpartition("/")[0].rpartition("/")[2]
     if not machine or machine != _machine() or machine.endswith("/") or not rest.isdigit() or not started:
         return False
-    return _started(int(rest)) != started
+    return has_ended(int(rest), started)
 
 
 def _machine() -> str:
     """Host, boot, and the space in which its process numbers count; empty parts where the system tells none."""
     boot, space = boot_id(), process_space()
     return f"{host_name()}/{boot}/{space}" if boot and space else f"{host_name()}//"
-
-
-def _started(pid: int) -> str | None:
-    """When a process began, in the kernel's units; None: there is none of that number."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
