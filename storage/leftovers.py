@@ -1,63 +1,69 @@
-"""What a killed `get` leaves beside the places of the files it was writing: told from what a living one writes.
+"""What killed processes leave beside the places of the files they were writing: told from what living ones write.
 
-A name holds the process that writes under it and where its number means that process: the boot and the namespace of
-process ids. What a process of the same place left is removed as soon as that process is gone; what came from
-elsewhere (another host of a shared disk, a container, an earlier boot), where nobody can ask, after a day.
+A name holds the process that writes under it, when that began, and where its number means that process: the boot and
+the namespace of process ids. What a process of the same place left is removed as soon as that process is gone; what
+came from elsewhere (another host of a shared disk, a container, an earlier boot), where nobody can ask, after a day.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import re
-import shutil
+import secrets
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 
 from .actor import host_name
 from .digest import digest
-from .host import boot_id, is_running, process_space
+from .host import boot_id, has_ended, process_space, process_start
 
 __all__ = ["PREFIX", "remove_leftovers", "temporary_name"]
 
 PREFIX = ".dmlpipe-get-"
+"""Of what `get` writes."""
 KEPT_S = 86_400.0
-_NAME = re.compile(re.escape(PREFIX) + r"([0-9a-f]{8})-(\d+)-\d+")
-
-_serial = itertools.count()
+_REST = re.compile(r"([0-9a-f]{8})-(\d+)-(\d*)-[0-9a-f]+")
 
 
-def temporary_name() -> str:
+def temporary_name(prefix: str = PREFIX) -> str:
     """Return a name that nothing has, for what this process writes until it is whole."""
-    return f"{PREFIX}{_here()}-{os.getpid()}-{next(_serial)}"
+    return f"{prefix}{_writer(os.getpid())}-{secrets.token_hex(8)}"
 
 
-def remove_leftovers(folders: Iterable[str]) -> None:
+def remove_leftovers(folders: Iterable[str], prefix: str = PREFIX) -> None:
     """Remove from each folder what processes left there that are gone. Folders that are not there are passed over."""
     for folder in folders:
         found: list[str] = []
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(folder or ".") as listing:
-            found = [entry.path for entry in listing if entry.name.startswith(PREFIX) and _is_left(entry)]
+            found = [entry.path for entry in listing if entry.name.startswith(prefix) and _is_left(entry, prefix)]
         for path in found:
             if os.path.isdir(path) and not os.path.islink(path):
+                import shutil  # every command that writes imports this module
+
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 with suppress(FileNotFoundError, PermissionError):
                     os.unlink(path)
 
 
-def _is_left(entry: os.DirEntry[str]) -> bool:
-    match = _NAME.fullmatch(entry.name)
+def _is_left(entry: os.DirEntry[str], prefix: str) -> bool:
+    match = _REST.fullmatch(entry.name, len(prefix))
     if match is None:
         return False
     if match[1] == _here():
-        return not is_running(int(match[2]))
+        return has_ended(int(match[2]), match[3])
     try:
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > KEPT_S
     except FileNotFoundError:
         return False
+
+
+@functools.cache
+def _writer(pid: int) -> str:
+    """Name this process, which has that number; a child that it forks is another one."""
+    return f"{_here()}-{pid}-{process_start(pid) or ''}"
 
 
 @functools.cache

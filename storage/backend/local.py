@@ -1,8 +1,8 @@
 """Objects as files below a folder.
 
-An object is written to ``.tmp-<pid>-<hex>`` beside its place and then linked there: `link(2)` is atomic and refuses
-an existing name, which no form of `open` and `rename` gives. Without hard links (exFAT, some FUSE mounts)
-`renameat2(RENAME_NOREPLACE)` takes its place; without both the folder is refused.
+An object is written to ``.tmp-…`` beside its place, a large one to one in the root, and then linked to its place:
+`link(2)` is atomic and refuses an existing name, which no form of `open` and `rename` gives. Without hard links (exFAT,
+some FUSE mounts) `renameat2(RENAME_NOREPLACE)` takes its place; without both the folder is refused.
 
 Durability: with fsync mode ``commit`` (the default) only what is written ``durable`` or named in `sync` is forced to
 disk; ``always`` forces each object as it is written, ``never`` leaves it to the kernel (tests, scratch stores).
@@ -10,14 +10,8 @@ disk; ``always`` forces each object as it is written, ``never`` leaves it to the
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 import stat
-import threading
-import time
-import weakref
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,33 +20,18 @@ from typing import Any
 from ..digest import Data
 from ..errors import BackendError, NotFoundError
 from .base import Backend, Properties, backend_error, check_key, check_range
+from .descriptors import Descriptors
 from .draft import Clone, Draft
 from .linking import link_new
 from .reflink import clone_range
+from .temporaries import PREFIX as TEMPORARY
+from .temporaries import Temporaries
 
 FSYNC_MODES = ("commit", "always", "never")
 FSYNC_VARIABLE = "DMLPIPE_FSYNC"
 """Environment variable with the mode where none is given."""
 
-TEMPORARY_PREFIX = ".tmp-"
-_OPEN_FILES = 64
 _PARALLEL_SYNC_FROM = 8
-
-
-class _OpenFile:
-    """A file descriptor that is closed when the last reader lets go of it."""
-
-    __slots__ = ("fd",)
-
-    def __init__(self, path: str) -> None:
-        self.fd = -1
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
-            raise FileNotFoundError(errno.ENOENT, "a folder is no object", path)
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
 
 
 class LocalBackend(Backend):
@@ -73,12 +52,11 @@ class LocalBackend(Backend):
         self._fsync = fsync or os.environ.get(FSYNC_VARIABLE) or "commit"
         if self._fsync not in FSYNC_MODES:
             raise BackendError(f"fsync mode {self._fsync!r}: expected one of {', '.join(FSYNC_MODES)}")
-        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
-        self._open_lock = threading.Lock()
+        self._temporaries = Temporaries(self._base)
+        self._descriptors = Descriptors()
         self._durable_folders: set[str] = set()
         self._no_clones: set[int] = set()
         """File systems with which blocks cannot be shared."""
-        _live.add(self)
 
     @property
     def url(self) -> str:
@@ -172,7 +150,7 @@ class LocalBackend(Backend):
                 self._sync_folders([path])
         except OSError as err:
             raise self._translate(err, f"write object {key}") from err
-        self._forget(key)
+        self._descriptors.forget(key)
 
     def get(self, key: str, start: int | None = None, end: int | None = None) -> bytes:
         """See `Backend.get`; ranges are read from descriptors that stay open."""
@@ -182,7 +160,7 @@ class LocalBackend(Backend):
                 with open(path, "rb", buffering=0) as file:
                     return file.read()
             check_range(key, start, end)
-            file_ = self._opened(key, path)
+            file_ = self._descriptors.open(key, path)
             if start is not None and start < 0:
                 start = max(0, os.fstat(file_.fd).st_size + start)
             start = start or 0
@@ -219,7 +197,7 @@ class LocalBackend(Backend):
                 names = sorted(
                     (entry.name + "/" if entry.is_dir() else entry.name, entry)
                     for entry in entries
-                    if not entry.name.startswith(TEMPORARY_PREFIX)
+                    if not entry.name.startswith(TEMPORARY)
                 )
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -251,19 +229,7 @@ class LocalBackend(Backend):
         older_than_s
             Leave younger ones: somebody may be writing them.
         """
-        limit = time.time() - older_than_s
-        count = 0
-        for folder, _, names in os.walk(self._base):
-            for name in names:
-                path = f"{folder}/{name}"
-                if name.startswith(TEMPORARY_PREFIX):
-                    try:
-                        if os.stat(path).st_mtime < limit:
-                            os.unlink(path)
-                            count += 1
-                    except FileNotFoundError:
-                        continue
-        return count
+        return self._temporaries.sweep(older_than_s)
 
     def list_folders(self, prefix: str = "") -> Sequence[str]:
         """See `Backend.list_folders`."""
@@ -282,7 +248,7 @@ class LocalBackend(Backend):
                 _unlink_if_there(self._path(key))
             except OSError as err:
                 raise self._translate(err, f"delete object {key}") from err
-            self._forget(key)
+            self._descriptors.forget(key)
 
     def sync(self, keys: Iterable[str]) -> None:
         """See `Backend.sync`; does nothing in the modes ``always`` and ``never``."""
@@ -307,16 +273,9 @@ class LocalBackend(Backend):
         return self._fsync == "always" or (durable and self._fsync == "commit")
 
     def _write_temporary(self, path: str, data: Data, force: bool) -> str:
-        folder = os.path.dirname(path)
-        temporary = f"{folder}/{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        view = memoryview(data).cast("B")
+        temporary, fd = self._temporaries.open_for(path, len(view))
         try:
-            fd = os.open(temporary, flags, 0o666)
-        except FileNotFoundError:
-            os.makedirs(folder, exist_ok=True)
-            fd = os.open(temporary, flags, 0o666)
-        try:
-            view = memoryview(data).cast("B")
             while view:
                 view = view[os.write(fd, view) :]
             if force:
@@ -343,23 +302,6 @@ class LocalBackend(Backend):
         for folder in folders | above:
             _fsync(folder)
 
-    def _opened(self, key: str, path: str) -> _OpenFile:
-        with self._open_lock:
-            file = self._open.get(key)
-            if file is not None:
-                self._open.move_to_end(key)
-                return file
-        file = _OpenFile(path)
-        with self._open_lock:
-            self._open[key] = file
-            if len(self._open) > _OPEN_FILES:
-                self._open.popitem(last=False)
-        return file
-
-    def _forget(self, key: str) -> None:
-        with self._open_lock:
-            self._open.pop(key, None)
-
     def _translate(self, err: OSError, what: str) -> BackendError:
         return backend_error(err, what, self.url)
 
@@ -377,16 +319,10 @@ class LocalDraft(Clone):
 
     def __init__(self, backend: LocalBackend, cloned: int = 0) -> None:
         self._backend = backend
-        self._path = f"{backend._base}/{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
         self._size = cloned
         self.shares_blocks = cloned > 0
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            try:
-                self.fd = os.open(self._path, flags, 0o666)
-            except FileNotFoundError:
-                os.makedirs(backend._base, exist_ok=True)
-                self.fd = os.open(self._path, flags, 0o666)
+            self._path, self.fd = backend._temporaries.open(backend._base, os.O_RDWR)
         except OSError as err:
             raise backend._translate(err, "write an object") from err
 
@@ -435,18 +371,6 @@ class LocalDraft(Clone):
 
 def _reopen(kind: type[LocalBackend], base: str, fsync: str) -> LocalBackend:
     return kind(base, fsync=fsync)
-
-
-_live: weakref.WeakSet[LocalBackend] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    # A child must not inherit a lock that another thread of its parent held at the fork.
-    for backend in _live:
-        backend._open_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _pread(fd: int, start: int, end: int) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dmlpipe.storage.host import process_start
 from dmlpipe.storage.leftovers import KEPT_S, PREFIX, remove_leftovers, temporary_name
 from dmlpipe.storage.store import Store
 
@@ -83,17 +84,30 @@ def test_a_file_that_is_got_alone_clears_away_what_was_left_beside_it(store: Sto
 def test_what_a_living_process_writes_and_what_others_name_alike_stays(tmp_path: Path) -> None:
     own = tmp_path / temporary_name()
     place = own.name.removeprefix(PREFIX).partition("-")[0]
-    parent = tmp_path / f"{PREFIX}{place}-{os.getppid()}-0"
+    parent = tmp_path / f"{PREFIX}{place}-{os.getppid()}-{process_start(os.getppid())}-0"
     for path in (own, parent, tmp_path / f"{PREFIX}notes"):
         path.write_bytes(b"")
     # Of another host, where nobody can ask: for a day.
-    young, old = tmp_path / f"{PREFIX}{'0' * 8}-1-0", tmp_path / f"{PREFIX}{'0' * 8}-1-1"
+    young, old = tmp_path / f"{PREFIX}{'0' * 8}-1-1-0", tmp_path / f"{PREFIX}{'0' * 8}-1-1-1"
     young.mkdir()
     (old / "x").mkdir(parents=True)
     long_ago = time.time() - 2 * KEPT_S
     os.utime(old, (long_ago, long_ago))
     remove_leftovers([str(tmp_path), str(tmp_path / "nowhere")])
     assert sorted(tmp_path.iterdir()) == sorted([own, parent, tmp_path / f"{PREFIX}notes", young])
+
+
+def test_one_with_the_number_of_the_killed_one_clears_away_and_goes_on(store: Store, tmp_path: Path) -> None:
+    # In a container that is started again every command has the number that it had before.
+    own = temporary_name().split("-")
+    started = own.index(str(os.getpid())) + 1
+    own[started] = str(int(own[started]) - 1)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "-".join(own)).mkdir()
+    assert store["r"].get("/", out) == len(FILES)
+    assert contents(out) == FILES
+    assert leftovers(out) == []
 
 
 def test_a_put_does_not_take_leftovers_along(store: Store, tmp_path: Path) -> None:
