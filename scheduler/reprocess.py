@@ -19,7 +19,8 @@ from .inputs.expression import Array, Files
 from .inputs.walk import leaves
 from .jobs.jobrun import bind_inputs, is_single
 from .pipelines.spec import decode_pipeline
-from .planning.plan import FORCED_PREFIX, JobPlan, job_context, plan_job
+from .planning.plan import JobPlan, job_context, plan_job
+from .planning.reasons import FORCED_PREFIX
 from .planning.rows import find_datum
 from .planning.summary import describe_key
 from .succession import recorded

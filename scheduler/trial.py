@@ -34,7 +34,7 @@ from .inputs.walk import leaves
 from .jobs.jobrun import JobRun, bind_inputs, is_single
 from .pipelines.spec import PipelineSpec
 from .planning.datums import SEPARATOR
-from .planning.plan import Run
+from .planning.plan_items import Run
 from .planning.rows import find_datum
 from .planning.summary import describe_key
 from .store import Store

@@ -21,7 +21,8 @@ from ...storage.records import Context, Counters
 from ...storage.trees.prolly import Tree
 from ...storage.trees.tree_update import Edit
 from ..planning.datums import SEPARATOR
-from ..planning.plan import Drop, Hit, memo_key
+from ..planning.memory import memo_key
+from ..planning.plan_items import Drop, Hit
 from ..report import FailureGroup
 from .results import MAX_FAILURE_GROUPS, Finished, datum_id
 from .sorting import SortedRecords

@@ -45,7 +45,8 @@ from ..leases.executor import Executor, JobOffer
 from ..peers.tracker import Traffic
 from ..pipelines.quantities import parse_size_bytes
 from ..pipelines.spec import Options, PipelineSpec
-from ..planning.plan import Drop, Hit, JobPlan, PlanItem, Run, Twin, job_context, plan_job
+from ..planning.plan import JobPlan, job_context, plan_job
+from ..planning.plan_items import Drop, Hit, PlanItem, Run, Twin
 from ..planning.reasons import Why
 from ..planning.summary import describe_key
 from ..report import FailureGroup, JobAdvanced, JobEnded, JobPlanned

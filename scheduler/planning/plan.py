@@ -28,92 +28,33 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-import msgspec
-
 from ...storage.digest import Digest, from_hex
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.records import Context, InputBinding
 from ...storage.trees.prolly import Tree
 from ...storage.trees.tree_node import EMPTY
 from ...worker.job import Datum, JobInput
-from ..inputs.expression import Array, Files, Input, Values
-from ..inputs.scope import Slot, scope
+from ..inputs.expression import Files, Input
+from ..inputs.scope import scope
 from ..inputs.walk import constants, followed
 from ..pipelines.spec import PipelineSpec
 from .datums import Bound, Combination, bind, rebind
 from .fingerprint import context_key
-from .reasons import Reason, Why, explain
+from .job_inputs import job_inputs
+from .memory import Memory
+from .plan_items import Drop, PlanItem, Run, Twin
+from .reasons import Reason, Why, why_again
 
 __all__ = [
-    "Drop",
-    "Hit",
     "JobPlan",
-    "PlanItem",
-    "Run",
-    "Twin",
-    "explain",
     "job_context",
-    "job_inputs",
-    "memo_key",
     "plan_job",
 ]
-
-FORCED_PREFIX = "reprocess"
-"""How a reason in F begins that asks for a run though a result is known."""
 
 _BATCH = 1024
 """Datums looked up together."""
 
 Mode = Literal["reuse", "delta", "all"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Run:
-    """A datum to compute."""
-
-    datum: Datum
-    reason: Reason
-    detail: str = ""
-    """Of `INPUT_CHANGED`: the inputs' names; of `FAILED_BEFORE`: why; else as in `Why`."""
-
-    @property
-    def key(self) -> bytes:
-        """Key of the datum."""
-        return self.datum.key
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Hit:
-    """A datum whose result is known; it moves from S to T."""
-
-    key: bytes
-    fingerprint: bytes
-    origin: bytes
-    """Job that computed it, 8 bytes."""
-    outputs: tuple[tuple[str, bytes], ...]
-    """(path, encoded value)."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Drop:
-    """A result that leaves T (and moves to S)."""
-
-    key: bytes
-    old_fingerprint: bytes
-    gone: bool = False
-    """Whether the inputs have no datum with that key any more; else its `Run` or `Hit` follows, or is finished."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Twin:
-    """A datum of which another one of this job has the content: what becomes of that becomes of it."""
-
-    key: bytes
-    fingerprint: bytes
-    """Of both."""
-
-
-PlanItem = Run | Hit | Drop | Twin
 
 
 class _Todo(NamedTuple):
@@ -147,7 +88,7 @@ class JobPlan:
     _old: Bound | None = dataclasses.field(repr=False)
     _every: bool = dataclasses.field(repr=False)
     """Every datum runs, whatever is known."""
-    _memory: _Memory = dataclasses.field(repr=False)
+    _memory: Memory = dataclasses.field(repr=False)
     _job_inputs: tuple[JobInput, ...] = dataclasses.field(repr=False)
 
     @functools.cached_property
@@ -227,7 +168,7 @@ class JobPlan:
 
     def _failed(self) -> Iterator[_Todo]:
         for key, reason in self._memory.f.scan():
-            yield _Todo(key, None, None, _why_again(reason), False)
+            yield _Todo(key, None, None, why_again(reason), False)
 
     def _look_up(self, batch: Sequence[_Todo], contents: set[bytes] | None) -> Iterator[PlanItem]:
         """Decide for some datums; `contents` are the fingerprints that run in this job, where equal ones share."""
@@ -309,7 +250,7 @@ def plan_job(
     commits = {name: binding.commit for name, binding in bindings.items()}
     new = bind(spec.input, trees, order=order, read=reader, commits=commits, by_content=spec.by_content)
     inputs = new.record()
-    memory = _Memory.open(context, finished, open_tree, by_content=spec.by_content)
+    memory = Memory.open(context, finished, open_tree, by_content=spec.by_content)
     every = spec.options.every_job
     old: Bound | None = None
     mode: Mode = "all"
@@ -341,102 +282,7 @@ def job_context(spec: PipelineSpec, bindings: Mapping[str, InputBinding]) -> Dig
     return context_key(spec, _constants(spec.input, bindings))
 
 
-def job_inputs(spec: PipelineSpec, bindings: Mapping[str, InputBinding], order: Sequence[str]) -> tuple[JobInput, ...]:
-    """Return inputs as workers see them: the varying ones in the order of the key, then the constant ones."""
-    slots = scope(spec.input).slots
-    names = [*order, *(name for name in slots if name not in order)]
-    whole = constants(spec.input)
-    return tuple(_job_input(slots[name], bindings.get(name), constant=name in whole) for name in names)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Memory:
-    """The trees of a context, and what a resumed job has finished."""
-
-    t: Tree
-    s: Tree
-    f: Tree
-    finished: Tree | None
-    by_content: bool = False
-    """Whether S has the fingerprint alone as its key, and holds what is in T, too."""
-
-    @classmethod
-    def open(
-        cls, context: Context | None, finished: Tree | None, open_tree: Callable[[str], Tree], *, by_content: bool
-    ) -> _Memory:
-        roots = (context.t, context.s, context.f) if context is not None else ("", "", "")
-        t, s, f = (open_tree(root) for root in roots)
-        return cls(t, s, f, finished, by_content)
-
-    def known(self, old: Bound) -> int:
-        """Number of datums of the context's inputs."""
-        total = len(self.t)
-        failed = [key for key, _ in self.f.scan()]
-        in_t = self.in_t(failed)
-        return total + sum(1 for key in failed if key not in in_t and old.get(key) is not None)
-
-    def in_t(self, keys: Sequence[bytes]) -> set[bytes]:
-        return _present(self.t, keys)
-
-    def is_finished(self, keys: Sequence[bytes]) -> set[bytes]:
-        return _present(self.finished, keys)
-
-    def failed_before(self, keys: Sequence[bytes]) -> dict[bytes, Why]:
-        """Why those of the sorted `keys` that F holds are to be tried again."""
-        if self.f.is_empty():
-            return {}
-        found = zip(keys, self.f.get_many(keys), strict=True)
-        return {key: _why_again(reason) for key, reason in found if reason is not None}
-
-    def successes(self, wanted: Sequence[tuple[bytes, bytes]]) -> dict[bytes, Hit]:
-        """Results that S holds of (key, fingerprint), by key."""
-        if self.s.is_empty() or not wanted:
-            return {}
-        # Sorting again: one key may be the beginning of another, and fingerprints follow them.
-        ordered = sorted((memo_key(key, fingerprint, self.by_content), key, fingerprint) for key, fingerprint in wanted)
-        places = sorted({entry[0] for entry in ordered})
-        found = dict(zip(places, self.s.get_many(places), strict=True))
-        hits: dict[bytes, Hit] = {}
-        for place, key, fingerprint in ordered:
-            value = found[place]
-            if value is not None:
-                origin, outputs = _success.decode(value)
-                hits[key] = Hit(key, fingerprint, origin, outputs)
-        return hits
-
-
-def memo_key(key: bytes, fingerprint: bytes, by_content: bool) -> bytes:
-    """Key of a success in S.
-
-    Parameters
-    ----------
-    key
-        Of the datum.
-    by_content
-        Of the pipeline: then equal content is found whatever datum it belongs to.
-    """
-    return fingerprint if by_content else key + fingerprint
-
-
-_success: msgspec.msgpack.Decoder[tuple[bytes, tuple[tuple[str, bytes], ...]]] = msgspec.msgpack.Decoder(
-    tuple[bytes, tuple[tuple[str, bytes], ...]]
-)
-
-
 _ANEW = Why(Reason.FORCED, "every job computes all")
-
-
-def _present(tree: Tree | None, keys: Sequence[bytes]) -> set[bytes]:
-    if tree is None or tree.is_empty() or not keys:
-        return set()
-    return {key for key, value in zip(keys, tree.get_many(keys), strict=True) if value is not None}
-
-
-def _why_again(raw: bytes) -> Why:
-    reason = raw.decode()
-    if reason.startswith(FORCED_PREFIX):
-        return Why(Reason.FORCED, reason.removeprefix(FORCED_PREFIX).strip(": "))
-    return Why(Reason.FAILED_BEFORE, reason)
 
 
 def _may_hit(todo: _Todo) -> bool:
@@ -474,24 +320,6 @@ def _check_bound(node: Input, bindings: Mapping[str, InputBinding]) -> None:
     missing = [label for label in followed(node) if label not in bindings]
     if missing:
         raise InvalidInputError(f"no commit was given for input {missing[0]!r}", code=ErrorCode.BAD_INPUT)
-
-
-def _job_input(slot: Slot, binding: InputBinding | None, *, constant: bool) -> JobInput:
-    leaf = slot.leaves[0]
-    if isinstance(leaf, Values) or binding is None:
-        return JobInput(name=leaf.name, kind="values", constant=False)
-    kind = "array" if isinstance(leaf, Array) else "files"
-    lazy = any(isinstance(each, Files) and each.lazy for each in slot.leaves)
-    empty = any(isinstance(each, Files) and each.empty for each in slot.leaves)
-    if len(slot.leaves) > 1:
-        # Which of them a datum has is told with the datum.
-        return JobInput(name=slot.name, kind=kind, constant=False, lazy=lazy, empty=empty)
-    found = JobInput(
-        name=slot.name, kind=kind, constant=constant, repo=binding.repo, commit=binding.commit, tree=binding.tree
-    )
-    if isinstance(leaf, Files):
-        return msgspec.structs.replace(found, glob=leaf.glob, lazy=lazy, empty=empty)
-    return msgspec.structs.replace(found, path=leaf.path.strip("/"), halo=leaf.halo)
 
 
 def _no_reader(value: bytes) -> bytes:

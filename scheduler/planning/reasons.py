@@ -15,7 +15,10 @@ from ..inputs.expression import Files, canonical_json
 from ..inputs.walk import constants, followed, placed
 from ..pipelines.spec import Definition, PipelineSpec, expression
 
-__all__ = ["Reason", "Why", "explain"]
+__all__ = ["FORCED_PREFIX", "Reason", "Why", "explain", "why_again"]
+
+FORCED_PREFIX = "reprocess"
+"""How a reason in F begins that asks for a run though a result is known."""
 
 _SHOWN = 3
 """Definitions that are named; of more the number is given."""
@@ -108,6 +111,14 @@ def explain(
         if name in whole and binding is not None and earlier is not None and binding.tree != earlier.tree:
             found.append(Why(Reason.CONSTANT_CHANGED, _commits(earlier, binding)))
     return found
+
+
+def why_again(raw: bytes) -> Why:
+    """Read a reason in F: why a datum is to be tried again."""
+    reason = raw.decode()
+    if reason.startswith(FORCED_PREFIX):
+        return Why(Reason.FORCED, reason.removeprefix(FORCED_PREFIX).strip(": "))
+    return Why(Reason.FAILED_BEFORE, reason)
 
 
 def _code(old: PipelineSpec, new: PipelineSpec) -> str:

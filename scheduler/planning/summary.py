@@ -12,7 +12,8 @@ import msgspec
 from ...storage.provenance.datum_key import KeyPart, read_key
 from ..inputs.expression import Input
 from .datums import SEPARATOR
-from .plan import Drop, Hit, JobPlan, Run, Twin
+from .plan import JobPlan
+from .plan_items import Drop, Hit, Run, Twin
 from .reasons import Reason, Why
 
 __all__ = ["PlanSummary", "ReasonCount", "describe_key", "summarize"]

@@ -16,7 +16,8 @@ from dmlpipe.scheduler.inputs.combine import cross
 from dmlpipe.scheduler.inputs.expression import Array
 from dmlpipe.scheduler.inputs.leaf import files
 from dmlpipe.scheduler.inputs.regions import ArraySource, parse_grid
-from dmlpipe.scheduler.planning.plan import Run, plan_job
+from dmlpipe.scheduler.planning.plan import plan_job
+from dmlpipe.scheduler.planning.plan_items import Run
 from dmlpipe.storage.errors import ErrorCode, InvalidInputError
 from dmlpipe.storage.records import Context
 from dmlpipe.worker.job import Region

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dmlpipe.scheduler.jobs import fold, sorting
 from dmlpipe.scheduler.jobs.fold import Folded, fold_results
 from dmlpipe.scheduler.jobs.results import Finished
-from dmlpipe.scheduler.planning.plan import Drop, Hit
+from dmlpipe.scheduler.planning.plan_items import Drop, Hit
 from dmlpipe.storage.backend.memory import MemoryBackend
 from dmlpipe.storage.digest import from_hex
 from dmlpipe.storage.objects.node import NodeStore

@@ -10,7 +10,8 @@ from dmlpipe.scheduler.inputs.combine import cross, group, join, union
 from dmlpipe.scheduler.inputs.expression import Input
 from dmlpipe.scheduler.inputs.leaf import files, values
 from dmlpipe.scheduler.planning.datums import Bound, Combination
-from dmlpipe.scheduler.planning.plan import Drop, Run, plan_job
+from dmlpipe.scheduler.planning.plan import plan_job
+from dmlpipe.scheduler.planning.plan_items import Drop, Run
 from dmlpipe.storage.records import Context
 from dmlpipe.storage.trees.prolly import Tree, build
 from tests.scheduler.shelf import Shelf, binding, pipeline

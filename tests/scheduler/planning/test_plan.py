@@ -14,7 +14,8 @@ from dmlpipe.scheduler.inputs.leaf import array, files, values
 from dmlpipe.scheduler.inputs.walk import is_constant, leaves
 from dmlpipe.scheduler.pipelines.spec import PipelineSpec
 from dmlpipe.scheduler.planning.fingerprint import context_key
-from dmlpipe.scheduler.planning.plan import Drop, Hit, JobPlan, PlanItem, Run, job_context, plan_job
+from dmlpipe.scheduler.planning.plan import JobPlan, job_context, plan_job
+from dmlpipe.scheduler.planning.plan_items import Drop, Hit, PlanItem, Run
 from dmlpipe.scheduler.planning.reasons import Reason, Why
 from dmlpipe.storage.errors import InvalidInputError
 from dmlpipe.storage.records import Context, InputBinding
