@@ -20,7 +20,7 @@ import msgspec
 from ...storage.digest import digest
 from ...worker.job import Item
 from .items import Piece
-from .streams import ANY_TEMPLATE, SEPARATOR, Combination, DatumChange, Stream, Wanted
+from .streams import ANY_TEMPLATE, SEPARATOR, Combination, DatumChange, Stream, Wanted, records_of
 
 __all__ = ["GroupStream", "JoinStream", "Key", "group_variable", "join_variable"]
 
@@ -129,7 +129,7 @@ class _Keyed:
 
     def record(self) -> dict[str, str]:
         """What a context remembers."""
-        return {label: text for child in self.children for label, text in child.record().items()}
+        return records_of(self.children)
 
     def of_keys(self, keys: Set[Text]) -> Iterator[Combination]:
         """Combinations of some keys, sorted."""

@@ -19,17 +19,9 @@ from ...worker.job import Datum, Item
 from ..inputs.expression import Array, Cross, Files, Group, Input, Join, Union, Values
 from ..inputs.items import FileSource, Piece, Source, ValueSource
 from ..inputs.keyed import GroupStream, JoinStream, Key, group_variable, join_variable
+from ..inputs.product import CrossStream
 from ..inputs.regions import ArraySource
-from ..inputs.streams import (
-    ANY_TEMPLATE,
-    SEPARATOR,
-    Combination,
-    CrossStream,
-    DatumChange,
-    LeafStream,
-    Stream,
-    UnionStream,
-)
+from ..inputs.streams import ANY_TEMPLATE, SEPARATOR, Combination, DatumChange, LeafStream, Stream, UnionStream
 from ..inputs.templates import Template
 from ..inputs.walk import Placed, constants, factors, placed
 from .fingerprint import datum_fingerprint
