@@ -28,7 +28,7 @@ async def _schedule(port: int, size: int) -> None:
 
     service = LeaseService()
     # Leases are sized by time; here their number is what is measured.
-    service.pool._size = lambda job: max(1, min(size, job.queued))  # type: ignore[method-assign]
+    service.pool._size = lambda job: max(1, min(size, job.queue.queued))  # type: ignore[method-assign]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 

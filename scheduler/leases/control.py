@@ -11,7 +11,8 @@ import msgspec
 
 from ...worker.messages import Stored
 from .executor import JobOffer
-from .pool import JobStatus, PoolEvent
+from .job_status import JobStatus
+from .pool_events import PoolEvent
 
 __all__ = [
     "CONTROL_PROTOCOL",

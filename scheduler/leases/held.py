@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ...worker.job import Lease
 from .executor import JobOffer
+from .job_queue import JobQueue
 
-__all__ = ["Out", "PoolJob", "PoolWorker", "Span", "Suspect"]
-
-
-class Span(NamedTuple):
-    """Rows of a block that stand in a queue."""
-
-    block: str
-    start: int
-    stop: int
-
-
-class Suspect(NamedTuple):
-    """A datum that is leased alone, since a worker was lost with it in hand."""
-
-    block: str
-    row: int
-    losses: int
+__all__ = ["Out", "PoolJob", "PoolWorker"]
 
 
 @dataclass(slots=True)
@@ -108,15 +91,8 @@ class PoolJob:
 
     offer: JobOffer
     fold: int
-    queue: deque[Span] = field(default_factory=deque)
-    suspects: deque[Suspect] = field(default_factory=deque)
-    queued: int = 0
-    """Datums in `queue`."""
-    expected: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
-    """(block, first row) of spans in `queue` to the (worker, slot) that was told to prepare for it: see `expected`."""
-    blocks: set[str] = field(default_factory=set)
-    fresh: set[str] = field(default_factory=set)
-    """Blocks that no slot has begun."""
+    queue: JobQueue = field(default_factory=JobQueue)
+    """What no slot holds."""
     out: dict[int, Out] = field(default_factory=dict)
     ended: bool = False
     cancelled: bool = False
@@ -141,6 +117,11 @@ class PoolJob:
     def slots_needed(self) -> int:
         """Slots that one lease takes."""
         return max(1, math.ceil(self.offer.cpus))
+
+    @property
+    def open_folds(self) -> tuple[int, ...]:
+        """Folds of leases that are out."""
+        return tuple(sorted({out.lease.fold for out in self.out.values()}))
 
     @property
     def in_use(self) -> int:

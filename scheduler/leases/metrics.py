@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from ..peers.tracker import Traffic
 from .dask_seam import RequestHandler
-from .pool import LeasePool, Totals
+from .job_status import Totals
+from .pool import LeasePool
 
 __all__ = ["Family", "families", "render", "routes"]
 

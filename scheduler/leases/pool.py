@@ -10,105 +10,44 @@ Rules:
   one cause. A datum that was alone in a lost lease is from then on leased to a worker that holds no other such datum;
   after `LOSSES_MAX` losses it is lost.
 * Reports about leases that the pool no longer knows are ignored: each datum is counted once.
-* A job of a higher priority goes first. Jobs of one priority share by slots in use, a little less strictly on a host
-  that holds their large inputs; among equals the one served longest ago is next. A lease is sized to `TARGET_S` of
-  work, and to half of an even share of what is left, so that no slot has a long tail alone. What a straggler has not
-  begun is recalled (`recall`) when slots have nothing to do.
+* Whose turn it is: `turns`. How much it is given: `sizing`. What a straggler has not begun is recalled (`recall`) when
+  slots have nothing to do.
 * A lease goes only to a worker that has what its job needs (`fitting`); a job that no worker can take is told of.
 
 Left out on purpose: waiting (`service`), who holds what (`peers`).
+
+Long for a module: a lease's whole life is one table of who holds what, which every rule above reads and changes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
-
-import msgspec
 
 from ...storage.errors import ErrorCode, NotFoundError
 from ...worker.job import Lease
 from ...worker.messages import Computed, GivenBack, LeaseRequest, Stored
 from .executor import DatumFailed, JobFinished, JobOffer, JobStuck, Progressed, SegmentStored, WorkersChanged
 from .expected import EXPECT_FROM_S, expect, forget, pop
-from .fitting import SHARED, describe_missing, missing, needs_of, short_of
-from .held import Out, PoolJob, PoolWorker, Span, Suspect
+from .fitting import describe_missing, missing, needs_of, short_of
+from .held import Out, PoolJob, PoolWorker
+from .job_queue import Span
+from .job_status import JobStatus, Totals, status_of
+from .pool_events import LostDatum, PoolEvent, WorkerLost
+from .sizing import lease_size, slots_wanted, smoothed
+from .turns import choose_job, holds_exclusive
 
 __all__ = [
     "LOSSES_MAX",
     "PROGRESS_INTERVAL_S",
-    "TARGET_S",
-    "JobStatus",
     "LeasePool",
-    "LostDatum",
-    "PoolEvent",
-    "Totals",
-    "WorkerLost",
 ]
 
-TARGET_S = 0.5
-"""Work that a lease should hold, up to about a thousand slots."""
-SLOT_S = 0.0004
-"""For each slot: a request costs the scheduler about 200 us, and it should be busy for half of its time at most. Were
-leases of a large cluster not longer, requests would wait, leases would seem to take that long, and become shorter."""
 LOSSES_MAX = 5
 """Workers lost with one datum alone in hand before it counts as lost."""
 FAILURES_MAX = 100
 """`DatumFailed` events of one job."""
 PROGRESS_INTERVAL_S = 0.2
-NEAR_SLOTS_MIN = 2
-NEAR_SHARE = 8
-"""A job whose inputs a host holds is served there as if it used an eighth of all slots (at least 2) less."""
-_SMOOTHING = 0.5
-
-
-class LostDatum(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
-    """A datum that lost `LOSSES_MAX` workers; the pool knows its place, not its key."""
-
-    job: str
-    block: str
-    index: int
-
-
-class WorkerLost(msgspec.Struct, frozen=True, kw_only=True, tag="worker-lost"):
-    """A worker is gone with leases of a job in hand; `LeasePool.settle` must follow."""
-
-    job: str
-    worker: str
-    leases: tuple[Lease, ...]
-
-
-PoolEvent = Progressed | SegmentStored | DatumFailed | LostDatum | WorkerLost | JobFinished | JobStuck | WorkersChanged
-
-
-class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A job in the pool, as of now."""
-
-    job: str
-    pipeline: str
-    queued: int
-    """Datums in no slot's hands."""
-    leased: int
-    """Datums in leases, computed ones that are not stored yet included."""
-    backlog: int
-    """Blocks that no slot has begun."""
-    open_folds: tuple[int, ...]
-    cancelled: bool
-
-
-class Totals(NamedTuple):
-    """What became of a pipeline's datums since the pool began, whatever job they were of."""
-
-    computed: int = 0
-    """Ended in any way."""
-    failed: int = 0
-    seconds: float = 0.0
-    """Sum of the datums' own."""
-
-    def plus(self, job: PoolJob) -> Totals:
-        """Add a job."""
-        return Totals(self.computed + job.computed, self.failed + job.failed, self.seconds + job.seconds)
 
 
 class LeasePool:
@@ -158,7 +97,7 @@ class LeasePool:
         if gone is None:
             return
         for each in self._jobs.values():
-            forget(each, worker)
+            forget(each.queue, worker)
         self._lost[worker] = gone.out
         self._slots -= 0 if gone.draining else gone.slots
         held: dict[str, list[Lease]] = {}
@@ -223,12 +162,9 @@ class LeasePool:
     def add_block(self, job: str, block: str, count: int) -> None:
         """Queue the datums of a block. Idempotent; ignored for a job that was cancelled or has finished."""
         found = self._find(job)
-        if found is None or found.cancelled or found.ended or block in found.blocks or count <= 0:
+        if found is None or found.cancelled or found.ended or count <= 0:
             return
-        found.blocks.add(block)
-        found.fresh.add(block)
-        found.queue.append(Span(block, 0, count))
-        found.queued += count
+        found.queue.add_block(block, count)
 
     def end_blocks(self, job: str) -> None:
         """No more blocks come."""
@@ -250,10 +186,6 @@ class LeasePool:
             return
         found.cancelled = True
         found.queue.clear()
-        found.expected.clear()
-        found.suspects.clear()
-        found.fresh.clear()
-        found.queued = 0
         self._finish_if_done(job)
 
     def revoke(self, job: str) -> None:
@@ -272,27 +204,16 @@ class LeasePool:
     def backlog(self, job: str) -> int:
         """Blocks that no slot has begun."""
         found = self._jobs.get(job)
-        return len(found.fresh) if found is not None else 0
+        return len(found.queue.fresh) if found is not None else 0
 
     def open_folds(self, job: str) -> tuple[int, ...]:
         """Folds of leases that are out."""
         found = self._jobs.get(job)
-        return tuple(sorted({out.lease.fold for out in found.out.values()})) if found is not None else ()
+        return found.open_folds if found is not None else ()
 
     def status(self) -> list[JobStatus]:
         """Every open job."""
-        return [
-            JobStatus(
-                job=name,
-                pipeline=job.offer.pipeline,
-                queued=job.queued + len(job.suspects),
-                leased=sum(out.left for out in job.out.values()),
-                backlog=len(job.fresh),
-                open_folds=self.open_folds(name),
-                cancelled=job.cancelled,
-            )
-            for name, job in self._jobs.items()
-        ]
+        return [status_of(name, job) for name, job in self._jobs.items()]
 
     def totals(self) -> dict[str, Totals]:
         """Datums so far by pipeline, those of open jobs included."""
@@ -343,40 +264,16 @@ class LeasePool:
         taker = self._workers.get(worker)
         if taker is None or taker.draining:
             return None
-        exclusive = any(job.suspects for job in self._jobs.values()) and any(
-            out.exclusive and not out.computed for out in taker.out.values()
-        )
-        first = True
-        for name, job in self._in_order(near):
-            if not job.queue and not (job.suspects and (not exclusive or any(s.losses == 0 for s in job.suspects))):
-                continue
-            if missing(job.needs, taker):
-                continue
-            if not self._fits(taker, name, job, slot, first=first):
-                first = False
-                continue
-            return self._give(name, job, worker, taker, slot, now, exclusive=exclusive)
-        return None
-
-    def _in_order(self, near: Collection[str]) -> list[tuple[str, PoolJob]]:
-        """Jobs, the one that is to be served next first."""
-        if len(self._jobs) == 1:
-            return list(self._jobs.items())
-        # A job may be so many slots ahead of its share where its inputs are; never more, so that no other starves.
-        ahead = max(NEAR_SLOTS_MIN, self._slots // NEAR_SHARE)
-
-        def rank(item: tuple[str, PoolJob]) -> tuple[int, int, int]:
-            name, job = item
-            return (-job.offer.priority, job.in_use - (ahead if name in near else 0), job.turn)
-
-        return sorted(self._jobs.items(), key=rank)
+        exclusive = holds_exclusive(self._jobs, taker)
+        name = choose_job(self._jobs, taker, slot, near=near, slots=self._slots, exclusive=exclusive)
+        return None if name is None else self._give(name, worker, taker, slot, now, exclusive=exclusive)
 
     def expect(self, worker: str, slot: int, lease: Lease) -> Span | None:
         """Say what `slot` will probably be given after `lease`, if its inputs are worth being fetched by then."""
         job = self._jobs.get(lease.job)
         if job is None or job.per_datum_s is None or job.per_datum_s < EXPECT_FROM_S or worker not in self._workers:
             return None
-        return expect(job, worker, slot, self._size(job))
+        return expect(job.queue, worker, slot, self._size(job))
 
     def wanted_files(self) -> dict[str, tuple[bytes, ...]]:
         """The large inputs of the open jobs, where there are several jobs to choose from."""
@@ -388,7 +285,7 @@ class LeasePool:
         """Leases that workers are at, of jobs that a worker of `idle` (which has a free slot) could take datums of."""
         takers = [worker for name in idle if (worker := self._workers.get(name)) is not None and not worker.draining]
         for job in self._jobs.values():
-            if not job.running or job.cancelled or job.queue:
+            if not job.running or job.cancelled or job.queue.spans:
                 continue
             if any(not short_of(job.needs, taker, -1, self._needs) for taker in takers):
                 yield from (out for out in job.out.values() if out.running)
@@ -433,14 +330,7 @@ class LeasePool:
 
         A job whose datums were never timed counts as one slot per datum.
         """
-        wanted = 0
-        for job in self._jobs.values():
-            if job.cancelled:
-                continue
-            waiting = job.queued + len(job.suspects) + sum(out.waiting for out in job.out.values())
-            each_s = target_s if job.per_datum_s is None else job.per_datum_s
-            wanted += job.slots_needed * min(waiting, math.ceil(waiting * each_s / target_s))
-        return wanted
+        return slots_wanted(self._jobs.values(), target_s)
 
     def idle_workers(self) -> list[str]:
         """Workers that hold no lease: they may go without a loss."""
@@ -456,7 +346,7 @@ class LeasePool:
     @property
     def has_queued(self) -> bool:
         """Whether a slot might be given a lease."""
-        return any(job.queue or job.suspects for job in self._jobs.values())
+        return any(not job.queue.is_empty for job in self._jobs.values())
 
     @property
     def has_events(self) -> bool:
@@ -508,7 +398,7 @@ class LeasePool:
 
     def _finish_if_done(self, name: str) -> None:
         job = self._jobs.get(name)
-        if job is None or not (job.ended or job.cancelled) or job.queue or job.suspects or job.out:
+        if job is None or not (job.ended or job.cancelled) or job.out or not job.queue.is_empty:
             return
         self._emit_progress(name, job, job.reported_at)
         self._events.append(JobFinished(job=name))
@@ -539,51 +429,17 @@ class LeasePool:
             out.running = False
             self._jobs[out.lease.job].running -= 1
 
-    def _fits(self, taker: PoolWorker, name: str, job: PoolJob, slot: int, *, first: bool) -> bool:
-        if taker.reserved_for and taker.reserved_for != name:
-            reserved = self._jobs.get(taker.reserved_for)
-            if reserved is not None and (reserved.queue or reserved.suspects):
-                return False
-            taker.reserved_for = ""
-        short = short_of(job.needs, taker, slot, self._needs)
-        if short:
-            if first and short in SHARED:
-                taker.reserved_for = name
-            return False
-        taker.reserved_for = ""
-        return True
-
-    @property
-    def _target_s(self) -> float:
-        return max(TARGET_S, self._slots * SLOT_S)
-
     def _size(self, job: PoolJob) -> int:
-        slots = max(1, self.slots() // job.slots_needed)
-        size = 1 if job.per_datum_s is None else int(self._target_s / max(job.per_datum_s, 1e-6))
-        if job.ended:
-            # Only then is what is queued all that is left: of a long plan no more than a few blocks wait here.
-            size = min(size, job.queued // (2 * slots))
-        size = max(1, size)
-        if job.offer.batch:
-            # Whole batches: a vectorised transform is as fast as its batches are large.
-            size = max(1, size // job.offer.batch) * job.offer.batch
-        return size
+        return lease_size(job, self._slots)
 
-    def _give(
-        self, name: str, job: PoolJob, worker: str, taker: PoolWorker, slot: int, now: float, *, exclusive: bool
-    ) -> Lease:
+    def _give(self, name: str, worker: str, taker: PoolWorker, slot: int, now: float, *, exclusive: bool) -> Lease:
+        job = self._jobs[name]
         losses = 0
-        if job.queue:
-            span = pop(job, worker, slot)
-            stop = min(span.stop, span.start + self._size(job))
-            if stop < span.stop:
-                job.queue.appendleft(Span(span.block, stop, span.stop))
-            block, start = span.block, span.start
-            job.queued -= stop - start
-            job.fresh.discard(block)
+        if job.queue.spans:
+            block, start, stop = job.queue.cut(pop(job.queue, worker, slot), self._size(job))
         else:
-            suspect = self._next_suspect(job, exclusive=exclusive)
-            block, start, stop, losses = suspect.block, suspect.row, suspect.row + 1, suspect.losses
+            block, start, losses = job.queue.take_suspect(exclusive=exclusive)
+            stop = start + 1
         lease = Lease(
             id=self._next_lease, job=name, spec=job.offer.spec, block=block, start=start, stop=stop, fold=job.fold
         )
@@ -595,14 +451,6 @@ class LeasePool:
         job.running += 1
         job.out[lease.id] = taker.out[lease.id] = out
         return lease
-
-    @staticmethod
-    def _next_suspect(job: PoolJob, *, exclusive: bool) -> Suspect:
-        for at, suspect in enumerate(job.suspects):
-            if not exclusive or suspect.losses == 0:
-                del job.suspects[at]
-                return suspect
-        raise AssertionError("take() looked for a suspect that this worker may have")
 
     def _computed(self, worker: PoolWorker, request: LeaseRequest, computed: Computed, now: float) -> None:
         out = worker.out.get(computed.lease)
@@ -620,8 +468,7 @@ class LeasePool:
             # Wall time at this slot, fetching included: a lease of a thousand tiny files must not take a minute.
             began = max(out.given_at, worker.last_report.get(out.slot, -math.inf))
             sample = max(now - began, computed.seconds if len(request.returned) == 1 else 0.0) / done
-            old = job.per_datum_s
-            job.per_datum_s = sample if old is None else old + _SMOOTHING * (sample - old)
+            job.per_datum_s = smoothed(job.per_datum_s, sample)
             out.moved_at = now
         worker.last_report[out.slot] = now
         if out.computed:
@@ -640,9 +487,9 @@ class LeasePool:
         job.changed = True
         if not job.cancelled:
             if out.exclusive:
-                job.suspects.extend(Suspect(out.lease.block, index, out.losses) for index in rows)
+                job.queue.suspect(out.lease.block, rows, out.losses)
             else:
-                self._requeue(job, out.lease.block, rows)
+                job.queue.put_back(out.lease.block, rows)
         self._close_if_empty(out)
         return {out.lease.job}
 
@@ -697,29 +544,17 @@ class LeasePool:
             return
         block = out.lease.block
         if out.computed:
-            self._requeue(job, block, rows)
+            job.queue.put_back(block, rows)
         elif out.size > 1:
-            job.suspects.extend(Suspect(block, index, 0) for index in rows)
+            job.queue.suspect(block, rows, 0)
         else:
             for index in rows:
                 self._lose(job, block, index, out.losses + 1)
 
     def _lose(self, job: PoolJob, block: str, index: int, losses: int) -> None:
         if losses < LOSSES_MAX:
-            job.suspects.append(Suspect(block, index, losses))
+            job.queue.suspect(block, [index], losses)
             return
         job.computed += 1
         job.failed += 1
         self._events.append(LostDatum(job=job.offer.job, block=block, index=index))
-
-    @staticmethod
-    def _requeue(job: PoolJob, block: str, rows: list[int]) -> None:
-        """Put rows (ascending) at the head of the queue, as few spans."""
-        spans: list[Span] = []
-        for index in rows:
-            if spans and spans[-1].stop == index:
-                spans[-1] = Span(block, spans[-1].start, index + 1)
-            else:
-                spans.append(Span(block, index, index + 1))
-        job.queue.extendleft(reversed(spans))
-        job.queued += len(rows)

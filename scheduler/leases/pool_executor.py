@@ -44,7 +44,7 @@ from .control import (
     encode_request,
 )
 from .executor import DatumLost, Event, ExecutorFailed, JobOffer, JobStuck, WorkerRefused, WorkersChanged
-from .pool import LostDatum, PoolEvent, WorkerLost
+from .pool_events import LostDatum, PoolEvent, WorkerLost
 from .unreported import find_unreported
 
 __all__ = ["Connection", "PoolExecutor"]

@@ -13,7 +13,7 @@ from ...storage.objects.pack import read_rows
 from ...storage.objects.segment import SEGMENT_PREFIX, Outcome, decode_rows
 from ...worker.job import decode_block
 from ...worker.messages import Stored, StoredLease
-from .pool import WorkerLost
+from .pool_events import WorkerLost
 
 __all__ = ["find_unreported"]
 

@@ -11,8 +11,9 @@ from dmlpipe.scheduler.cluster.local import reserve_port, start_local
 from dmlpipe.scheduler.leases.dask_executor import DaskExecutor
 from dmlpipe.scheduler.leases.dask_seam import HTTP_PORT_VARIABLE
 from dmlpipe.scheduler.leases.executor import JobOffer
+from dmlpipe.scheduler.leases.job_status import Totals
 from dmlpipe.scheduler.leases.metrics import _is_here, families, render
-from dmlpipe.scheduler.leases.pool import LeasePool, Totals
+from dmlpipe.scheduler.leases.pool import LeasePool
 from dmlpipe.storage.digest import from_hex
 from dmlpipe.worker.messages import PROTOCOL, Computed, LeaseRequest, Stored, StoredLease
 

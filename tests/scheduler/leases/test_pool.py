@@ -21,8 +21,10 @@ from dmlpipe.scheduler.leases.executor import (
     SegmentStored,
     WorkersChanged,
 )
-from dmlpipe.scheduler.leases.pool import LOSSES_MAX, TARGET_S, LeasePool, LostDatum, PoolEvent, WorkerLost
+from dmlpipe.scheduler.leases.pool import LOSSES_MAX, LeasePool
+from dmlpipe.scheduler.leases.pool_events import LostDatum, PoolEvent, WorkerLost
 from dmlpipe.scheduler.leases.recall import choose_recalls
+from dmlpipe.scheduler.leases.sizing import TARGET_S
 from dmlpipe.storage.errors import NotFoundError
 from dmlpipe.storage.objects.segment import Failure
 from dmlpipe.worker.job import Lease

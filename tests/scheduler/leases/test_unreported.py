@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from dmlpipe.scheduler.leases.executor import JobOffer, SegmentStored
-from dmlpipe.scheduler.leases.pool import LeasePool, WorkerLost
+from dmlpipe.scheduler.leases.pool import LeasePool
+from dmlpipe.scheduler.leases.pool_events import WorkerLost
 from dmlpipe.scheduler.leases.unreported import find_unreported
 from dmlpipe.storage.backend import Backend, open_backend
 from dmlpipe.storage.objects.pack import PackBuilder
