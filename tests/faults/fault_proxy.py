@@ -45,6 +45,8 @@ class FaultProxy:
         self.counts = Counter[str]()
         """`passed`, `refused`, `failed`."""
         self.port = 0
+        self._handling: set[asyncio.Task[None] | None] = set()
+        """Nothing else holds on to a task whose client has gone: it would be collected in the middle."""
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
 
@@ -74,6 +76,7 @@ class FaultProxy:
                 task.cancel()
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._handling.add(asyncio.current_task())
         try:
             await self._one(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -82,6 +85,7 @@ class FaultProxy:
             writer.close()
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
+            self._handling.discard(asyncio.current_task())
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -100,8 +104,12 @@ class FaultProxy:
         try:
             up_writer.write(head[:-2] + b"Connection: close\r\n\r\n")
             sending = asyncio.create_task(_pump(reader, up_writer))
-            await _pump(up_reader, writer)
-            sending.cancel()
+            try:
+                await _pump(up_reader, writer)
+            finally:
+                sending.cancel()
+                with contextlib.suppress(OSError, asyncio.CancelledError):
+                    await sending
         finally:
             up_writer.close()
 

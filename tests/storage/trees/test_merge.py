@@ -140,8 +140,10 @@ def test_only_nodes_that_differ_are_read() -> None:
     found = merge3(Tree(cold, base.root), Tree(cold, ours.root), Tree(cold, theirs.root))
     assert found.tree is not None
     assert found.tree.get(b"015000") == encode_value(Inline(b"t"))
-    assert cold.reads <= 12
-    assert cold.writes <= 4
+    # Three nodes from the root down: the base's two ways share the first; each side has one way of its own.
+    assert cold.reads <= (1 + 2 + 2) + 3 + 3
+    # Below the root all are nodes of one of the sides.
+    assert cold.writes <= 1
 
 
 # --- bases --------------------------------------------------------------------------------------------------------
