@@ -36,8 +36,17 @@ settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 _START_TIMEOUT_S = 60.0
+_SLOW_LIMIT_S = 3600.0
+"""For a test marked `slow`: on a machine that does ten other things it may need ten times as long, and has not hung."""
 _BUCKET = "dmlpipe-tests"
 _numbers = itertools.count()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests a limit of their own."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_SLOW_LIMIT_S))
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,6 @@ def test_ctrl_c_leaves_no_process(case: Case, moments: tuple[float, ...] | None)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # 25 clusters come up, or nearly
 def test_down_at_any_time_leaves_no_process(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = str(case.folder / "marked")
     monkeypatch.setenv("DMLPIPE_CACHE_DIR", mark)

@@ -160,6 +160,5 @@ def test_processes_that_are_killed_lose_nothing_that_they_finished(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_hundreds_of_killed_processes_lose_nothing(tmp_path: Path) -> None:
     assert loop(tmp_path, 220) > 100

@@ -101,7 +101,6 @@ def test_transfers_that_are_killed_are_whole_and_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_two_hundred_transfers_that_are_killed_are_whole_and_go_on(tmp_path: Path) -> None:
     counts = loop(tmp_path, 201, files=2)
     assert counts["killed"] > 80

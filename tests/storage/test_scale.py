@@ -60,7 +60,6 @@ def check_tree(nodes: NodeStore, tree: Tree, count: int, *, deeper: int = 0) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_a_tree_of_ten_million_is_at_most_one_level_higher() -> None:
     nodes = NodeStore(MemoryBackend("scale-10"))
     tree = build(nodes, entries(10 * MILLION))
