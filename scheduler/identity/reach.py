@@ -15,28 +15,21 @@ import ast
 import builtins
 import enum
 import functools
-import importlib
-import inspect
-import logging
 import sys
-import threading
 import types
 import typing
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ...storage.errors import ErrorCode, InvalidInputError
+from .defaults import live_defaults, pipeline_defaults
+from .definitions import MISSING, Definitions, module_name
 from .encode import UnencodableError, encode_node, encode_value, frame, text
+from .imports import import_own, imported_module, outside_module, unshipped
+from .outside import is_opaque, outside, own_decorators, top_package, unwrapped
 from .scope import DYNAMIC, ImportedName, Uses, imported_names, uses
-from .source import Definable, Project, Source, Sources, plain_qualname
-
-_OPAQUE: tuple[type, ...] = (logging.Logger, type(threading.Lock()), type(threading.RLock()), threading.local)
-"""Values that change no output: their type counts, not what is in them."""
-
-_MISSING = object()
-_STANDARD = sys.stdlib_module_names - {"__main__"}
+from .source import Project, Source, plain_qualname
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +79,6 @@ def reach(root: Callable[..., object], project: Project, *, skip_defaults: Colle
     return walk.run()
 
 
-def locate(root: Callable[..., object], project: Project) -> tuple[str, int]:
-    """File (relative to the project root) and line of a definition; ("", 0) where it has no source."""
-    walk = _Walk(root, project, frozenset())
-    found = walk.locate(root)
-    if found is None or found.source is None:
-        return "", 0
-    return project.relative(found.source.filename), getattr(found.node, "lineno", 0)
-
-
 @dataclass(slots=True)
 class _Work:
     """A definition whose body is still to be encoded."""
@@ -116,8 +100,8 @@ class _Walk:
         self.root = root
         self.project = project
         self.skip_defaults = skip_defaults
-        self.sources = Sources(project)
-        self.root_module = _module_name(root)
+        self.definitions = Definitions(project)
+        self.root_module = module_name(root)
         self.entries: dict[str, Entry] = {}
         self.keys: dict[int, str] = {}
         self.alive: list[object] = []  # ids in `keys` must not be reused
@@ -128,7 +112,7 @@ class _Walk:
 
     def run(self) -> Reached:
         if self._define(self.root, key="") is None:
-            raise self._no_source(self.root)
+            raise self.definitions.no_source(self.root)
         while self.work:
             self._encode(self.work.popleft())
         entries = tuple(sorted(self.entries.values(), key=lambda entry: text(entry.key)))
@@ -141,66 +125,26 @@ class _Walk:
         known = self.keys.get(id(obj))
         if known is not None:
             return known
-        located = self.locate(obj)
-        if located is None:
+        found = self.definitions.locate(obj)
+        if found is None:
             return None
-        located.name = f"{self._module_label(_module_name(obj))}{plain_qualname(obj.__qualname__)}"
-        located.key = self._new_key(obj, located.name) if key is None else key
-        self.keys[id(obj)] = located.key
+        name = f"{self._module_label(module_name(obj))}{plain_qualname(obj.__qualname__)}"
+        if key is None:
+            key = self._new_key(obj, name)
+        self.keys[id(obj)] = key
         self.alive.append(obj)
-        self.work.append(located)
-        return located.key
+        kind = "class" if isinstance(obj, type) else "function"
+        self.work.append(_Work(key, name, kind, obj, found.source, found.node, found.namespace, found.cells))
+        return key
 
     def _new_key(self, obj: typing.Any, name: str) -> str:
-        module = _module_name(obj)
+        module = module_name(obj)
         key = ":" + plain_qualname(obj.__qualname__) if module == self.root_module else name
         count = self.taken[key] = self.taken.get(key, 0) + 1
         return key if count == 1 else f"{key}#{count}"
 
     def _module_label(self, module: str) -> str:
         return "" if module == "__main__" else f"{module}."
-
-    def locate(self, obj: typing.Any) -> _Work | None:
-        """Find the source of a function or class; None where there is none."""
-        return self._locate_class(obj) if isinstance(obj, type) else self._locate_function(obj)
-
-    def _locate_function(self, function: types.FunctionType) -> _Work | None:
-        source = self.sources.get(function.__code__.co_filename)
-        node = source.function(function.__code__) if source else None
-        if node is None:
-            return None
-        cells: dict[str, object] = {}
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            try:
-                cells[name] = cell.cell_contents
-            except ValueError:
-                cells[name] = _MISSING  # not assigned yet
-        return _Work("", "", "function", function, source, node, function.__globals__, cells)
-
-    def _locate_class(self, cls: type) -> _Work | None:
-        namespace, filename, lines = self._class_home(cls)
-        source = self.sources.get(filename) if filename else None
-        node = source.class_(plain_qualname(cls.__qualname__), lines) if source else None
-        return None if node is None else _Work("", "", "class", cls, source, node, namespace)
-
-    def _class_home(self, cls: type) -> tuple[Mapping[str, object], str | None, set[int]]:
-        """Globals, file and first lines of the methods of a class."""
-        functions = [item for item in map(_function_of, vars(cls).values()) if item is not None]
-        own = [item for item in functions if item.__qualname__ == f"{cls.__qualname__}.{item.__name__}"]
-        own = [item for item in own if self._has_source(item.__code__.co_filename)]
-        if own:
-            return own[0].__globals__, own[0].__code__.co_filename, {item.__code__.co_firstlineno for item in own}
-        module = self._module(cls.__module__)
-        return (vars(module), getattr(module, "__file__", None), set()) if module else ({}, None, set())
-
-    def _has_source(self, filename: str) -> bool:
-        """Whether a file is the user's or a cell's; others are not even parsed."""
-        if Path(filename).is_file():
-            return self.project.owns(filename)
-        return self.sources.get(filename) is not None
-
-    def _module(self, name: str) -> types.ModuleType | None:
-        return sys.modules.get(name)
 
     # --- bodies ---
 
@@ -217,21 +161,24 @@ class _Walk:
         node, source = work.node, work.source
         assert node is not None
         assert source is not None
-        own = self._own_decorators(node, work.namespace)
+        own = own_decorators(node, work.namespace)
         defaults: list[bytes] = []
         skip: list[ast.AST] = list(own)
         unseen: list[ast.AST] = list(own)
         if work.obj is self.root:
-            dropped = list(self._parameter_defaults(node))
+            dropped = list(pipeline_defaults(node, self.skip_defaults))
             skip += dropped
             unseen += dropped
         if isinstance(work.obj, types.FunctionType):
             # The defaults as they are; their expressions were evaluated elsewhere.
             assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             unseen += [item for item in (*node.args.defaults, *node.args.kw_defaults) if item is not None]
-            defaults = self._live_defaults(work, work.obj, node, skip)
+            defaults = [
+                frame(name, self._value(value, work, f"the default of {name!r}", None))
+                for name, value in sorted(live_defaults(work.obj, node, skip).items())
+            ]
         found = uses(node, skip=unseen)
-        bases = [base for base in getattr(work.obj, "__bases__", ()) if self._is_own_class(base)]
+        bases = [base for base in getattr(work.obj, "__bases__", ()) if self.definitions.owns_class(base)]
         body = frame(
             "definition",
             encode_node(node, skip=skip, anonymous=work.obj is self.root),
@@ -242,40 +189,13 @@ class _Walk:
         line = getattr(node, "lineno", 0)
         self._enter(work.key, work.name, source.filename, line, body)
 
-    def _live_defaults(
-        self, work: _Work, function: types.FunctionType, node: Definable, skip: list[ast.AST]
-    ) -> list[bytes]:
-        assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        skipped = {id(item) for item in skip}
-        arguments = [*node.args.posonlyargs, *node.args.args]
-        positional = zip(reversed(arguments), reversed(node.args.defaults), strict=False)
-        values = dict(zip(reversed(arguments), reversed(function.__defaults__ or ()), strict=False))
-        named = {argument.arg: values[argument] for argument, item in positional if id(item) not in skipped}
-        for argument, item in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-            if item is not None and id(item) not in skipped and argument.arg in (function.__kwdefaults__ or {}):
-                named[argument.arg] = (function.__kwdefaults__ or {})[argument.arg]
-        return [frame(name, self._value(named[name], work, f"the default of {name!r}", None)) for name in sorted(named)]
-
-    def _parameter_defaults(self, node: ast.AST) -> Iterator[ast.AST]:
-        functions = [node] if not isinstance(node, ast.ClassDef) else node.body
-        for function in functions:
-            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                name = getattr(function, "name", "<lambda>")
-                for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
-                    if default is not None and (name, argument.arg) in self.skip_defaults:
-                        yield default
-
-    def _own_decorators(self, node: ast.AST, namespace: Mapping[str, object]) -> list[ast.AST]:
-        """Decorators that are dmlpipe's: they say how a pipeline runs, not what it computes."""
-        return [item for item in getattr(node, "decorator_list", []) if _is_dmlpipe(_owner(item, namespace))]
-
     def _encode_module(self, work: _Work) -> None:
         module: types.ModuleType = work.obj
         source = work.source
         if source is None:
             self._enter(work.key, work.name, getattr(module, "__file__", "") or "", 0, frame("empty"))
             return
-        skip = [decorator for _, node in source.definitions() for decorator in self._own_decorators(node, vars(module))]
+        skip = [decorator for _, node in source.definitions() for decorator in own_decorators(node, vars(module))]
         self._stars(source, vars(module))
         body = frame("module", encode_node(source.tree, skip=skip), *self._imports(work, imported_names(source.tree)))
         self._enter(work.key, work.name, source.filename, 1, body)
@@ -297,13 +217,13 @@ class _Walk:
         for name in sorted(found.names | found.annotations):
             only_annotation = name not in found.names
             value = self._look_up(work, name)
-            if value is _MISSING:
+            if value is MISSING:
                 if not only_annotation:
                     self._whole_of(work, f"{name!r} cannot be resolved")
                 continue
             if name in DYNAMIC and value is getattr(builtins, name, None):
                 self._whole_of(work, f"{name}()")
-            if value is getattr(builtins, name, _MISSING) and name not in work.namespace and name not in work.cells:
+            if value is getattr(builtins, name, MISSING) and name not in work.namespace and name not in work.cells:
                 continue  # the name in the syntax says it all
             if isinstance(value, types.ModuleType):
                 self._modules(work, value, [chain[1:] for chain in found.chains if chain[0] == name])
@@ -316,20 +236,23 @@ class _Walk:
     def _look_up(self, work: _Work, name: str) -> object:
         if name in work.cells:
             return work.cells[name]
-        return work.namespace.get(name, getattr(builtins, name, _MISSING))
+        return work.namespace.get(name, getattr(builtins, name, MISSING))
 
     def _bind(self, work: _Work, name: str, value: object) -> bytes:
         binding = work.source.binding(name) if work.source is not None and name not in work.cells else None
         if isinstance(binding, ImportedName):
-            outside = self._import_from_outside(binding, work.namespace)
-            if outside is not None:
-                return outside
+            home = outside_module(binding, work.namespace, self.project)
+            if home is not None:
+                notice = unshipped(home, self.project)
+                if notice is not None:
+                    self.notices[notice] = None
+                return frame("outside", text(home), text(binding.name or ""))
         what = f"variable {name!r} of the function around it" if name in work.cells else f"global {name!r}"
         return self._value(value, work, what, name)
 
     def _value(self, value: object, work: _Work, what: str, name: str | None) -> bytes:
         """A reference, or plain data as an entry of its own where it has a name."""
-        if isinstance(_unwrapped(value), type | types.FunctionType | types.ModuleType | types.BuiltinFunctionType):
+        if isinstance(unwrapped(value), type | types.FunctionType | types.ModuleType | types.BuiltinFunctionType):
             reference = self._reference(value)
             if reference is not None:
                 return reference
@@ -357,8 +280,8 @@ class _Walk:
         if key is not None:
             return frame("ref", text(key))
         # Without a `def` of its own (`namedtuple(...)`): the statement that made it counts.
-        module = self._module(_module_name(obj))
-        source = None if module is None else self._source_of(module)
+        module = sys.modules.get(module_name(obj))
+        source = None if module is None else self.definitions.source_of(module)
         name = obj.__name__
         statement = None if source is None else source.binding(name)
         if module is None or not isinstance(statement, ast.stmt):
@@ -374,16 +297,16 @@ class _Walk:
 
     def _reference(self, value: object) -> bytes | None:
         """Encode what is no plain value but can be named or followed; None: it cannot."""
-        value = _unwrapped(value)
+        value = unwrapped(value)
         match value:
             case types.ModuleType():
                 if self.project.owns_module(value):
                     return self._whole_module(value, "used as a value")
                 return frame("outside", text(value.__name__))
             case types.FunctionType():
-                if self._is_own_function(value):
+                if self.definitions.owns_function(value):
                     return self._follow(value)
-                return _outside(value)
+                return outside(value)
             case types.MethodType():
                 parts = [self._reference(value.__func__), encode_value(value.__self__, self._reference)]
                 return frame("method", *[part or b"" for part in parts])
@@ -406,18 +329,18 @@ class _Walk:
         if isinstance(value, typing.NewType):
             return frame("new type", text(value.__name__), encode_value(value.__supertype__, self._reference))
         if isinstance(value, type):
-            if self._is_own_class(value):
+            if self.definitions.owns_class(value):
                 return self._follow(value)
-            return _outside(value)
-        if isinstance(value, _OPAQUE) or _is_dmlpipe(value):
+            return outside(value)
+        if is_opaque(value):
             return frame("outside", text(type(value).__qualname__))
-        if isinstance(value, enum.Enum) and self._is_own_class(type(value)):
+        if isinstance(value, enum.Enum) and self.definitions.owns_class(type(value)):
             return frame("member", self._reference(type(value)) or b"", text(value.name))
-        if self._is_own_class(type(value)):
+        if self.definitions.owns_class(type(value)):
             return self._instance(value)
         named = isinstance(getattr(value, "__name__", None), str)
-        if callable(value) and named and _top(value) not in ("", "__main__"):
-            return _outside(value)  # a builtin, a method descriptor, a ufunc
+        if callable(value) and named and top_package(value) not in ("", "__main__"):
+            return outside(value)  # a builtin, a method descriptor, a ufunc
         return None
 
     def _instance(self, value: object) -> bytes | None:
@@ -438,30 +361,6 @@ class _Walk:
         fields = [frame(name, encode_value(state[name], self._reference)) for name in names]
         return frame("instance", reference, *plain, *fields)
 
-    def _is_own_function(self, function: types.FunctionType) -> bool:
-        filename = function.__code__.co_filename
-        name = str(function.__globals__.get("__name__", ""))
-        if name.partition(".")[0] == _PACKAGE:
-            return False
-        if self.project.owns(filename):
-            return True
-        module_file = function.__globals__.get("__file__")
-        if filename.startswith("<frozen"):
-            return False
-        if module_file is None:
-            return name not in _STANDARD
-        return filename.startswith("<") and self.project.owns(str(module_file))
-
-    def _is_own_class(self, cls: type) -> bool:
-        name = cls.__module__
-        if name == "builtins" or name.partition(".")[0] in (_PACKAGE, *_STANDARD):
-            return False
-        module = self._module(name)
-        if module is not None and (name != "__main__" or hasattr(module, "__file__")):
-            return self.project.owns_module(module)
-        _, filename, _ = self._class_home(cls)
-        return filename is None or self.project.owns(filename) or not Path(filename).exists()
-
     # --- modules ---
 
     def _modules(self, work: _Work, module: types.ModuleType, chains: Collection[tuple[str, ...]]) -> None:
@@ -481,8 +380,7 @@ class _Walk:
         key = ":*" if name == self.root_module else f"{name}.*"
         if name not in self.whole:
             self.whole[name] = why
-            filename = getattr(module, "__file__", None)
-            source = self.sources.get(filename) if filename else None
+            source = self.definitions.source_of(module)
             label = f"{self._module_label(name)}*"
             self.work.append(_Work(key, label, "module", module, source, None, vars(module)))
         return frame("ref", text(key))
@@ -490,7 +388,7 @@ class _Walk:
     def _whole_of(self, work: _Work, why: str) -> None:
         """Let the module count as a whole that a definition stands in."""
         name = str(work.namespace.get("__name__", ""))
-        module = self._module(name)
+        module = sys.modules.get(name)
         if module is None or vars(module) is not work.namespace:
             module = types.ModuleType(name)
             module.__dict__.update(work.namespace)
@@ -499,7 +397,7 @@ class _Walk:
 
     def _stars(self, source: Source, namespace: Mapping[str, object]) -> None:
         for item in source.star_imports():
-            module = self._import(item, namespace)
+            module = imported_module(item, namespace, self.project)
             if module is not None:
                 self._whole_module(module, "import *")
 
@@ -509,67 +407,22 @@ class _Walk:
         for item in sorted(imports, key=lambda item: (item.level, item.module, item.name or "", item.bound)):
             if item.module == "importlib" and work.kind != "module":
                 self._whole_of(work, "importlib")
-            module = self._import(item, work.namespace)
+            module = imported_module(item, work.namespace, self.project)
             if module is None or item.name == "*":
                 continue
             if item.name is None:
                 out.append(frame(item.bound, self._whole_module(module, "imported inside a definition")))
                 continue
-            value = getattr(module, item.name, _MISSING)
-            if value is _MISSING:
-                submodule = self._import_named(f"{module.__name__}.{item.name}")
+            value = getattr(module, item.name, MISSING)
+            if value is MISSING:
+                submodule = import_own(f"{module.__name__}.{item.name}", self.project)
                 if submodule is None:
                     self._whole_module(module, f"{item.name!r} cannot be resolved")
                     continue
                 value = submodule
-            inner = _Work(work.key, work.name, "import", None, self._source_of(module), None, vars(module))
+            inner = _Work(work.key, work.name, "import", None, self.definitions.source_of(module), None, vars(module))
             out.append(frame(item.bound, self._bind(inner, item.name, value)))
         return out
-
-    def _source_of(self, module: types.ModuleType) -> Source | None:
-        filename = getattr(module, "__file__", None)
-        return self.sources.get(filename) if filename else None
-
-    def _import(self, item: ImportedName, namespace: Mapping[str, object]) -> types.ModuleType | None:
-        """The user's module that an import statement names; None if it is not the user's."""
-        return self._import_named(_absolute(item, namespace))
-
-    def _import_named(self, name: str) -> types.ModuleType | None:
-        if not name or self.project.find_file(name) is None:
-            return None
-        module = self._module(name)
-        if module is not None and self.project.owns_module(module):
-            return module
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            return None
-
-    def _import_from_outside(self, item: ImportedName, namespace: Mapping[str, object]) -> bytes | None:
-        """Name what comes from third-party modules by the import statement; None if it is the user's."""
-        name = _absolute(item, namespace)
-        module = self._module(name)
-        if item.level or self.project.find_file(name) is not None:
-            return None
-        if module is not None and self.project.owns_module(module):
-            return None
-        if module is None or getattr(module, "__file__", None) is None:
-            top = self._module(name.partition(".")[0])
-            if top is not None and getattr(top, "__path__", None) and self.project.find_file(f"{name}.{item.name}"):
-                return None  # a user's folder without __init__.py
-        self._notice_unshipped(name, module)
-        return frame("outside", text(name), text(item.name or ""))
-
-    def _notice_unshipped(self, name: str, module: types.ModuleType | None) -> None:
-        filename = getattr(module, "__file__", None)
-        if filename is None or name.partition(".")[0] in (*sys.stdlib_module_names, _PACKAGE):
-            return
-        if "site-packages" in filename or "dist-packages" in filename:
-            return
-        self.notices[
-            f"{name} ({filename}) is outside the project root {self.project.root}: "
-            "it is not sent along and its edits do not count"
-        ] = None
 
     # --- errors ---
 
@@ -587,93 +440,6 @@ class _Walk:
             code=ErrorCode.BAD_CODE,
             hint='or declare what the code is with version="1" and raise it when the code changes',
         )
-
-    def _no_source(self, root: Callable[..., object]) -> InvalidInputError:
-        name = getattr(root, "__qualname__", repr(root))
-        code = getattr(root, "__code__", None)
-        filename = code.co_filename if code is not None else self._class_home(typing.cast("type", root))[1]
-        if filename and self.sources.get(filename) is not None:
-            return InvalidInputError(
-                f"{name}: {self.project.relative(filename)} changed since it was imported: import it again",
-                code=ErrorCode.BAD_CODE,
-            )
-        return InvalidInputError(
-            f"{name} has no source code that could be read (made by exec, or in an interactive session)",
-            code=ErrorCode.BAD_CODE,
-            hint='write it into a file, or declare what it is with version="1"',
-        )
-
-
-_PACKAGE = __name__.partition(".")[0]
-
-
-def _absolute(item: ImportedName, namespace: Mapping[str, object]) -> str:
-    if not item.level:
-        return item.module
-    package = str(namespace.get("__package__") or str(namespace.get("__name__", "")).rpartition(".")[0])
-    parts = package.split(".")
-    base = ".".join(parts[: len(parts) - item.level + 1])
-    return f"{base}.{item.module}" if item.module else base
-
-
-def _module_name(obj: typing.Any) -> str:
-    if isinstance(obj, types.FunctionType):
-        return str(obj.__globals__.get("__name__", ""))
-    return str(getattr(obj, "__module__", ""))
-
-
-def _function_of(item: object) -> types.FunctionType | None:
-    """The function behind an attribute of a class."""
-    if isinstance(item, property):
-        item = item.fget
-    elif isinstance(item, classmethod | staticmethod):
-        item = item.__func__
-    elif isinstance(item, functools.cached_property):
-        item = item.func
-    item = inspect.unwrap(item) if callable(item) else item
-    return item if isinstance(item, types.FunctionType) else None
-
-
-def _unwrapped(value: object) -> object:
-    """What a cache or another object from outside wraps; a user's own wrapper is a function and is followed itself."""
-    if isinstance(value, staticmethod):
-        return value.__func__
-    wrapped = getattr(value, "__wrapped__", None) if not isinstance(value, type | types.FunctionType) else None
-    return wrapped if isinstance(wrapped, types.FunctionType) else value
-
-
-def _owner(decorator: ast.expr, namespace: Mapping[str, object]) -> object:
-    """The object whose method a decorator is (`dag` of `@dag.pipeline(...)`)."""
-    node = decorator.func if isinstance(decorator, ast.Call) else decorator
-    if not isinstance(node, ast.Attribute):
-        return None
-    names: list[str] = []
-    base: ast.expr = node.value
-    while isinstance(base, ast.Attribute):
-        names.append(base.attr)
-        base = base.value
-    if not isinstance(base, ast.Name):
-        return None
-    value = namespace.get(base.id)
-    for name in reversed(names):
-        value = getattr(value, name, None)
-    return value
-
-
-def _is_dmlpipe(value: object) -> bool:
-    return type(value).__module__.partition(".")[0] == _PACKAGE
-
-
-def _top(value: object) -> str:
-    module = getattr(value, "__module__", None) or type(value).__module__
-    return str(module).partition(".")[0]
-
-
-def _outside(value: typing.Any) -> bytes:
-    """Name a thing from outside by its top-level package: inner modules move between versions."""
-    owner = getattr(value, "__self__", None)
-    top = owner.__name__ if isinstance(owner, types.ModuleType) else _top(value)
-    return frame("outside", text(top), text(getattr(value, "__qualname__", getattr(value, "__name__", ""))))
 
 
 def _a(noun: str) -> str:

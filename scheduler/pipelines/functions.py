@@ -18,7 +18,7 @@ from ...worker.child.secrets import parse_secret
 from ...worker.job import CommandTransform, Environment, PythonTransform
 from ..identity.bundle import PICKLES, BundleFile, included_files, module_files
 from ..identity.code import CodeIdentity, python_identity
-from ..identity.reach import locate
+from ..identity.definitions import locate
 from ..identity.source import Project
 from .declared import Declared, Home, PutBundle
 from .spec import Definition, PipelineSpec, bad_spec

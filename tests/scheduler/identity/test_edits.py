@@ -36,7 +36,7 @@ def decorator(f):
 def decorated(x):
     return x
 
-@dag.pipeline(dml.files("a"), timeout="1h")
+@dag.pipeline(dml.files("a", "/*"), timeout="1h")
 def model(a: Path, *, C: float = 1.0) -> dml.Files:
     """Train."""
     from late import lately
