@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from .backend import Backend
 from .digest import Digest, from_hex
-from .local.stats import StatCache
+from .local.memory import StatCache
 from .objects.bodies import read_commit
 from .objects.cache import FileCache
 from .objects.node import NodeStore

@@ -36,7 +36,7 @@ from .info import (
 from .ledger.heads import RememberedHead
 from .ledger.ledger import Build, Ledger
 from .ledger.sweeps import SweepWatch
-from .local.stats import StatCache
+from .local.memory import StatCache
 from .objects.cache import FileCache
 from .objects.cutting import FEATURE as CUTTING_FEATURE
 from .objects.cutting import read_parameters

@@ -12,7 +12,7 @@ from ..objects.condemned import SweepList
 from ..objects.node import NodeStore
 from ..sessions.parts import Part, decode_part, read_open
 from ..state import State
-from ..trees.edits import Append, Put
+from ..trees.operations import Append, Put
 
 
 class OpenPart(NamedTuple):

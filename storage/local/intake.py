@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -12,11 +13,14 @@ from ..digest import Digest
 from ..forked import MAX_UNITS, process_count, share_work
 from ..objects.cutting import ContentDefined
 from ..objects.writer import ObjectWriter
-from ..sources import SourceFolder
+from ..source_files import SourceFolder
 from .large import LargeReader
+from .memory import Memory, Remembered
 from .packer import Packed, Packer
 from .reading import LARGE, UNCHANGED, Part, PartReader, ReadPart
-from .stats import STAT_BYTES, Memory, Remembered, StatCache, forget, forget_fresh, pack_stats, sum_sizes
+from .recall import FolderRecall
+from .stats import STAT_BYTES, differing, forget, forget_fresh, pack_stats, replace, sum_sizes
+from .taken import Taken, TakenFolder
 
 _FILES_PER_UNIT = 250
 _FILES_PER_PROCESS = 4000
@@ -38,6 +42,18 @@ class _Work(msgspec.Struct, array_like=True):
         return _decode_work, (msgspec.msgpack.encode(self),)
 
 
+class _Task(NamedTuple):
+    """What is to be done with a folder."""
+
+    folder: SourceFolder
+    memory: Memory | None
+    before: Remembered | None
+    part: Part | None
+    """Files to be read, or looked at; None: none."""
+    numbers: Sequence[int] | None
+    """Which of the folder's files they are, all to be read; None: all files, and what is known of them."""
+
+
 def _decode_work(raw: bytes) -> _Work:
     return msgspec.msgpack.decode(raw, type=_Work)
 
@@ -47,15 +63,13 @@ class Intake:
 
     Parameters
     ----------
-    stats
-        What is remembered of folders that were read; None: nothing.
+    recall
+        What is remembered of the folders, which was asked when they were listed.
     writer
         Takes the content; None: it is hashed and nothing else.
-    trust
-        Whether an unchanged stat means an unchanged file.
     held
         Given tree paths and what is remembered of them, returns those paths whose content may not be in the store: they
-        are read. None: no matter.
+        are read. Not asked of folders that are held. None: no matter.
     beat
         Called now and then while it takes long.
     cutting
@@ -66,30 +80,27 @@ class Intake:
 
     def __init__(
         self,
-        stats: StatCache | None,
+        recall: FolderRecall,
         writer: ObjectWriter | None = None,
         *,
-        trust: bool = True,
         held: Callable[[Sequence[bytes], Sequence[bytes]], list[bytes]] | None = None,
         beat: Callable[[], None] = lambda: None,
         cutting: ContentDefined | None = None,
         foresee: Callable[[int], None] = lambda size: None,
     ) -> None:
-        self._stats = stats
+        self._recall = recall
         self._writer = writer
-        self._trust = trust
         self._held = held
         self._beat = beat
         self._foresee = foresee
         self._cutting = writer.cutting if writer is not None else cutting
-        self._memories: dict[str, Memory] = {}
         self.given_bytes = 0
         """Bytes of content of all files."""
         self.read_bytes = 0
         """Bytes of content that were read."""
 
-    def take(self, folders: Sequence[SourceFolder]) -> list[bytes]:
-        """Return the encoded values of all files, in the order of the folders and of their names.
+    def take(self, folders: Sequence[SourceFolder]) -> Taken:
+        """Read what is not as it is remembered, and return what all files hold.
 
         Raises
         ------
@@ -101,39 +112,68 @@ class Intake:
             The store cannot be written.
         """
         began_ns = time.time_ns()
-        joined = ["\0".join(folder.names).encode("utf-8", "surrogateescape") for folder in folders]
-        parts = [self._part(folder, names) for folder, names in zip(folders, joined, strict=True)]
+        tasks = [self._plan(folder) for folder in folders]
+        parts = [task.part for task in tasks if task.part is not None]
         found = self._read(parts, began_ns)
         self._read_large(parts, found)
-        for folder, names, read in zip(folders, joined, found, strict=True):
-            self.given_bytes += sum_sizes(read.stats)
-            memory = self._memories.get(folder.root)
-            if memory is not None:
-                kept = forget_fresh(read.stats, began_ns)
-                memory.now[folder.inside] = Remembered(folder.device, names, kept, read.values)
         self.read_bytes += sum(read.size for read in found)
-        return [value for read in found for value in read.values]
+        reads = iter(found)
+        taken = [self._settle(task, next(reads) if task.part is not None else None, began_ns) for task in tasks]
+        size = sum(size for _, size in taken)
+        self.given_bytes += size
+        return Taken([folder for folder, _ in taken], size)
 
-    def remember(self) -> None:
-        """Keep the stats of what was taken: call when its values are where they will be looked for."""
-        for memory in self._memories.values():
-            memory.save()
-
-    def _part(self, folder: SourceFolder, joined: bytes) -> Part:
-        if self._stats is None:
-            return Part(folder.local, folder.names, b"", ())
-        memory = self._memories.get(folder.root)
-        if memory is None:
-            memory = self._memories[folder.root] = self._stats.load(folder.root, trust=self._trust)
-        before = memory.before.get(folder.inside)
+    def _plan(self, folder: SourceFolder) -> _Task:
+        """Find out what of a folder must be read, or looked at."""
+        memory = self._recall.memory(folder.root)
+        if folder.stale is not None and not folder.stale and folder.same_names and (folder.held or self._held is None):
+            return _Task(folder, memory, None, None, ())
+        before = memory.get(folder.inside) if memory is not None else None
         if before is None or before.device != folder.device:
-            return Part(folder.local, folder.names, b"", ())
-        stats, values = before.align(joined)
-        lacking = self._held(folder.keys, values) if self._held is not None else []
-        if lacking:
-            numbers = {key: number for number, key in enumerate(folder.keys)}
-            stats = forget(stats, [numbers[key] for key in lacking])
-        return Part(folder.local, folder.names, stats, values)
+            return _Task(folder, memory, None, Part(folder.local, folder.names, b"", ()), None)
+        stale, lacking = folder.stale, self._lacking(folder, before)
+        if stale is None:
+            stats = forget(before.align(folder.joined), lacking)
+            part = Part(folder.local, folder.names, stats, before.align_values(folder.joined))
+            return _Task(folder, memory, before, part, None)
+        numbers = sorted({*stale, *lacking}) if lacking else stale
+        if not numbers:
+            return _Task(folder, memory, before, None, ())
+        names = [folder.names[number] for number in numbers]
+        return _Task(folder, memory, before, Part(folder.local, names, b"", ()), numbers)
+
+    def _lacking(self, folder: SourceFolder, before: Remembered) -> list[int]:
+        """Return the numbers of the files whose content, as it is remembered, may not be in the store."""
+        if self._held is None or folder.held:
+            return []
+        lacking = self._held(folder.keys, before.align_values(folder.joined))
+        if not lacking:
+            return []
+        numbers = {key: number for number, key in enumerate(folder.keys)}
+        return [numbers[key] for key in lacking]
+
+    def _settle(self, task: _Task, read: ReadPart | None, began_ns: int) -> tuple[TakenFolder, int]:
+        """Join what was read of a folder with what is remembered, and remember it; return it and its bytes."""
+        folder, memory, before = task.folder, task.memory, task.before
+        if read is None and memory is not None and folder.same_names:
+            return TakenFolder(folder, memory, None, ()), memory.keep(folder.inside)
+        if task.numbers is None:
+            assert read is not None
+            values, stats = read.values, read.stats
+            numbers = differing(before.align(folder.joined), stats) if before is not None else None
+        else:
+            assert before is not None
+            numbers = list(task.numbers)
+            values, stats = before.align_values(folder.joined), before.align(folder.joined)
+            if read is not None:
+                for number, value in zip(task.numbers, read.values, strict=True):
+                    values[number] = value
+                stats = replace(stats, task.numbers, read.stats)
+        size = sum_sizes(stats)
+        if memory is not None:
+            kept = forget_fresh(stats, began_ns)
+            memory.note(folder.inside, Remembered.of(folder.device, folder.joined, kept, values), size)
+        return TakenFolder(folder, memory, values, numbers), size
 
     def _read(self, parts: Sequence[Part], began_ns: int) -> list[ReadPart]:
         """Read all parts, cut and grouped into units of about equal size."""

@@ -21,7 +21,7 @@ from ..digest import DIGEST_SIZE
 from ..errors import ConflictError, ErrorCode, InvalidInputError
 from ..objects.value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, Inline, Whole, decode_value, encode_value
 from .packer import BATCH_MAX, Packer
-from .stats import COARSE_TICK_NS, SECOND_NS, STAT_BYTES, TICK_NS, pack_stats
+from .stats import COARSE_TICK_NS, SECOND_NS, TICK_NS, differing, pack_stats, replace
 
 # A FIFO that took a file's place since it was listed must not hold up the opening.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
@@ -85,31 +85,15 @@ class PartReader:
         """
         if not part.stats:
             return self._read(part, range(len(part.names)))
-        present = self._look(part)
-        if present == part.stats:
+        present = look_at(part.local, part.names)
+        other = differing(present, part.stats)
+        if not other:
             return UNCHANGED
-        other = [
-            number
-            for number in range(len(part.names))
-            if present[number * STAT_BYTES : (number + 1) * STAT_BYTES]
-            != part.stats[number * STAT_BYTES : (number + 1) * STAT_BYTES]
-        ]
         again = self._read(part, other)
-        values, stats = list(part.values), bytearray(present)
+        values = list(part.values)
         for place, number in enumerate(other):
             values[number] = again.values[place]
-            stats[number * STAT_BYTES : (number + 1) * STAT_BYTES] = again.stats[
-                place * STAT_BYTES : (place + 1) * STAT_BYTES
-            ]
-        return ReadPart(values, bytes(stats), again.size)
-
-    def _look(self, part: Part) -> bytes:
-        with _opened(part.local) as folder:
-            look = os.stat
-            try:
-                return pack_stats([look(name, dir_fd=folder) for name in part.names])
-            except OSError as error:
-                raise unreadable(_join(part.local, error.filename), error) from error
+        return ReadPart(values, replace(present, other, again.stats), again.size)
 
     def _read(self, part: Part, numbers: Sequence[int]) -> ReadPart:
         files = [part.names[number] for number in numbers]
@@ -170,6 +154,22 @@ class PartReader:
             taken = [file for place, file in enumerate(files[:done]) if place not in odd] if odd else files
             packer.take(names, sizes, taken)
         return sum(sizes) + sum(decode_value(value).size for value in odd.values() if value != LARGE)
+
+
+def look_at(local: str, names: Sequence[str]) -> bytes:
+    """Return the stats of files in a folder, packed.
+
+    Raises
+    ------
+    InvalidInputError
+        One is gone.
+    """
+    with _opened(local) as folder:
+        look = os.stat
+        try:
+            return pack_stats([look(name, dir_fd=folder) for name in names])
+        except OSError as error:
+            raise unreadable(_join(local, error.filename), error) from error
 
 
 class _Heads(dict[int, bytes]):

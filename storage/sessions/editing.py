@@ -5,16 +5,13 @@ Content is stored as it is put. Nothing refers to it until whoever owns the edit
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,24 +19,25 @@ from ..archive import Archive
 from ..clock import utc_now
 from ..commits import CommitView
 from ..errors import ConflictError, ErrorCode, InvalidInputError, NotFoundError
-from ..local.intake import Intake
 from ..local.large import LargeReader
-from ..objects.external import describe_external, local_link
-from ..objects.value import PACK_BELOW_BYTES, Value, decode_value, encode_value
+from ..objects.value import Value, decode_value, encode_value
 from ..objects.writer import ObjectWriter
 from ..paths import join_path, normalize_folder, normalize_path, show_path
 from ..refs import DEFAULT_BRANCH, parse_ref
-from ..sources import Source, SourceFile, SourceFolder, SourcePlan, plan_sources
+from ..source_files import SourceFile
+from ..sources import Source, plan_sources
 from ..trees.edits import Edits
 from ..trees.folders import list_folder
+from ..trees.operations import ListedFiles
 from ..trees.prolly import Tree
+from .folder_sources import FolderSources
 from .parts import heartbeat_key
+from .single_sources import is_large, link_source, store_behind, store_source
 
 if TYPE_CHECKING:
     from ..array import ArrayStore
     from ..filesystem.filesystem import SessionFileSystem
 
-_COPY_BYTES = 1 << 20
 BEAT_EVERY_S = 300.0
 
 
@@ -96,7 +94,7 @@ class Editing:
         self._beat_due = time.monotonic() + BEAT_EVERY_S
         self._heartbeat = ""
         self._writer = archive.objects.writer()
-        self._intakes: list[Intake] = []
+        self._folders = FolderSources(archive.stats, self._writer, self._beat)
         self._given_bytes = 0
 
     # --- editing --------------------------------------------------------------------------------------------------
@@ -153,20 +151,27 @@ class Editing:
         if append and link:
             raise InvalidInputError("a put cannot both append and link")
         own = self._archive.backend.properties.path
-        planned = plan_sources(sources, folder, exclude=exclude, skip=skip or own)
+        recall = self._folders.recall(trust=not rehash)
+        planned = plan_sources(
+            sources, folder, exclude=exclude, skip=skip or own, recall=None if append or link else recall
+        )
         with self._lock:
             self._open()
             if mirror:
                 self._edits.mirror(folder, planned.paths)
-            self._edits.check(planned.paths, planned.targets)
+            held = self._folders.mark(planned, recall, self._edits, folder)
+            self._edits.check(planned.other_paths, planned.other_targets)
         if append:
             for item in planned:
                 self._append(item)
         elif link:
-            self._put_values([(item.path, encode_value(_link(item))) for item in planned])
+            self._put_values([(item.path, encode_value(link_source(item))) for item in planned])
         else:
             self._store_singles(planned.singles, foresee)
-            self._take(planned.folders, foresee, trust=not rehash)
+            if planned.folders:
+                taken = self._folders.take(planned, recall, self._edits, folder, foresee)
+                with self._lock:
+                    self._edits.put_many(taken, held)
         return len(planned)
 
     def write(self, path: str, data: bytes | str, *, append: bool = False) -> None:
@@ -252,7 +257,7 @@ class Editing:
     @property
     def given_bytes(self) -> int:
         """Bytes of content of the files that were put."""
-        return self._given_bytes + sum(intake.given_bytes for intake in self._intakes)
+        return self._given_bytes + self._folders.size
 
     @property
     def cloned_bytes(self) -> int:
@@ -336,11 +341,6 @@ class Editing:
 
         return ArrayStore.of_session(self._archive.objects, self, normalize_folder(path))
 
-    def _remember(self) -> None:
-        """Keep the stats of the local files that were put: now the head has their values."""
-        for intake in self._intakes:
-            intake.remember()
-
     def abort(self) -> None:
         """Drop the edits. What they stored stays until it is collected. Idempotent."""
         with self._lock:
@@ -374,45 +374,22 @@ class Editing:
 
     def _put_values(self, found: Iterable[tuple[bytes, bytes]]) -> None:
         pairs = sorted(found)
-        with self._lock:
-            self._edits.put_many([path for path, _ in pairs], [value for _, value in pairs])
-
-    def _put_folders(self, folders: Sequence[SourceFolder], values: Sequence[bytes], size: int) -> None:
-        paths = list(chain.from_iterable(folder.keys for folder in folders))
-        ordered = sorted(paths)
-        if ordered != paths:
-            found = dict(zip(paths, values, strict=True))
-            values = [found[path] for path in ordered]
-        with self._lock:
-            self._edits.put_many(ordered, values, SourcePlan([], list(folders)).targets, size)
+        if pairs:
+            with self._lock:
+                self._edits.put_many(ListedFiles([path for path, _ in pairs], [value for _, value in pairs]))
 
     def _store_singles(self, singles: Sequence[SourceFile], foresee: Callable[[int], None]) -> None:
-        large = {item.path: item.file for item in singles if item.file is not None and _is_large(item.file)}
+        large = {item.path: item.file for item in singles if item.file is not None and is_large(item)}
         read = LargeReader(self._writer, self._beat, self._writer.cutting, foresee).read(list(large.values()))
         found = [(path, value) for path, (value, _) in zip(large, read, strict=True)]
         self._given_bytes += sum(status.st_size for _, status in read)
         for item in singles:
             if item.path not in large:
-                value = self._store(item)
+                self._beat()
+                value = store_source(self._writer, item)
                 found.append((item.path, encode_value(value)))
                 self._given_bytes += value.size
         self._put_values(found)
-
-    def _take(self, folders: Sequence[SourceFolder], foresee: Callable[[int], None], *, trust: bool) -> None:
-        """Put what is in local folders."""
-        if not folders:
-            return
-        intake = Intake(
-            self._archive.stats, self._writer, trust=trust, held=self._lacking, beat=self._beat, foresee=foresee
-        )
-        self._put_folders(folders, intake.take(folders), intake.given_bytes)
-        self._intakes.append(intake)
-
-    def _lacking(self, paths: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
-        """Return the paths that have other values in the head that the edits began from."""
-        if list(paths) != sorted(paths):
-            return list(paths)
-        return [path for path, _ in self._edits.base.differing(paths, values)]
 
     def _rely_on_values(self, values: Iterable[bytes | None]) -> None:
         """Note that values are relied on which were put, or stood in the head that the edits began from."""
@@ -420,64 +397,16 @@ class Editing:
             if value is not None:
                 self._writer.rely(decode_value(value), self._since)
 
-    def _store(self, item: SourceFile) -> Value:
-        self._beat()
-        if item.data is not None:
-            return self._writer.put(item.data)
-        if item.file is not None:
-            try:
-                return self._writer.put_file(item.file)
-            except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-                raise InvalidInputError(f"cannot read {item.file}: {error.strerror}", code=ErrorCode.NO_FILE) from error
-        assert item.stream is not None
-        with item.stream() as stream:
-            return self._writer.put_file(stream)
-
     def _append(self, item: SourceFile) -> None:
         """Store what stands there followed by the new content."""
         with self._lock:
             old = self._edits.get(item.path)
-        with TemporaryFile() as joined:
-            if old is not None:
-                with self._archive.objects.open(decode_value(old)) as before:
-                    _copy(before, joined)
-            if item.data is not None:
-                joined.write(item.data)
-            else:
-                with _open_source(item) as stream:
-                    _copy(stream, joined)
-            joined.seek(0)
-            value = self._writer.put_file(joined)
+        if old is None:
+            value = store_behind(self._writer, None, item)
+        else:
+            with self._archive.objects.open(decode_value(old)) as before:
+                value = store_behind(self._writer, before, item)
         with self._lock:
             if self._edits.get(item.path) != old:
                 raise ConflictError(f"{show_path(item.path)} was changed by another thread while it was appended to")
             self._edits.append(item.path, encode_value(value))
-
-
-def _is_large(file: str) -> bool:
-    try:
-        return os.stat(file).st_size >= PACK_BELOW_BYTES
-    except OSError:
-        return False  # whoever opens it says why
-
-
-def _link(item: SourceFile) -> Value:
-    url = local_link(item.file) if item.file is not None else item.url
-    if not url:
-        raise InvalidInputError(f"{item.origin} is given as content: only files and URLs can be linked")
-    return describe_external(url)
-
-
-def _open_source(item: SourceFile) -> BinaryIO:
-    if item.stream is not None:
-        return item.stream()
-    assert item.file is not None
-    try:
-        return open(item.file, "rb")
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {item.file}: {error.strerror}", code=ErrorCode.NO_FILE) from error
-
-
-def _copy(source: BinaryIO, dest: BinaryIO) -> None:
-    while part := source.read(_COPY_BYTES):
-        dest.write(part)

@@ -35,7 +35,8 @@ from ..records import Record
 from ..refs import check_name
 from ..sealed import encode_json
 from ..state import State
-from ..trees.edits import Edits, PutMany
+from ..trees.edits import Edits
+from ..trees.operations import PutMany
 from ..trees.prolly import Tree
 from .editing import Editing, Target
 from .parts import (
@@ -314,7 +315,7 @@ class PartWriter(Editing):
             self._ledger.refresh()
             # What stood in the base already was not stored again, and the commit may be made on another head.
             self._rely_on_values(
-                value for edit in self._edits.log if isinstance(edit, PutMany) for value in edit.values
+                value for edit in self._edits.log if isinstance(edit, PutMany) for value in edit.files.values
             )
             self._writer.check()
             keys, blobs = self._writer.relied_on()

@@ -22,7 +22,7 @@ from ..backend import Backend
 from ..errors import CorruptError, FormatError, NotFoundError
 from ..objects.compression import compress, decompress
 from ..sealed import decode_json
-from ..trees.edits import Append, Delete, Edit, Mirror, Put, PutMany
+from ..trees.operations import Append, Delete, Edit, Mirror, Put, PutMany
 
 SESSIONS_PREFIX = "sessions/"
 VERSION = 1
@@ -88,7 +88,7 @@ def encode_edits(log: Sequence[Edit]) -> list[list[Any]]:
             case Put():
                 found.append([_PUT, edit.path, edit.value])
             case PutMany():
-                found += [[_PUT, path, value] for path, value in zip(edit.paths, edit.values, strict=True)]
+                found += [[_PUT, path, value] for path, value in zip(edit.files.paths, edit.files.values, strict=True)]
             case Append():
                 found.append([_APPEND, edit.path, edit.old, edit.value])
             case Delete():

@@ -13,6 +13,7 @@ from typing import Self
 from ..archive import Archive
 from ..clock import utc_now
 from ..commits import CommitView
+from ..digest import from_hex
 from ..errors import BackendError, ErrorCode, InvalidInputError
 from ..ledger.ledger import Ledger
 from ..objects.writer import Written
@@ -148,8 +149,10 @@ class Session(Editing):
         """End the session: what was planned last is published."""
         self.abort()
         self.made = made
-        self._remember()
         self.result = CommitView(self._archive, self._target.repo, self._planned)
+        if self._folders:
+            # Now the head has the values of the local files that were put.
+            self._folders.remember(self._edits, from_hex(self.result.body.tree))
         return self.result
 
 

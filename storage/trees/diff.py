@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from ..errors import ErrorCode, InvalidInputError
 from ..local.intake import Intake
-from ..local.stats import StatCache
+from ..local.memory import Held, StatCache
+from ..local.recall import FolderRecall
 from ..objects.cutting import ContentDefined
 from ..objects.local_value import value_of_file
 from ..objects.value import Value, decode_value, encode_value
 from ..paths import show_path
-from ..sources import SourceFile, plan_sources
+from ..source_files import SourceFile
+from ..sources import plan_sources
+from .operations import Files, ListedFiles
 from .prolly import Tree
 
 
@@ -95,20 +97,24 @@ def diff_folder(
     cutting
         How the store cuts large files by what they hold; None: at each 16 MiB.
     """
-    plan = plan_sources([local], folder, skip=skip)
-    paths = [folder or item.path for item in plan.singles]
-    values = [_value_of(item, cutting) for item in plan.singles]
+    recall = FolderRecall(stats, trust=not rehash)
+    plan = plan_sources([local], folder, skip=skip, recall=recall)
+    here = Held(old.root, folder)
+    is_held = recall.mark(plan.folders, here)
+    files: Files
     if plan.folders:
-        intake = Intake(stats, trust=not rehash, cutting=cutting)
-        paths += chain.from_iterable(found.keys for found in plan.folders)
-        values += intake.take(plan.folders)
-        intake.remember()
-    in_order = sorted(paths)
-    if in_order != paths:
-        found = dict(zip(paths, values, strict=True))
-        paths, values = in_order, [found[path] for path in in_order]
-    changed = dict(old.differing(paths, values))
-    gone = _gone(old, folder, paths, changed, alone=bool(plan.singles))
+        files = Intake(recall, cutting=cutting).take(plan.folders)
+    else:
+        paths = [folder or item.path for item in plan.singles]
+        files = ListedFiles(paths, [_value_of(item, cutting) for item in plan.singles])
+    if is_held:
+        others = files.others
+        changed = dict(old.differing([path for path, _ in others], [value for _, value in others]))
+    else:
+        changed = dict(old.differing(files.paths, files.values))
+    strays = {path.rpartition(b"/")[0] for path in changed}
+    recall.save(here, [found for found in plan.folders if found.below in strays])
+    gone = _gone(old, folder, files, len(plan), changed, alone=bool(plan.singles))
     differing = sorted([*changed, *gone])
     for path, before in zip(differing, old.get_many(differing), strict=True):
         after = changed.get(path)
@@ -120,14 +126,14 @@ def diff_folder(
 
 
 def _gone(
-    old: Tree, folder: bytes, paths: Sequence[bytes], changed: Mapping[bytes, bytes], *, alone: bool
+    old: Tree, folder: bytes, files: Files, count: int, changed: Mapping[bytes, bytes], *, alone: bool
 ) -> list[bytes]:
-    """Return what the old side has and `paths` lack; of `paths`, those in `changed` may be new."""
+    """Return what the old side has and the `count` files lack; of these, those in `changed` may be new."""
     if not folder and not alone:
-        new = sum(before is None for before in old.get_many(list(changed)))
-        if len(old) == len(paths) - new:
+        new = sum(before is None for before in old.get_many(sorted(changed)))
+        if len(old) == count - new:
             return []  # as many are left as there were: no need to look at each
-    there = set(paths)
+    there = set(files.paths)
     gone = [path for path, _ in ([] if alone else old.prefix(folder + b"/" if folder else b"")) if path not in there]
     if folder and folder not in there and old.get(folder) is not None:
         gone.append(folder)

@@ -8,64 +8,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 
+from ..digest import Digest
 from ..errors import ConflictError, ErrorCode, InvalidInputError
 from ..objects.value import Sizes
 from ..paths import folders_of, show_path
 from .folders import after_prefix
+from .operations import Append, Delete, Edit, Files, Mirror, Put, PutMany
 from .prolly import Tree, build_of_lists
 
 _INSERT_UP_TO = 16
 """Fewer new paths are put in their places one by one; more are sorted in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """A file gets a value, whatever it had."""
-
-    path: bytes
-    value: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PutMany:
-    """Many files get values, whatever they had."""
-
-    paths: Sequence[bytes]
-    """Sorted, each once."""
-    values: Sequence[bytes]
-    folders: Set[bytes] | None = None
-    """Those that the paths stand right in; None: not known."""
-    size: int | None = None
-    """Bytes of content of all values; None: not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """A file that had the value `old` (None: was absent) gets `value`."""
-
-    path: bytes
-    old: bytes | None
-    value: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """A file goes, or a folder with all that is in it."""
-
-    path: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Mirror:
-    """Whatever stands below `folder` and is not in `keep` goes."""
-
-    folder: bytes
-    keep: frozenset[bytes]
-
-
-Edit = Put | PutMany | Append | Delete | Mirror
 
 
 class Edits:
@@ -108,6 +61,10 @@ class Edits:
 
     def __bool__(self) -> bool:
         return bool(self._log)
+
+    def is_at(self, root: Digest) -> bool:
+        """Whether all is as in the tree with this root: that is what the edits apply to, and none changed anything."""
+        return self.base.root == root and not self._changes
 
     def get(self, path: bytes) -> bytes | None:
         """Return the encoded value of a file, or None."""
@@ -167,28 +124,18 @@ class Edits:
         """Set a file."""
         self._do(Put(path, value))
 
-    def put_many(
-        self,
-        paths: Sequence[bytes],
-        values: Sequence[bytes],
-        folders: Set[bytes] | None = None,
-        size: int | None = None,
-    ) -> None:
+    def put_many(self, files: Files, held: Digest | None = None) -> None:
         """Set files. Those that have their value already cost next to nothing.
 
         Parameters
         ----------
-        paths
-            Sorted, each once.
-        values
-            What each gets.
-        folders
-            Those that the paths stand right in, if that is known: saves looking at each path.
-        size
-            Bytes of content of all values, if that is known: saves looking at each value.
+        files
+            What they get.
+        held
+            Root of a tree that has these values, but for `others`, if one is known: an edit to that tree costs no more
+            than the others.
         """
-        if paths:
-            self._do(PutMany(paths, values, folders, size))
+        self._do(PutMany(files, held))
 
     def append(self, path: bytes, value: bytes) -> None:
         """Set a file to `value`, which was made from what it holds now."""
@@ -234,8 +181,7 @@ class Edits:
                 self._changes[edit.path] = edit.value
                 self._folders.add(_parent(edit.path))
             case PutMany():
-                self._put_all(edit.paths, edit.values)
-                self._folders |= edit.folders if edit.folders is not None else _parents(edit.paths)
+                self._put_many(edit.files, edit.held)
             case Append():
                 if self.get(edit.path) != edit.old:
                     raise ConflictError(
@@ -256,13 +202,21 @@ class Edits:
                 self._changes.update(dict.fromkeys(gone))
         self._log.append(edit)
 
-    def _put_all(self, paths: Sequence[bytes], values: Sequence[bytes]) -> None:
+    def _put_many(self, files: Files, held: Digest | None) -> None:
+        if held is not None and self.is_at(held):
+            others = [path for path, _ in files.others]
+            self._changes.update(self.base.differing(others, [value for _, value in files.others]))
+            self._folders |= _parents(others)
+            return
+        paths, values = files.paths, files.values
         if self.base.is_empty():
             self._changes.update(zip(paths, values, strict=True))
-            return
-        again = [pair for pair in zip(paths, values, strict=True) if pair[0] in self._changes] if self._changes else []
-        self._changes.update(self.base.differing(paths, values))
-        self._changes.update(again)
+        else:
+            pairs = zip(paths, values, strict=True) if self._changes else ()
+            again = [pair for pair in pairs if pair[0] in self._changes]
+            self._changes.update(self.base.differing(paths, values))
+            self._changes.update(again)
+        self._folders |= files.folders if files.folders is not None else _parents(paths)
 
     # --- finishing ------------------------------------------------------------------------------------------------
 
@@ -321,7 +275,7 @@ class Edits:
         """
         alone = self._alone()
         if alone is not None and not any(self.get(folder) is not None for folder in _all_above(self._folders)):
-            return build_of_lists(self.base.nodes, alone.paths, alone.values)
+            return build_of_lists(self.base.nodes, alone.files.paths, alone.files.values)
         live: Set[bytes] = self._changes.keys()
         if None in self._changes.values():
             live = {path for path, value in self._changes.items() if value is not None}
@@ -336,13 +290,13 @@ class Edits:
     def _alone(self) -> PutMany | None:
         """Return the edit that is all there is: a first put of many files."""
         edit = self._log[0] if len(self._log) == 1 and self.base.is_empty() else None
-        return edit if isinstance(edit, PutMany) and len(edit.paths) == len(self._changes) else None
+        return edit if isinstance(edit, PutMany) and len(edit.files.paths) == len(self._changes) else None
 
     def size_change(self) -> int:
         """Return by how many bytes of content the edits make the tree larger."""
         alone = self._alone()
-        if alone is not None and alone.size is not None:
-            return alone.size
+        if alone is not None and alone.files.size is not None:
+            return alone.files.size
         olds = [] if self.base.is_empty() else self.base.get_many(sorted(self._changes))
         news = self._changes.values()
         sizes = Sizes()

@@ -15,6 +15,7 @@ from dmlpipe.storage.objects.value import Whole, encode_value
 from dmlpipe.storage.sessions.session import Session
 from dmlpipe.storage.store import Store
 from dmlpipe.storage.testing import CountingBackend
+from dmlpipe.storage.trees.operations import ListedFiles
 from dmlpipe.storage.trees.prolly import Tree, build
 
 MILLION = 1_000_000
@@ -76,7 +77,7 @@ def million(tmp_path_factory: pytest.TempPathFactory) -> Store:
     with store.commit("r") as session:
         assert isinstance(session, Session)
         pairs = list(entries(MILLION))
-        session._edits.put_many([path for path, _ in pairs], [value for _, value in pairs])
+        session._edits.put_many(ListedFiles([path for path, _ in pairs], [value for _, value in pairs]))
     assert store["r"].files == MILLION + 1
     return store
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.storage import sources
+from dmlpipe.storage import listing
 from dmlpipe.storage.errors import InvalidInputError
 from dmlpipe.storage.sources import SourcePlan, plan_sources
 
@@ -31,9 +31,9 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         asked.append(most)
         return 3
 
-    monkeypatch.setattr(sources, "process_count", process_count)
-    monkeypatch.setattr(sources, "_SHARE_FROM_FILES", 3)
-    monkeypatch.setattr(sources, "_SHARE_FROM_FOLDERS", 4)
+    monkeypatch.setattr(listing, "process_count", process_count)
+    monkeypatch.setattr(listing, "_SHARE_FROM_FILES", 3)
+    monkeypatch.setattr(listing, "_SHARE_FROM_FOLDERS", 4)
     return asked
 
 
@@ -49,7 +49,7 @@ def test_several_processes_list_what_one_does(
     given = {"exclude": ["out", "07/**"], "skip": tmp_path / "in/05"}
     together = plan_sources([str(tmp_path / "in")], b"to", **given)  # type: ignore[arg-type]  # as they are called
     assert shared == [11], "all but the first folder and the one that is passed over; what is below them is not"
-    monkeypatch.setattr(sources, "_SHARE_FROM_FILES", 1 << 30)
+    monkeypatch.setattr(listing, "_SHARE_FROM_FILES", 1 << 30)
     alone = plan_sources([str(tmp_path / "in")], b"to", **given)  # type: ignore[arg-type]
     assert len(shared) == 1
     assert lists(together) == lists(alone)
@@ -59,7 +59,7 @@ def test_several_processes_list_what_one_does(
 
 def test_many_folders_are_shared_in_groups(tmp_path: Path, shared: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "in")
-    monkeypatch.setattr(sources, "MAX_UNITS", 4)
+    monkeypatch.setattr(listing, "MAX_UNITS", 4)
     together = plan_sources([str(tmp_path / "in")], b"")
     assert shared == [4]
     assert together.paths == sorted(together.paths)

@@ -22,6 +22,7 @@ from dmlpipe.storage.errors import BackendError, ConflictError, InvalidInputErro
 from dmlpipe.storage.forked import share_work
 from dmlpipe.storage.local import intake, reading, stats
 from dmlpipe.storage.local.intake import Intake
+from dmlpipe.storage.local.recall import FolderRecall
 from dmlpipe.storage.objects.local_value import value_of_file
 from dmlpipe.storage.objects.node import node_key
 from dmlpipe.storage.objects.pack import read_footer
@@ -228,7 +229,8 @@ def test_a_damaged_memory_is_forgotten(store: Store, tmp_path: Path, monkeypatch
 def test_hashing_alone_gives_the_same_values(tmp_path: Path) -> None:
     made = fill(tmp_path / "src")
     plan = plan_sources([str(tmp_path / "src")], b"")
-    values = dict(zip([item.path for item in plan], Intake(None).take(plan.folders), strict=True))
+    taken = Intake(FolderRecall(None)).take(plan.folders)
+    values = dict(zip(taken.paths, taken.values, strict=True))
     assert values == {name.encode(): encode_value(value_of_file(tmp_path / "src" / name)) for name in made}
 
 

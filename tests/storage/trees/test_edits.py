@@ -14,6 +14,7 @@ from dmlpipe.storage.objects.node import NodeStore
 from dmlpipe.storage.objects.value import Inline, encode_value
 from dmlpipe.storage.trees.edits import Edits
 from dmlpipe.storage.trees.folders import after_prefix, list_folder
+from dmlpipe.storage.trees.operations import ListedFiles
 from dmlpipe.storage.trees.prolly import build
 
 _numbers = itertools.count()
@@ -69,7 +70,9 @@ def test_a_first_put_of_many_makes_what_single_ones_make(
     many, single = (Edits.of_changes(tree, encoded(more)) if begun else Edits(tree) for _ in range(2))
     values = encoded(content)
     paths = sorted(values)
-    many.put_many(paths, [values[path] for path in paths], None, sum(map(len, content.values())))
+    if paths:
+        files = ListedFiles(paths, [values[path] for path in paths], None, sum(map(len, content.values())))
+        many.put_many(files)
     for path in paths:
         single.put(path, values[path])
     if not begun:
