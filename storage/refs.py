@@ -12,10 +12,13 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from .errors import ErrorCode, InvalidInputError, NotFoundError
 from .paths import normalize_folder
-from .state import State
+
+if TYPE_CHECKING:
+    from .state import State
 
 DEFAULT_BRANCH = "master"
 NAME_MAX_CHARS = 128

@@ -158,7 +158,7 @@ class SegmentWriter:
         Parameters
         ----------
         find
-            Looks up their versions, when a segment is written: it reads many files, and a slot waits for whoever notes.
+            Returns their versions, or waits for them: called when a segment is written.
         """
         with self._lock:
             self._unknown.append(find)

@@ -23,7 +23,6 @@ from ..inputs.expression import Files as FilesInput
 from ..inputs.standing import with_cron_repos
 from ..inputs.walk import leaves
 from .annotations import FileMapping as Files
-from .build import build_specs, upstream_first
 from .commands import make_command
 from .declared import Declared, Home, PutBundle
 from .egress import as_egress
@@ -468,6 +467,8 @@ class DAG:
         InvalidInputError
             `CYCLE`.
         """
+        from .build import upstream_first
+
         return upstream_first(self.pipelines)
 
     def build(
@@ -496,6 +497,9 @@ class DAG:
                 code=ErrorCode.NO_PIPELINE,
                 hint=f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.pipelines)}",
             )
+        # Only here: children that run user code import this module, and build nothing.
+        from .build import build_specs
+
         with self.loaded.active() if self.loaded is not None else nullcontext():
             specs, self.notices = build_specs(
                 self.name,

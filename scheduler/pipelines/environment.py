@@ -11,9 +11,7 @@ from pathlib import Path
 
 from ...storage.digest import digest
 from ...storage.errors import ErrorCode, InvalidInputError
-from ...storage.info import default_cache_dir
 from ...worker.job import Environment
-from ...worker.slots.interpreters import check_interpreter, needed_paths
 from ..identity.bundle import BundleFile
 
 _MODULES = "module load "
@@ -136,6 +134,10 @@ def function_environment(
         why = f"env={env!r} is recorded and counts; functions run in the interpreter of workers started in that image"
         return DeclaredEnvironment(declared.identity), why
     if found is not None and found.is_dir():
+        # Only here: every child that runs user code imports this module, and hardly any needs those.
+        from ...storage.info import default_cache_dir
+        from ...worker.slots.interpreters import check_interpreter, needed_paths
+
         check_interpreter(env, found.resolve(), os.environ, **needed_paths(default_cache_dir()))
     return declared, ""
 

@@ -16,10 +16,12 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import TextIO
 
 from ...storage.errors import DmlpipeError
 from ...storage.objects.segment import Failure, Outcome
+from ..collector import relaxed_collector
 from ..job import CommandTransform, PythonTransform
 from .call import Loaded, load_transform
 from .collect import FRAME_MAX_BYTES, FRAME_MAX_FDS, Output
@@ -95,6 +97,8 @@ class Child:
         self._module_count = len(sys.modules)
         self._setup: Setup | None = None
         self._loaded: Loaded | None = None
+        self._loads = False
+        """User code was imported, or that was tried."""
         self._frames = UserFrames()
         self._variables = DatumVariables()
         self._commands = Commands(root, users=users, tidy=end_children)
@@ -148,7 +152,10 @@ class Child:
             os.lseek(self._log_fd, self._untouched, os.SEEK_SET)
 
     def _load(self, setup: Setup, transform: PythonTransform) -> None:
-        target = load_transform(transform, setup.code, setup.pickled)
+        # Once: a child that is given another job of this code may hold what is garbage by then.
+        first, self._loads = not self._loads, True
+        with relaxed_collector() if first else nullcontext():
+            target = load_transform(transform, setup.code, setup.pickled)
         self._loaded = Loaded(
             target,
             transform,

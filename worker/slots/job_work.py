@@ -16,6 +16,7 @@ from ..child.secrets import read_secrets, redact
 from ..child.wire import Setup
 from ..job import CommandTransform, JobSpec, PythonTransform
 from ..segments import SegmentStore, SegmentWriter
+from ..threads import DaemonThreads
 from .code import make_code
 from .environments import provide
 from .files import ContentStore
@@ -76,6 +77,7 @@ class JobWork:
         self._array = self.inputs.output_array()
         self._lock = threading.Lock()
         self._modules: set[str] = set()
+        self._threads = DaemonThreads(1, "dmlpipe-versions")
 
     @property
     def child_key(self) -> tuple[str, ...]:
@@ -147,7 +149,8 @@ class JobWork:
             new = [name for name in modules if name not in self._modules]
             self._modules.update(new)
         if new:
-            self.results.note_versions(lambda: self._versions_of(new))
+            # Many files are read for it, while the slot goes on.
+            self.results.note_versions(self._threads.submit(self._versions_of, new).result)
 
     def _versions_of(self, modules: Sequence[str]) -> Mapping[str, str]:
         places = packages_of(self.interpreter)
@@ -155,6 +158,7 @@ class JobWork:
 
     def close(self) -> None:
         """Delete what was laid out."""
+        self._threads.shutdown(wait=False)
         self.results.close()
         self.inputs.remove()
 

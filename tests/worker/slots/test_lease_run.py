@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import textwrap
 from pathlib import Path
@@ -729,3 +730,32 @@ def test_the_ends_of_short_datums_are_taken_in_together(bench: Bench, monkeypatc
     bench.run(job, file_datums(tree))
     # Each that is listened to alone takes a core from the child.
     assert sum(heard) < 150
+
+
+def test_what_is_imported_is_kept_from_the_collector_and_what_datums_leave_is_not(bench: Bench) -> None:
+    tree = put(bench.store, "in", {"a": b"", "b": b""})
+    source = """
+        import gc
+        def f(x):
+            if gc.get_freeze_count() < 1000 or gc.get_threshold() != USUAL:
+                raise ValueError(f"{gc.get_freeze_count()} {gc.get_threshold()}")
+            return {}
+        """.replace("USUAL", str(gc.get_threshold()))
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree))
+    rows = bench.run(job, file_datums(tree), size=1)
+    assert [row.failure for row in rows.values()] == [None, None]
+
+
+def test_the_thresholds_that_user_code_sets_hold(bench: Bench) -> None:
+    tree = put(bench.store, "in", {"a": b""})
+    source = """
+        import gc
+        gc.set_threshold(5_000, 5, 5)
+        def f(x):
+            if gc.get_threshold() != (5_000, 5, 5) or gc.get_freeze_count() > 1000:
+                raise ValueError(f"{gc.get_freeze_count()} {gc.get_threshold()}")
+            return {}
+        """
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree))
+    rows = bench.run(job, file_datums(tree))
+    assert [row.failure for row in rows.values()] == [None]
