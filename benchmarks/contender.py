@@ -7,17 +7,15 @@ the last result was where it belongs. All times are of the machine's monotonic c
 from __future__ import annotations
 
 import argparse
-import ctypes
 import dataclasses
 import json
-import os
-import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from .baselines import BASELINES, Work
 from .models import MODELS
+from .used import adopt_orphans, used_cpu_s
 
 DMLPIPE = "dmlpipe"
 
@@ -67,24 +65,6 @@ def run_dmlpipe(store_path: Path, slots: int) -> Marks:
     summary = store.run(slots=slots, observer=observe)
     # A run that needs no cluster tells of no slots.
     return Marks(max(planned[0], *ready[:1]), ended[-1], summary.counters.run)
-
-
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent ends first, so that their CPU seconds are not lost."""
-    pr_set_child_subreaper = 36
-    if ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")
-
-
-def used_cpu_s() -> float:
-    """Return CPU seconds of this process and of its descendants that have ended."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass  # nobody is left
-    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
 def main() -> None:

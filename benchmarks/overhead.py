@@ -9,8 +9,11 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,13 +23,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from . import leases, noop
+import dmlpipe as dml
+
+from . import leases, noop, warm
 from .inference import result_file
 from .machine import HERE, ONE_THREAD, commit, describe, versions
 from .rounds import Spread, interleaved, ratios
 
 PACKAGES = ("dmlpipe", "dask", "distributed", "msgspec")
 LIMIT_S = 600.0
+
+
+STORE = "{store}"
+"""Stands in a command line for a fresh copy of a prepared store."""
+CLIENT_MAP, RAY_DATA = "client.map", "ray data"
+"""What others are compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,44 +47,94 @@ class Contender:
     name: str
     items: int
     """Enough for seconds; a slow one gets fewer."""
-    argv: tuple[str, ...]
+    warm: tuple[str, ...] = ()
+    """Prints its seconds, from when everything is up; empty: it is only measured as a whole."""
+    whole: tuple[str, ...] = ()
+    """Does the same from nothing, and ends."""
     keeps: str = "nothing"
+    kind: str = ""
+    """Pipeline of the prepared store that `whole` runs."""
 
 
 def contenders(scale: float, ray: Path | None, folder: Path | None) -> list[Contender]:
     """Describe the contenders; `scale` multiplies their items."""
+    kept = "commit, provenance, cache"
 
-    def own(kind: str, items: int) -> Contender:
-        count = max(20, int(items * scale))
-        argv = [sys.executable, "-m", "dmlpipe.benchmarks.warm", kind, "--items", str(count)]
-        argv += ["--dir", str(folder)] if folder else []
-        return Contender(f"dmlpipe, {kind}", count, tuple(argv), "commit, provenance, cache")
+    def scaled(items: int) -> int:
+        return max(20, int(items * scale))
+
+    def own(kind: str, items: int) -> list[Contender]:
+        count = scaled(items)
+        program = (sys.executable, "-m", "dmlpipe.benchmarks.warm", kind)
+        warm = (*program, "--items", str(count), *(("--dir", str(folder)) if folder else ()))
+        command = str(Path(sys.executable).with_name("dmlpipe"))
+        run = (command, "--store", STORE, "run", kind, "--slots", "2")
+        return [
+            Contender(f"dmlpipe, {kind}", count, warm, (*program, "--store", STORE), kept, kind),
+            Contender(f"dmlpipe run, {kind}", count, (), run, kept, kind),
+        ]
 
     def other(name: str, items: int) -> Contender:
-        count = max(20, int(items * scale))
-        return Contender(name, count, (sys.executable, "-m", "dmlpipe.benchmarks.noop", name, "--items", str(count)))
+        count = scaled(items)
+        argv = (sys.executable, "-m", "dmlpipe.benchmarks.noop", name, "--items", str(count))
+        return Contender(name, count, argv, (*argv, "--cold"))
 
-    found = [own("values", 100_000), own("folders", 20_000), own("commands", 1_000)]
+    found = [*own("values", 100_000), *own("folders", 20_000), *own("commands", 1_000)]
     found += [other(name, {"client.map": 5_000, "ProcessPool": 50_000}.get(name, 200_000)) for name in noop.CONTENDERS]
     if ray is not None:
-        for kind, items in (("tasks", 10_000), ("data", 50_000)):
-            count = max(20, int(items * scale))
-            script = str(HERE / "ray_noop.py")
-            found.append(Contender(f"ray {kind}", count, (str(ray), script, kind, str(count), "2")))
+        for kind, items in (("tasks", 10_000), ("data", 100_000)):
+            count = scaled(items)
+            argv = (str(ray), str(HERE / "ray_noop.py"), kind, str(count), "2")
+            found.append(Contender(f"ray {kind}", count, argv, (*argv, "cold")))
     return found
 
 
-def measure(contender: Contender) -> dict[str, Any]:
-    """Run a contender once and return what it printed.
+def measure(contender: Contender, folder: Path) -> dict[str, Any]:
+    """Run a contender once as it is when everything is up, and once as a whole process.
+
+    Parameters
+    ----------
+    folder
+        Has a prepared store for each number of items (`prepare`).
+
+    Returns
+    -------
+    dict
+        What it printed, and `whole_s`.
 
     Raises
     ------
     RuntimeError
         It failed.
     """
+    found: dict[str, Any] = {"items": contender.items}
+    if contender.warm:
+        found |= json.loads(_run(contender, contender.warm, {}).splitlines()[-1])
+    place = folder / "run"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    if contender.kind:
+        shutil.copytree(folder / str(contender.items) / "store", place / "store")
+    argv = [word.replace(STORE, str(place / "store")) for word in contender.whole]
+    began = time.monotonic()
+    _run(contender, argv, {"DMLPIPE_CACHE_DIR": str(place / "cache")})
+    found["whole_s"] = time.monotonic() - began
+    if contender.kind:
+        warm.check(dml.open(place / "store", cache_dir=place / "cache"), contender.kind, contender.items)
+    return found
+
+
+def prepare(asked: Sequence[Contender], folder: Path) -> None:
+    """Make the stores that whole processes run in copies of."""
+    for items in {one.items for one in asked if one.kind}:
+        (folder / str(items)).mkdir()
+        warm.prepare(items, folder / str(items))
+
+
+def _run(contender: Contender, argv: Sequence[str], env: dict[str, str]) -> str:
     done = subprocess.run(
-        contender.argv,
-        env=os.environ | ONE_THREAD,
+        argv,
+        env=os.environ | ONE_THREAD | env,
         capture_output=True,
         text=True,
         check=False,
@@ -81,23 +142,25 @@ def measure(contender: Contender) -> dict[str, Any]:
     )
     if done.returncode:
         raise RuntimeError(f"{contender.name} failed with exit code {done.returncode}:\n{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return done.stdout
 
 
 def report(measured: Mapping[Contender, Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Figures of every contender; ratios to client.map within a round."""
-    rates = {one: [run["items"] / run["seconds"] for run in runs] for one, runs in measured.items()}
-    base = next(values for one, values in rates.items() if one.name == "client.map")
+    """Figures of every contender; ratios to client.map and Ray Data within a round, like with like."""
+    rates = {one: [run["items"] / run["seconds"] for run in runs] for one, runs in measured.items() if one.warm}
+    whole = {one: [run["items"] / run["whole_s"] for run in runs] for one, runs in measured.items()}
+    bases = [one for one in measured if one.name in (CLIENT_MAP, RAY_DATA)]
     rows = []
     for one, runs in measured.items():
-        row: dict[str, Any] = {
-            "contender": one.name,
-            "items": one.items,
-            "keeps": one.keeps,
-            "items_per_s": dataclasses.asdict(Spread.of(rates[one])),
-            "to_client_map": dataclasses.asdict(Spread.of(ratios(rates[one], base))),
-        }
+        row: dict[str, Any] = {"contender": one.name, "items": one.items, "keeps": one.keeps}
+        for title, of in (("items_per_s", rates), ("whole_items_per_s", whole)):
+            if one not in of:
+                continue
+            row[title] = dataclasses.asdict(Spread.of(of[one]))
+            for base in bases:
+                name = f"{'whole_' if of is whole else ''}to_{base.name.replace('.', '_').replace(' ', '_')}"
+                row[name] = dataclasses.asdict(Spread.of(ratios(of[one], of[base])))
+        row["whole_s"] = dataclasses.asdict(Spread.of([run["whole_s"] for run in runs]))
         if "cpu_s" in runs[0]:
             row["cpu_us_per_item"] = dataclasses.asdict(Spread.of([run["cpu_s"] / one.items * 1e6 for run in runs]))
         for key in ("us_per_datum", "controller_us_per_datum"):
@@ -110,18 +173,28 @@ def report(measured: Mapping[Contender, Sequence[dict[str, Any]]]) -> list[dict[
 
 def show(rows: Sequence[Mapping[str, Any]], machinery: Mapping[str, Any], console: Console) -> None:
     """Print the tables."""
-    table = Table(title="doing nothing to items, 2 slots; median (range), in turn", title_justify="left")
+    table = Table(
+        title="doing nothing to items, 2 slots; median (range), in turn",
+        title_justify="left",
+        caption="warm: from when everything is up. whole: the process from start to end, its cluster included.",
+        caption_justify="left",
+    )
     table.add_column("contender")
-    for name in ("items", "items/s", "x client.map", "CPU us/item"):
+    ray = any("to_ray_data" in row for row in rows)
+    columns = ["items_per_s", "to_client_map", "to_ray_data", "whole_items_per_s", "whole_to_client_map"]
+    columns = [name for name in (*columns, "whole_to_ray_data") if ray or not name.endswith("ray_data")]
+    for name in ("items", *(name.replace("_", " ").replace("per s", "/ s") for name in columns), "CPU us/item"):
         table.add_column(name, justify="right")
     table.add_column("keeps")
     for row in rows:
+        found = [
+            f"{Spread(**row[name]):{',.1f' if 'to_' in name else ',.0f'}}" if name in row else "" for name in columns
+        ]
         cpu = row.get("cpu_us_per_item")
         table.add_row(
             row["contender"],
             f"{row['items']:,}",
-            f"{Spread(**row['items_per_s']):,.0f}",
-            f"{Spread(**row['to_client_map']):.1f}",
+            *found,
             f"{Spread(**cpu):.1f}" if cpu else "",
             row["keeps"],
             style="bold" if row["contender"].startswith("dmlpipe") else None,
@@ -156,12 +229,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console = Console(width=132)
     out = result_file(given.out, "overhead")
     machine, taken_at = describe(), commit()
-    measured: dict[Contender, list[dict[str, Any]]] = {one: [] for one in contenders(given.scale, given.ray, given.dir)}
-    for number, one in interleaved(list(measured), given.rounds):
-        found = measure(one)
-        measured[one].append(found)
-        rate = found["items"] / found["seconds"]
-        console.print(f"round {number + 1}  {one.name:22} {rate:12,.0f} items/s", style="dim")
+    asked = contenders(given.scale, given.ray, given.dir)
+    measured: dict[Contender, list[dict[str, Any]]] = {one: [] for one in asked}
+    with tempfile.TemporaryDirectory(prefix="dmlpipe-overhead-", dir=given.dir) as folder:
+        prepare(asked, Path(folder))
+        for number, one in interleaved(asked, given.rounds):
+            found = measure(one, Path(folder))
+            measured[one].append(found)
+            rate = f"{found['items'] / found['seconds']:12,.0f} items/s" if one.warm else " " * 20
+            console.print(f"round {number + 1}  {one.name:22} {rate} {found['whole_s']:8.2f} s whole", style="dim")
     machinery = leases.measure(given.datums, 100)
     rows = report(measured)
     result = {

@@ -1,5 +1,6 @@
-"""Ray doing nothing to many items: `PYTHON benchmarks/ray_noop.py tasks|data N SLOTS`, with a Python that has Ray.
+"""Ray doing nothing to many items: `PYTHON benchmarks/ray_noop.py tasks|data N SLOTS [cold]`; that Python has Ray.
 
+A few items go before those that are timed; not with `cold`, where whoever starts the process measures it as a whole.
 Imports nothing of this repository: Ray lives in an environment of its own.
 """
 
@@ -23,20 +24,22 @@ def identity(item: Any) -> Any:
     return item
 
 
-def tasks(count: int) -> float:
+def tasks(count: int, *, cold: bool) -> float:
     """One task an item."""
     ray = _ray()
     remote = ray.remote(identity)
-    ray.get([remote.remote(b"") for _ in range(20)])
+    if not cold:
+        ray.get([remote.remote(b"") for _ in range(20)])
     began = time.monotonic()
     ray.get([remote.remote(b"%d" % number) for number in range(count)])
     return time.monotonic() - began
 
 
-def data(count: int) -> float:
+def data(count: int, *, cold: bool) -> float:
     """`ray.data`, a row an item."""
     ray = _ray()
-    ray.data.range(100).map(identity).take_all()
+    if not cold:
+        ray.data.range(100).map(identity).take_all()
     began = time.monotonic()
     ray.data.range(count).map(identity).take_all()
     return time.monotonic() - began
@@ -47,7 +50,7 @@ def main() -> None:
     name, count, slots = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     ray = _ray()
     ray.init(num_cpus=slots, include_dashboard=False, logging_level="ERROR")
-    seconds = {"tasks": tasks, "data": data}[name](count)
+    seconds = {"tasks": tasks, "data": data}[name](count, cold="cold" in sys.argv[4:])
     ray.shutdown()
     print(json.dumps({"items": count, "seconds": seconds}))
 

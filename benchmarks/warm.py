@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import dmlpipe as dml
+from dmlpipe.scheduler.store import Store
 
 KINDS = ("values", "folders", "commands")
 WARM_ITEMS = 300
@@ -79,13 +80,8 @@ def _timed(owner: Any, name: str, steps: dict[str, float], step: str) -> None:
     setattr(owner, name, timed)
 
 
-def measure(kind: str, items: int, slots: int, folder: Path) -> dict[str, Any]:
-    """Run a pipeline over `items` files on a cluster that has run its namesake."""
-    from dmlpipe.scheduler.cluster.local import start_local
-    from dmlpipe.scheduler.jobs.jobrun import JobRun
-    from dmlpipe.scheduler.leases.dask_executor import DaskExecutor
-    from dmlpipe.storage.digest import from_hex
-
+def prepare(items: int, folder: Path) -> Store:
+    """Make a store of `items` files, some more to warm up with, and the pipelines over both, none of which has run."""
     store = dml.init(folder / "store", cache_dir=folder / "cache")
     for repo, count in (("items", items), ("few", WARM_ITEMS)):
         with store.commit(repo) as commit:
@@ -93,29 +89,71 @@ def measure(kind: str, items: int, slots: int, folder: Path) -> dict[str, Any]:
                 commit.write(f"/{number:07d}.txt", b"%s %d" % (repo.encode(), number))
     # In a folder of its own, as a user's project is.
     store.submit(Path(shutil.copy(Path(__file__).with_name("dags") / "overhead.py", folder)))
+    return store
+
+
+def check(store: Store, kind: str, items: int) -> None:
+    """Refuse a store in which a pipeline did not do what it was asked to.
+
+    Raises
+    ------
+    RuntimeError
+        It has other than `items` outputs.
+    """
+    found = len(list(store[kind].ls("/")))
+    if found != items:
+        raise RuntimeError(f"{kind} committed {found} files, expected {items}")
+
+
+def run_on(store: Store, address: str, kind: str) -> float:
+    """Run a pipeline on a cluster of dmlpipe's own, once it has slots; return the seconds from then to the commit.
+
+    Raises
+    ------
+    RuntimeError
+        The job failed.
+    """
+    from dmlpipe.scheduler.leases.dask_executor import DaskExecutor
+    from dmlpipe.storage.digest import from_hex
+
+    executor = DaskExecutor(address, lambda name: store.nodes.get(from_hex(name)), backend=store.backend)
+    while not executor.slots():
+        time.sleep(0.02)
+    began = time.monotonic()
+    summary = store.run(targets=[kind], executor=executor)
+    seconds = time.monotonic() - began
+    if not summary.ok:
+        raise RuntimeError(f"{kind} failed: {summary}")
+    return seconds
+
+
+def run_cold(kind: str, store_path: Path, slots: int) -> None:
+    """Start a cluster, run a pipeline of a prepared store there, end the cluster: what a whole script does."""
+    from dmlpipe.scheduler.cluster.local import start_local
+
+    store = dml.open(store_path)
+    with tempfile.TemporaryDirectory(prefix="dmlpipe-logs-") as logs:
+        with start_local(store.url, slots, folder=Path(logs), cache_dir=store.cache_dir) as cluster:
+            run_on(store, cluster.address, kind)
+
+
+def measure(kind: str, items: int, slots: int, folder: Path) -> dict[str, Any]:
+    """Run a pipeline over `items` files on a cluster that has run its namesake."""
+    from dmlpipe.scheduler.cluster.local import start_local
+    from dmlpipe.scheduler.jobs.jobrun import JobRun
+
+    store = prepare(items, folder)
     steps: dict[str, float] = {}
 
-    def run(target: str) -> float:
-        executor = DaskExecutor(cluster.address, lambda name: store.nodes.get(from_hex(name)), backend=store.backend)
-        while not executor.slots():
-            time.sleep(0.02)
-        began = time.monotonic()
-        summary = store.run(targets=[target], executor=executor)
-        seconds = time.monotonic() - began
-        if not summary.ok:
-            raise RuntimeError(f"{target} failed: {summary}")
-        return seconds
-
     with start_local(store.url, slots, folder=folder / "logs", cache_dir=folder / "cache") as cluster:
-        run(f"warm-{kind}")
+        run_on(store, cluster.address, f"warm-{kind}")
         _timed(JobRun, "_read_plan", steps, "plan")
         _timed(JobRun, "stored", steps, "take segments")
         _timed(JobRun, "finish", steps, "fold")
         before = _roles()
-        seconds = run(kind)
+        seconds = run_on(store, cluster.address, kind)
         after = _roles()
-    if len(list(store[kind].ls("/"))) != items:
-        raise RuntimeError(f"{kind} committed other than {items} files")
+    check(store, kind, items)
     used = {role: after[role] - before.get(role, 0.0) for role in after}
     return {
         "items": items,
@@ -130,10 +168,16 @@ def main() -> None:
     """Run what the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.warm")
     parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("--items", type=int, required=True)
+    parser.add_argument("--items", type=int, help="files to make, and to run over on a cluster that is up")
+    parser.add_argument("--store", type=Path, help="prepared: start a cluster, run there, measure nothing")
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--dir", type=Path)
     given = parser.parse_args()
+    if (given.items is None) == (given.store is None):
+        parser.error("give one of --items and --store")
+    if given.store is not None:
+        run_cold(given.kind, given.store, given.slots)
+        return
     with tempfile.TemporaryDirectory(prefix="dmlpipe-warm-", dir=given.dir) as folder:
         print(json.dumps(measure(given.kind, given.items, given.slots, Path(folder))))
 
