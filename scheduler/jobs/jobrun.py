@@ -51,8 +51,9 @@ from ..planning.reasons import Why
 from ..planning.summary import describe_key
 from ..report import FailureGroup, JobAdvanced, JobEnded, JobPlanned
 from .collected import FAILURE, find_collected
-from .fold import Conflict, Folded, fold_results
+from .fold import Folded, fold_results
 from .near import near_files
+from .path_edits import Conflict
 from .results import Finished, Results
 from .sorting import SortedRecords
 

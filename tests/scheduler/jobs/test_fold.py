@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmlpipe.scheduler.jobs import fold, sorting
+from dmlpipe.scheduler.jobs import datum_edits, path_edits, sorting
 from dmlpipe.scheduler.jobs.fold import Folded, fold_results
 from dmlpipe.scheduler.jobs.results import Finished
 from dmlpipe.scheduler.planning.plan_items import Drop, Hit
@@ -122,7 +122,8 @@ class Model:
 @pytest.fixture(scope="module", autouse=True)
 def _small() -> object:
     patch = pytest.MonkeyPatch()
-    patch.setattr(fold, "_TOGETHER", 2)
+    patch.setattr(datum_edits, "_TOGETHER", 2)
+    patch.setattr(path_edits, "_TOGETHER", 2)
     patch.setattr(sorting, "MEMORY_BYTES", 600)
     yield None
     patch.undo()
