@@ -19,12 +19,15 @@ from .actor import host_name
 from .digest import digest
 from .host import boot_id, has_ended, process_space, process_start
 
-__all__ = ["PREFIX", "remove_leftovers", "temporary_name"]
+__all__ = ["PREFIX", "TEMPORARY", "remove_leftovers", "temporary_name"]
 
 PREFIX = ".dmlpipe-get-"
 """Of what `get` writes."""
+TEMPORARY = ".tmp-"
+"""Of what is in the making in a store, a cache, or beside an archive."""
 KEPT_S = 86_400.0
-_REST = re.compile(r"([0-9a-f]{8})-(\d+)-(\d*)-[0-9a-f]+")
+_REST = re.compile(r"([0-9a-f]{8})-(\d+)-(\d*)-[0-9a-f]+(-[a-z]+)?")
+"""What follows: files that SQLite makes beside one."""
 
 
 def temporary_name(prefix: str = PREFIX) -> str:

@@ -19,12 +19,12 @@ from typing import Any
 
 from ..digest import Data
 from ..errors import BackendError, NotFoundError
+from ..leftovers import TEMPORARY
 from .base import Backend, Properties, backend_error, check_key, check_range
 from .descriptors import Descriptors
 from .draft import Clone, Draft
 from .linking import link_new
 from .reflink import clone_range
-from .temporaries import PREFIX as TEMPORARY
 from .temporaries import Temporaries
 
 FSYNC_MODES = ("commit", "always", "never")

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import time
 
-from ..leftovers import remove_leftovers, temporary_name
+from ..leftovers import TEMPORARY, remove_leftovers, temporary_name
 
-PREFIX = ".tmp-"
 LARGE_BYTES = 256 << 10
 """What has so many bytes is made in the root: what is left of it is found there without a search."""
 
@@ -39,8 +38,8 @@ class Temporaries:
         """
         if not self._cleared:
             self._cleared = True
-            remove_leftovers([self._base], PREFIX)
-        path = f"{folder}/{temporary_name(PREFIX)}"
+            remove_leftovers([self._base], TEMPORARY)
+        path = f"{folder}/{temporary_name(TEMPORARY)}"
         flags = access | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             return path, os.open(path, flags, 0o666)
@@ -63,7 +62,7 @@ class Temporaries:
         for folder, _, names in os.walk(self._base):
             for name in names:
                 path = f"{folder}/{name}"
-                if name.startswith(PREFIX):
+                if name.startswith(TEMPORARY):
                     try:
                         if os.stat(path).st_mtime < limit:
                             os.unlink(path)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from ..archive import Archive
 from ..commits import CommitView
 from ..errors import BackendError
 from ..ledger.ledger import Ledger
+from ..leftovers import TEMPORARY, remove_leftovers, temporary_name
 from ..objects.value import Whole, decode_value
 from ..paths import normalize_folder, show_path
 from ..records import CommitDrop, CommitMade, Entry, JobDone, JobFailed, JobStart, JobStopped, JobUnrunnable
@@ -133,7 +133,8 @@ class SqlIndex:
     def rebuild(self, archive: Archive, ledger: Ledger) -> None:
         """Make the index anew; it takes the place of the old one when it is whole."""
         state = ledger.state
-        temporary = self.file.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}")
+        remove_leftovers([str(self.file.parent)], TEMPORARY)
+        temporary = self.file.with_name(temporary_name(TEMPORARY))
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             db = sqlite3.connect(temporary)
@@ -167,7 +168,7 @@ class SqlIndex:
             old = self._dump() if not wrong else []
         except sqlite3.DatabaseError as error:
             wrong, old = f"it cannot be read: {error}", []
-        fresh = SqlIndex(self.file.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}"))
+        fresh = SqlIndex(self.file.with_name(temporary_name(TEMPORARY)))
         try:
             fresh.rebuild(archive, ledger)
             if not wrong and fresh._dump() != old:

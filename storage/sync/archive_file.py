@@ -15,7 +15,6 @@ import os
 import re
 import tarfile
 import threading
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from ..digest import Data, Digest, digest
 from ..errors import BackendError, CorruptError, ErrorCode, FormatError, InvalidInputError, NotFoundError, ReadOnlyError
 from ..info import INFO_KEY
 from ..ledger.ledger import entry_key
+from ..leftovers import TEMPORARY, remove_leftovers, temporary_name
 from ..objects.segment import SEGMENT_PREFIX
 from ..state import State
 from ..store import Store
@@ -88,7 +88,8 @@ def write_archive(store: Store, file: Path, *, copied: Copied | None = None) -> 
     """
     if file.exists():
         raise InvalidInputError(f"{file} exists already", code=ErrorCode.EXISTS, hint="name a new file")
-    temporary = file.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}")
+    remove_leftovers([str(file.parent)], TEMPORARY)
+    temporary = file.with_name(temporary_name(TEMPORARY))
     try:
         try:
             with open(temporary, "xb") as out:

@@ -1,4 +1,4 @@
-"""A `get` that is killed leaves half of something beside its place; the next one there clears it away."""
+"""What is killed leaves half of something beside its place; the next one there clears it away."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from dmlpipe.storage.host import process_start
-from dmlpipe.storage.leftovers import KEPT_S, PREFIX, remove_leftovers, temporary_name
+from dmlpipe.storage.leftovers import KEPT_S, PREFIX, TEMPORARY, remove_leftovers, temporary_name
 from dmlpipe.storage.store import Store
+from dmlpipe.storage.sync.archive_file import write_archive
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
@@ -108,6 +109,28 @@ def test_one_with_the_number_of_the_killed_one_clears_away_and_goes_on(store: St
     assert store["r"].get("/", out) == len(FILES)
     assert contents(out) == FILES
     assert leftovers(out) == []
+
+
+@pytest.mark.parametrize("call", ["fsync", "link"])
+def test_the_next_archive_clears_away_what_a_killed_one_left(store: Store, tmp_path: Path, call: str) -> None:
+    (tmp_path / "out").mkdir()
+    for _ in range(2):
+        killed_at(1, call, lambda: write_archive(store, tmp_path / "out" / "archive"))
+        assert len(list((tmp_path / "out").glob(f"{TEMPORARY}*"))) == 1
+    write_archive(store, tmp_path / "out" / "other")
+    assert {path.name for path in (tmp_path / "out").iterdir()} - {"archive"} == {"other"}
+
+
+def test_the_next_index_clears_away_what_a_killed_one_left(store: Store) -> None:
+    file = store.sql_index.file
+    store.sql_index.rebuild(store.archive, store.ledger)
+    for _ in range(2):
+        killed_at(1, "replace", lambda: store.sql_index.rebuild(store.archive, store.ledger))
+        assert len(list(file.parent.glob(f"{TEMPORARY}*"))) == 1
+    journal = file.with_name(next(file.parent.glob(f"{TEMPORARY}*")).name + "-journal")
+    journal.touch()
+    store.sql_index.rebuild(store.archive, store.ledger)
+    assert list(file.parent.glob(f"{TEMPORARY}*")) == []
 
 
 def test_a_put_does_not_take_leftovers_along(store: Store, tmp_path: Path) -> None:

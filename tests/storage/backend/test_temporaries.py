@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dmlpipe.storage.backend.local import LocalBackend
-from dmlpipe.storage.backend.temporaries import LARGE_BYTES, PREFIX
+from dmlpipe.storage.backend.temporaries import LARGE_BYTES
+from dmlpipe.storage.leftovers import TEMPORARY
 from dmlpipe.storage.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -20,7 +21,7 @@ LARGE = random.Random(1).randbytes(9 << 20)
 
 
 def temporaries(root: Path) -> list[Path]:
-    return list(root.rglob(f"{PREFIX}*"))
+    return list(root.rglob(f"{TEMPORARY}*"))
 
 
 def killed_at_link(work: Callable[[], object]) -> None:
