@@ -13,7 +13,6 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from tempfile import TemporaryFile
 from typing import IO, Any, TypeVar
 
 from .errors import BackendError
@@ -85,7 +84,7 @@ def _share(work: Callable[[Iterator[int]], T], units: int, processes: int) -> li
     results: list[T] = []
     try:
         for _ in range(processes - 1):
-            outcome: IO[bytes] = TemporaryFile()  # noqa: SIM115  (closed when the child was joined)
+            outcome = open(os.memfd_create("dmlpipe"), "w+b")  # noqa: SIM115  (closed when the child was joined)
             child = os.fork()
             if child == 0:
                 _be_child(work, reading, outcome)

@@ -10,6 +10,7 @@ import errno
 import os
 import pickle
 import stat
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -132,7 +133,7 @@ class Walk:
         names, others = self._list(local, relative)
         inside = f"{relative}/" if relative else ""
         folders: list[tuple[str, tuple[int, int]]] = []
-        for name in sorted(others):
+        for name in others:
             file = os.path.join(local, name)
             status = look(file)
             if stat.S_ISDIR(status.st_mode):
@@ -166,10 +167,8 @@ class Walk:
                     (names if entry.is_file(follow_symlinks=False) else others).append(entry.name)
         except OSError as error:
             raise_unreadable(local, error)
+        names, others = _without_leftovers(names), _without_leftovers(others)
         inside = f"{relative}/" if relative else ""
-        # Half of a file or folder, as a killed `get` left it.
-        names = [name for name in names if not name.startswith(LEFTOVER_PREFIX)]
-        others = [name for name in others if not name.startswith(LEFTOVER_PREFIX)]
         if self._excluded:
             names = [name for name in names if not self._excluded(inside + name)]
             others = [name for name in others if not self._excluded(inside + name)]
@@ -205,6 +204,17 @@ class Walk:
             folder.recall = self._recall
             found.append(folder)
         self._found, self._alone = found, True
+
+
+def _without_leftovers(names: list[str]) -> list[str]:
+    """Return names in order, without those of halves of files and folders, as a killed `get` left them."""
+    names.sort()
+    # There are none, nearly always: that is not asked of each name.
+    begin = bisect_left(names, LEFTOVER_PREFIX)
+    end = begin
+    while end < len(names) and names[end].startswith(LEFTOVER_PREFIX):
+        end += 1
+    return names[:begin] + names[end:] if begin < end else names
 
 
 def look(file: str) -> os.stat_result:

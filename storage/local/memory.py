@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import uuid
 from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from ..digest import DIGEST_SIZE, digest
+from ..digest import DIGEST_SIZE, Data, digest, digest_parts
 from .stats import NEVER, STAT_BYTES
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
+_LENGTH = struct.Struct("<Q")
 
 
 class Remembered(msgspec.Struct, array_like=True, frozen=True):
@@ -71,7 +74,7 @@ class Held(msgspec.Struct, array_like=True, frozen=True):
     folder: bytes
 
 
-class _Kept(msgspec.Struct, array_like=True, eq=False):
+class _Kept(NamedTuple):
     size: int
     """Bytes of content of all files."""
     is_stray: bool
@@ -80,15 +83,18 @@ class _Kept(msgspec.Struct, array_like=True, eq=False):
     """Encoded `Remembered`."""
 
 
-class _Stored(msgspec.Struct, array_like=True):
+class _Index(msgspec.Struct, array_like=True):
+    """What a file begins with, behind its length; the bodies of the folders follow in their order, then the hash."""
+
     version: int
     root: str
     held: Held | None
-    folders: dict[str, _Kept]
+    folders: list[tuple[str, int, bool, int]]
+    """Where in the root, bytes of content, whether it is a stray, bytes of the body."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_stored = msgspec.msgpack.Decoder(_Stored).decode
+_decode_index = msgspec.msgpack.Decoder(_Index).decode
 _decode_folder = msgspec.msgpack.Decoder(Remembered).decode
 _decode_values = msgspec.msgpack.Decoder(list[bytes]).decode
 
@@ -159,15 +165,17 @@ class Memory:
         if not changed and (held is None or known):
             return
         folders = {inside: _Kept(kept.size, inside in strays, kept.body) for inside, kept in self._now.items()}
-        body = _encode(_Stored(VERSION, self._root, held, folders))
+        rows = [(inside, kept.size, kept.is_stray, len(kept.body)) for inside, kept in folders.items()]
+        index = _encode(_Index(VERSION, self._root, held, rows))
+        parts: list[Data] = [_LENGTH.pack(len(index)), index, *(kept.body for kept in folders.values())]
         temporary = self._file.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             try:
                 # Small files' contents are in it.
                 with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-                    out.write(body)
-                    out.write(digest(body))
+                    # As they are: of very many folders few are new.
+                    out.writelines([*parts, digest_parts(parts)])
                 os.replace(temporary, self._file)
             except OSError:
                 temporary.unlink(missing_ok=True)
@@ -192,20 +200,27 @@ class StatCache:
         """Return what is remembered of the local folder `root`; nothing, if that is not to be trusted."""
         root = os.path.abspath(root)
         file = self._folder / f"{digest(os.fsencode(root)).hex()[:32]}.mp"
-        stored = _read(file, root) if trust else None
-        return Memory(root, file, stored.held, stored.folders) if stored is not None else Memory(root, file, None, {})
+        held, folders = _read(file, root) if trust else (None, {})
+        return Memory(root, file, held, folders)
 
 
-def _read(file: Path, root: str) -> _Stored | None:
+def _read(file: Path, root: str) -> tuple[Held | None, dict[str, _Kept]]:
+    nothing: tuple[None, dict[str, _Kept]] = None, {}
     try:
-        raw = file.read_bytes()
+        raw = memoryview(file.read_bytes())
     except OSError:
-        return None
-    body = memoryview(raw)[:-DIGEST_SIZE]
-    if len(raw) < DIGEST_SIZE or digest(body) != raw[-DIGEST_SIZE:]:
-        return None
+        return nothing
+    if len(raw) < _LENGTH.size + DIGEST_SIZE or digest(raw[:-DIGEST_SIZE]) != bytes(raw[-DIGEST_SIZE:]):
+        return nothing
+    at = _LENGTH.size + _LENGTH.unpack_from(raw)[0]
     try:
-        stored = _decode_stored(body)
+        index = _decode_index(raw[_LENGTH.size : at])
     except msgspec.DecodeError:
-        return None  # an earlier version's
-    return stored if stored.version == VERSION and stored.root == root else None
+        return nothing  # an earlier version's
+    if index.version != VERSION or index.root != root:
+        return nothing
+    folders: dict[str, _Kept] = {}
+    for inside, size, is_stray, length in index.folders:
+        folders[inside] = _Kept(size, is_stray, raw[at : at + length])
+        at += length
+    return index.held, folders
