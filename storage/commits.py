@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+import msgspec
 
 from .archive import Archive
 from .errors import ErrorCode, InvalidInputError, NotFoundError
@@ -30,8 +31,7 @@ _FETCH_TOGETHER = 100_000
 _NAMES_SEARCHED = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class FileInfo:
+class FileInfo(msgspec.Struct, frozen=True):
     """A file or folder of a commit."""
 
     path: str

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,6 +17,7 @@ from contextlib import suppress
 from .actor import host_name
 from .digest import digest
 from .host import boot_id, has_ended, process_space, process_start
+from .tokens import token_hex
 
 __all__ = ["PREFIX", "TEMPORARY", "remove_leftovers", "temporary_name"]
 
@@ -32,7 +32,7 @@ _REST = re.compile(r"([0-9a-f]{8})-(\d+)-(\d*)-[0-9a-f]+(-[a-z]+)?")
 
 def temporary_name(prefix: str = PREFIX) -> str:
     """Return a name that nothing has, for what this process writes until it is whole."""
-    return f"{prefix}{_writer(os.getpid())}-{secrets.token_hex(8)}"
+    return f"{prefix}{_writer(os.getpid())}-{token_hex(8)}"
 
 
 def remove_leftovers(folders: Iterable[str], prefix: str = PREFIX) -> None:

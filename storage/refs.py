@@ -8,11 +8,11 @@ Pure: resolving reads a folded state and, for ``^``, commit bodies through the c
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from .errors import ErrorCode, InvalidInputError, NotFoundError
 from .paths import normalize_folder
@@ -33,8 +33,7 @@ _HEX = re.compile(r"[0-9a-f]+")
 _URL = "dml://"
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(msgspec.Struct, frozen=True):
     """A parsed name; nothing is known of whether it exists."""
 
     repo: str
@@ -57,11 +56,10 @@ class Ref:
 
     def at(self, path: str) -> Ref:
         """Return the same commit with another path."""
-        return replace(self, path=path)
+        return msgspec.structs.replace(self, path=path)
 
 
-@dataclass(frozen=True, slots=True)
-class CommitRef:
+class CommitRef(msgspec.Struct, frozen=True):
     """A name that was resolved."""
 
     repo: str
@@ -141,6 +139,8 @@ def show_commit(repo: str, commit: str, path: str | None = None) -> str:
 
 def nearest(name: str, among: Iterable[str]) -> str | None:
     """Return the one of `among` that `name` was probably meant to be, or None."""
+    import difflib
+
     found = difflib.get_close_matches(name, list(among), n=1, cutoff=0.7)
     return found[0] if found else None
 

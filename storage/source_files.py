@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO, NamedTuple, Protocol
+
+import msgspec
 
 from .errors import ErrorCode, InvalidInputError
 from .paths import PATH_MAX_BYTES, normalize_path, show_path
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(msgspec.Struct, frozen=True):
     """One file to be put."""
 
     path: bytes

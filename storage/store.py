@@ -50,7 +50,6 @@ from .sessions.parts import SESSIONS_PREFIX, OpenInfo, read_open
 from .sessions.session import Session, Target
 from .sources import Source
 from .state import State
-from .trees.merge import Prefer
 from .trees.prolly import Tree
 
 # What few commands need is imported where it is used: every command waits for what stands here.
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
     from .sessions.branch_merge import MergeResult
     from .sessions.open_commit import OpenCommit
     from .sessions.transaction import Transaction
+    from .trees.merge import Prefer
 
 logger = logging.getLogger(__name__)
 
@@ -520,7 +520,7 @@ class Store:
         *,
         into: str = DEFAULT_BRANCH,
         message: str = "",
-        strategy: Prefer | str = Prefer.REFUSE,
+        strategy: Prefer | str = "refuse",
         fast_forward: bool = True,
         if_head: str | None = None,
         author: str = "",
@@ -559,6 +559,7 @@ class Store:
         check_name(into, "branch")
         target = Target(repo, into, message or f"merge {named} into {repo}@{into}", author, False, if_head)
         from .sessions.branch_merge import merge_branch
+        from .trees.merge import Prefer
 
         return merge_branch(
             self.archive,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +261,7 @@ class LocalBackend(Backend):
                     _fsync(path)
             else:
                 # The file system commits one journal for the fsyncs that wait at the same time.
-                with ThreadPoolExecutor(16, thread_name_prefix="dmlpipe-sync") as pool:
+                with futures.ThreadPoolExecutor(16, thread_name_prefix="dmlpipe-sync") as pool:
                     list(pool.map(_fsync, paths))
             self._sync_folders(paths)
         except FileNotFoundError as err:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 
 from ..errors import BackendError, ErrorCode
+from ..tokens import token_bytes, token_hex
 from .base import Backend
 
 PROBE_PREFIX = "probe/"
@@ -26,9 +26,9 @@ def probe_exclusive_create(backend: Backend) -> None:
     BackendError
         With code `UNSAFE_BACKEND` if there was not exactly one winner; otherwise as the medium failed.
     """
-    key = f"{PROBE_PREFIX}{secrets.token_hex(16)}"
+    key = f"{PROBE_PREFIX}{token_hex(16)}"
     gate = threading.Barrier(2)
-    bodies = [secrets.token_bytes(64), secrets.token_bytes(64)]
+    bodies = [token_bytes(64), token_bytes(64)]
     won = [False, False]
     errors: list[BaseException] = []
 
@@ -47,7 +47,7 @@ def probe_exclusive_create(backend: Backend) -> None:
     try:
         if errors:
             raise errors[0]
-        again = backend.put_if_absent(key, secrets.token_bytes(64))
+        again = backend.put_if_absent(key, token_bytes(64))
         stored = backend.get(key)
         if sum(won) != 1 or again or stored != bodies[won.index(True)]:
             raise BackendError(

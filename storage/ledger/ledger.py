@@ -16,12 +16,11 @@ A `State` that was handed out never changes: catching up makes a new one.
 from __future__ import annotations
 
 import logging
-import random
-import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -43,9 +42,13 @@ from ..errors import (
 from ..objects.node import NodeStore
 from ..records import Entry, GcDone, GcSweep, Record
 from ..state import State
+from ..tokens import token_hex
 from ..trees.prolly import Tree
 from . import checkpoint as ckpt
 from .heads import RememberedHead, SeenHead
+
+if TYPE_CHECKING:
+    from random import Random
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +142,7 @@ class Ledger:
         actor: str | None = None,
         read_only: bool = False,
         clock: Callable[[], str] = utc_now,
-        rng: random.Random | None = None,
+        rng: Random | None = None,
         watch: Callable[[State], None] | None = None,
     ) -> None:
         self._backend = backend
@@ -148,7 +151,7 @@ class Ledger:
         self._actor = actor or actor_name()
         self._read_only = read_only
         self._clock = clock
-        self._rng = rng or random.Random()
+        self._rng = rng
         self._watch = watch
         self._watch_due = False
         self.lost_races = 0
@@ -277,7 +280,7 @@ class Ledger:
                     n=self._state.n + 1,
                     prev=self._state.chain,
                     ts=self._clock(),
-                    nonce=secrets.token_hex(8),
+                    nonce=token_hex(8),
                     actor=self._actor,
                     recs=recs,
                 )
@@ -293,7 +296,15 @@ class Ledger:
                         f"ledger entry {entry.n} exists but cannot be read ({entry_key(entry.n)})", retryable=True
                     )
                 if losses >= _LOSSES_BEFORE_PAUSE:
-                    time.sleep(self._rng.uniform(0, min(_PAUSE_MAX_S, 0.002 * 2 ** min(losses, 10))))
+                    time.sleep(self._uniform(min(_PAUSE_MAX_S, 0.002 * 2 ** min(losses, 10))))
+
+    def _uniform(self, most: float) -> float:
+        """Return a number between 0 and `most`: who lost a race waits that long."""
+        if self._rng is None:
+            import random
+
+            self._rng = random.Random()
+        return self._rng.uniform(0, most)
 
     def adopt(self, first: int, bodies: Sequence[bytes]) -> None:
         """Append entries byte for byte as another copy of this ledger has them.
@@ -391,7 +402,7 @@ class Ledger:
                     raise failure from None
             except BackendError as error:
                 raise failure or error from None
-            time.sleep(self._rng.uniform(0, min(_PAUSE_MAX_S, 0.01 * 2**attempt)))
+            time.sleep(self._uniform(min(_PAUSE_MAX_S, 0.01 * 2**attempt)))
         raise failure or BackendError(f"{key} can neither be created nor read in {self._backend.url}", retryable=True)
 
     def _write_checkpoint(self) -> None:

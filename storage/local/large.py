@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 
 from ..backend import Draft
 from ..digest import Digest, digest, digest_parts
@@ -82,7 +82,7 @@ class LargeReader:
             for start in ((0,) if self._is_cut(status) else range(0, max(status.st_size, 1), WHOLE_MAX_BYTES))
         ]
         threads = min(_THREADS_MAX, len(units), (os.cpu_count() or 1) + 1)
-        with ThreadPoolExecutor(threads, thread_name_prefix="dmlpipe-read") as pool:
+        with futures.ThreadPoolExecutor(threads, thread_name_prefix="dmlpipe-read") as pool:
             try:
                 pieces = iter(list(pool.map(self._read_unit, units)))
             except BaseException:

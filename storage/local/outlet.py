@@ -13,7 +13,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from shutil import rmtree
 from typing import Self
 
 from ..digest import Data, Digest
@@ -194,7 +193,9 @@ class _FolderWriter:
         finally:
             self._close()
             if self._aside:
-                rmtree(self._aside, ignore_errors=True)
+                import shutil  # `put` imports this module, too
+
+                shutil.rmtree(self._aside, ignore_errors=True)
 
     def make(self, folder: str) -> None:
         """Let a folder be there, with what was written into it."""

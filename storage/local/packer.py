@@ -6,7 +6,6 @@ that it stays in the processor's cache: what it holds goes to a draft of the pac
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import accumulate, repeat
 
@@ -17,6 +16,7 @@ from ..objects.compression import compress, own_compressor
 from ..objects.index import PackRow, decode_records, encode_records
 from ..objects.pack import CODEC_RAW, CODEC_ZSTD, MAGIC, NONCE_BYTES, PACK_TARGET_BYTES, VERSION, pack_key
 from ..objects.value import PACK_BELOW_BYTES
+from ..tokens import token_bytes
 
 ROWS_MAX = 1 << 16
 BATCH_MAX = 1024
@@ -183,7 +183,7 @@ class Packer:
         records = encode_records(self._rows)
         # Read from there, rows lie in memory in the order in which they are encoded: twice as fast as sorting them.
         blobs = list(decode_records(records))
-        footer = {"v": VERSION, "nonce": secrets.token_bytes(NONCE_BYTES), "blobs": blobs}
+        footer = {"v": VERSION, "nonce": token_bytes(NONCE_BYTES), "blobs": blobs}
         frame = compress(msgspec.msgpack.encode(footer))
         end = b"".join([frame, len(frame).to_bytes(4, "little"), MAGIC])
         key = pack_key(end)

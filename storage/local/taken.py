@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+
+import msgspec
 
 from ..source_files import SourceFolder
 from .memory import Memory
 
 
-@dataclass(frozen=True, slots=True)
-class TakenFolder:
+class TakenFolder(msgspec.Struct, frozen=True):
     """The files of one folder."""
 
     folder: SourceFolder

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -341,6 +340,8 @@ class FileCache:
                 _write(part, data)
             case External():
                 beside = part.path.with_name(f"{TEMPORARY_PREFIX}{part.path.name}")
+                import shutil
+
                 beside.unlink(missing_ok=True)
                 objects.copy_to(value, beside)
                 try:
@@ -447,6 +448,8 @@ def _link_or_copy(path: Path, target: str) -> bool:
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
+        import shutil
+
         shutil.copyfile(path, target)
         os.chmod(target, _MODE)
         return False

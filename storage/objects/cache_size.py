@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ErrorCode, InvalidInputError
 from ..sizes import parse_size_bytes
+
+if TYPE_CHECKING:
+    import shutil
 
 CACHE_SIZE_VARIABLE = "DMLPIPE_CACHE_SIZE"
 _SHARE_OF_FREE = 0.5
@@ -64,6 +67,8 @@ def check_cache_size(text: str) -> str:
 
 
 def _disk(folder: Path) -> shutil._ntuple_diskusage:
+    import shutil
+
     at = folder.absolute()
     while not at.exists() and at != at.parent:
         at = at.parent

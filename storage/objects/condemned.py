@@ -15,7 +15,6 @@ nothing that it refers to is named by a sweep before it, and whoever sweeps late
 
 from __future__ import annotations
 
-import secrets
 import threading
 
 import msgspec
@@ -23,6 +22,7 @@ import msgspec
 from ..backend import Backend
 from ..digest import Digest
 from ..errors import CorruptError
+from ..tokens import token_hex
 
 LIST_VERSION = 1
 
@@ -131,7 +131,7 @@ def place_for(backend: Backend, condemned: Condemned, key: str) -> str:
     for found in displaced(backend, key):
         if not condemned.doomed(found):
             return found
-    return f"{key}.{secrets.token_hex(8)}"
+    return f"{key}.{token_hex(8)}"
 
 
 def found_place(backend: Backend, condemned: Condemned, key: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -139,7 +139,7 @@ class FromStore:
         if len(missing) == 1:
             filling.put(missing[0], origin.read_part(missing[0]))
             return
-        with ThreadPoolExecutor(_TOGETHER, thread_name_prefix="dmlpipe-fill") as pool:
+        with futures.ThreadPoolExecutor(_TOGETHER, thread_name_prefix="dmlpipe-fill") as pool:
             # Reading and writing stay in one task, so that no more than `_TOGETHER` parts are in memory.
             tasks = [pool.submit(lambda part: filling.put(part, origin.read_part(part)), part) for part in missing]
             try:

@@ -12,7 +12,6 @@ written together is read together.
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ import msgspec
 from ..backend import Backend
 from ..digest import Data, Digest, digest, short
 from ..errors import CorruptError, FormatError, NotFoundError
+from ..tokens import token_bytes
 from .compression import compress, decompress
 
 PACK_PREFIX = "packs"
@@ -157,7 +157,7 @@ class PackBuilder:
         with self._lock:
             blobs = tuple(self._blobs[name] for name in sorted(self._blobs))
             parts = list(self._stored.values())
-        footer = Footer(v=VERSION, nonce=secrets.token_bytes(NONCE_BYTES), blobs=blobs, rows=rows, meta=meta)
+        footer = Footer(v=VERSION, nonce=token_bytes(NONCE_BYTES), blobs=blobs, rows=rows, meta=meta)
         frame = compress(msgspec.msgpack.encode(footer))
         return b"".join([*parts, frame, len(frame).to_bytes(4, "little"), MAGIC])
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from ..backend import Backend, Draft
 from ..digest import Data, Digest, digest
@@ -20,8 +21,7 @@ from .pack import PACK_TARGET_BYTES, Location, PackBuilder, pack_key, parse_foot
 from .value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, WHOLE_MAX_BYTES, Inline, Pieces, Value, Whole
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """What `ObjectWriter.flush` stored."""
 
     packs: tuple[str, ...] = ()

@@ -5,11 +5,9 @@ Content is stored as it is put. Nothing refers to it until whoever owns the edit
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +24,7 @@ from ..paths import join_path, normalize_folder, normalize_path, show_path
 from ..refs import DEFAULT_BRANCH, parse_ref
 from ..source_files import SourceFile
 from ..sources import Source, plan_sources
+from ..tokens import token_hex
 from ..trees.edits import Edits
 from ..trees.folders import list_folder
 from ..trees.operations import ListedFiles
@@ -41,8 +40,7 @@ if TYPE_CHECKING:
 BEAT_EVERY_S = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """Where a session publishes, and how."""
 
     repo: str
@@ -369,7 +367,7 @@ class Editing:
         if time.monotonic() < self._beat_due:
             return
         self._beat_due = time.monotonic() + BEAT_EVERY_S
-        self._heartbeat = self._heartbeat or heartbeat_key(secrets.token_hex(8))
+        self._heartbeat = self._heartbeat or heartbeat_key(token_hex(8))
         self._archive.backend.put(self._heartbeat, msgspec.json.encode({"started": self._opened}))
 
     def _put_values(self, found: Iterable[tuple[bytes, bytes]]) -> None:

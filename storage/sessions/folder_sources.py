@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from ..digest import Digest
 from ..local.intake import Intake
@@ -16,8 +17,7 @@ from ..trees.edits import Edits
 from ..trees.operations import PutMany
 
 
-@dataclass(frozen=True, slots=True)
-class _Put:
+class _Put(msgspec.Struct, frozen=True):
     recall: FolderRecall
     target: bytes
     """The folder of the commit."""

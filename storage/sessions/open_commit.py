@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +34,7 @@ from ..records import Record
 from ..refs import check_name
 from ..sealed import encode_json
 from ..state import State
+from ..tokens import token_bytes, token_hex
 from ..trees.edits import Edits
 from ..trees.operations import PutMany
 from ..trees.prolly import Tree
@@ -131,7 +131,7 @@ class OpenCommit:
             The commit was published or aborted.
         """
         self._check_open()
-        name = check_name(name or secrets.token_hex(8), "writer")
+        name = check_name(name or token_hex(8), "writer")
         return PartWriter(self._archive, self._ledger, self, name, open_commit=self._open_commit)
 
     def renew(self) -> None:
@@ -158,7 +158,7 @@ class OpenCommit:
             return published
         self._check_open(closed_too=True)
         backend = self._archive.backend
-        backend.put_if_absent(closed_key(self.id), secrets.token_bytes(8), durable=True)
+        backend.put_if_absent(closed_key(self.id), token_bytes(8), durable=True)
         try:
             parts = read_parts(backend, self.id)
             written, version = self._join(parts)
@@ -189,7 +189,7 @@ class OpenCommit:
 
     def abort(self) -> None:
         """Drop what all writers left. Idempotent; a commit that was published stays."""
-        self._archive.backend.put_if_absent(closed_key(self.id), secrets.token_bytes(8))
+        self._archive.backend.put_if_absent(closed_key(self.id), token_bytes(8))
         self._clear()
 
     # --- inside ---------------------------------------------------------------------------------------------------
@@ -378,7 +378,7 @@ def begin_open_commit(
     """
     check_name(target.repo, "repo")
     check_name(target.branch, "branch")
-    session = secrets.token_hex(8)
+    session = token_hex(8)
     info = OpenInfo(
         repo=target.repo,
         branch=target.branch,

@@ -12,7 +12,6 @@ Nothing refers to these objects. They go when the commit is published or aborted
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from ..backend import Backend
 from ..errors import CorruptError, FormatError, NotFoundError
 from ..objects.compression import compress, decompress
 from ..sealed import decode_json
+from ..tokens import token_bytes
 from ..trees.operations import Append, Delete, Edit, Mirror, Put, PutMany
 
 SESSIONS_PREFIX = "sessions/"
@@ -52,7 +52,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """What one writer did."""
 
     v: int = VERSION
-    nonce: bytes = msgspec.field(default_factory=lambda: secrets.token_bytes(8))
+    nonce: bytes = msgspec.field(default_factory=lambda: token_bytes(8))
     writer: str
     since: int
     """Last ledger entry that the writer knew before it stored anything: later sweeps may have taken what it stored."""

@@ -6,7 +6,8 @@ Pure but for one node: the commit's body is stored, since its name is the commit
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from ..actor import user_name
 from ..archive import Archive
@@ -20,8 +21,7 @@ from ..trees.prolly import Tree
 from .editing import Target
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(msgspec.Struct, frozen=True):
     """A commit, and the records that publish it; no records: it is the branch's head already."""
 
     commit: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from ..errors import ErrorCode, InvalidInputError
@@ -51,6 +50,8 @@ def store_behind(writer: ObjectWriter, before: BinaryIO | None, item: SourceFile
     InvalidInputError
         It cannot be read.
     """
+    from tempfile import TemporaryFile
+
     with TemporaryFile() as joined:
         if before is not None:
             _copy(before, joined)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from ..errors import ErrorCode, InvalidInputError
 from ..local.intake import Intake
@@ -21,8 +22,7 @@ from .operations import Files, ListedFiles
 from .prolly import Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """A file that differs."""
 
     path: str

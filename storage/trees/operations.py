@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from ..digest import Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """A file gets a value, whatever it had."""
 
     path: bytes
@@ -46,8 +46,7 @@ class Files(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ListedFiles:
+class ListedFiles(msgspec.Struct, frozen=True):
     """`Files` that stand here."""
 
     paths: Sequence[bytes]
@@ -61,8 +60,7 @@ class ListedFiles:
         return list(zip(self.paths, self.values, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class PutMany:
+class PutMany(msgspec.Struct, frozen=True):
     """Many files get values, whatever they had."""
 
     files: Files
@@ -70,8 +68,7 @@ class PutMany:
     """Root of a tree that has these values, but for `others`; None: none is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(msgspec.Struct, frozen=True):
     """A file that had the value `old` (None: was absent) gets `value`."""
 
     path: bytes
@@ -79,15 +76,13 @@ class Append:
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """A file goes, or a folder with all that is in it."""
 
     path: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Mirror:
+class Mirror(msgspec.Struct, frozen=True):
     """Whatever stands below `folder` and is not in `keep` goes."""
 
     folder: bytes
