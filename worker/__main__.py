@@ -10,11 +10,9 @@ import argparse
 import asyncio
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -95,7 +93,8 @@ async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote) ->
         # Imported now, after the zygote: slot children must know nothing of it.
         from .dask_seam import serve
 
-        local = tempfile.mkdtemp(prefix="dmlpipe-dask-")
+        local = worker_folder(store.cache_dir, f"{name}-dask")
+        local.mkdir()
         try:
             return await serve(
                 arguments.scheduler,
@@ -103,14 +102,14 @@ async def _serve(arguments: argparse.Namespace, store: Store, zygote: Zygote) ->
                 name=name,
                 slots=arguments.slots,
                 host=arguments.host,
-                local_directory=local,
+                local_directory=str(local),
                 connect_timeout_s=arguments.connect_timeout,
                 resources=equipment.resources,
                 key=read_cluster_key(arguments.key) if arguments.key else None,
                 insecure=arguments.insecure,
             )
         finally:
-            shutil.rmtree(local, ignore_errors=True)
+            release(local)
     finally:
         release(folder)
 
