@@ -14,7 +14,7 @@ from typing import Any
 from ...storage.errors import ErrorCode, InvalidInputError, UserCodeError
 from ..job import ArrayWrites, Parameter, PythonTransform
 from .arrays import dimension_names, encode_chunk, read_box
-from .collect import Output, collect_files, collect_folder
+from .collect import Listed, Output, collect_files, collect_folder
 from .wire import Given, Payload
 
 _SCALARS: dict[str, Callable[[Any], Any]] = {"int": int, "float": float, "str": str}
@@ -81,8 +81,12 @@ class Loaded:
         Datums per call; 0: one, passed as it is.
     writes, array
         With `writes=`: what is declared, and the ``zarr.json`` of the output array.
+    folders
+        Where datums are laid out one after the other.
     loading
         Called with True before an instance is made, with False after.
+    listed
+        Is told what a datum left in its folder of outputs.
     """
 
     def __init__(
@@ -95,7 +99,9 @@ class Loaded:
         batch: int = 0,
         writes: ArrayWrites | None = None,
         array: bytes = b"",
+        folders: str = "",
         loading: Callable[[bool], None] = lambda begin: None,
+        listed: Listed | None = None,
     ) -> None:
         self._target = target
         self._transform = transform
@@ -104,7 +110,10 @@ class Loaded:
         self._batch = batch
         self._writes = writes
         self._array = array
+        self._folders = f"{folders}/" if folders else ""
+        self._folders_path = Path(folders)
         self._loading = loading
+        self._listed = listed
         self._resident = tuple(p for p in transform.signature if p.resident)
         self._called = tuple(p for p in transform.signature if not p.resident)
         self._arguments = tuple((p.name, self._getter(p)) for p in self._called)
@@ -194,16 +203,23 @@ class Loaded:
                 def path(payload: Payload) -> Any:
                     given = payload.given.get(name)
                     if given is not None and given.kind == "path":
-                        return _path(given.path)
+                        return self._path(given.path)
                     return self._argument(parameter, payload)
 
                 return path
             case Parameter(source="capture", optional=False, scalar="" | "str"):
                 return lambda payload: payload.captures[parameter.name]
             case Parameter(source="out"):
-                return lambda payload: _path(payload.out)
+                return lambda payload: self._path(payload.out)
             case _:
                 return lambda payload: self._argument(parameter, payload)
+
+    def _path(self, text: str) -> Path:
+        """`Path(text)`, of which only what changes is taken apart: folders are few, and used again."""
+        if self._folders and text.startswith(self._folders):
+            return self._folders_path / text[len(self._folders) :]
+        folder, _, name = text.rpartition("/")
+        return _folder_of(folder) / name if folder and name else Path(text)
 
     def _argument(self, parameter: Parameter, payload: Payload) -> Any:
         match parameter.source:
@@ -234,7 +250,7 @@ class Loaded:
                     raise UserCodeError(
                         f"it returned a {type(result).__name__} and has an `out` folder; expected one of the two"
                     )
-                return collect_folder(payload.out, stands=payload.stands)
+                return collect_folder(payload.out, stands=payload.stands, listed=self._listed)
             case "array":
                 return self._chunk(result, payload)
             case other:
@@ -252,12 +268,6 @@ class Loaded:
 
 
 _folder_of = functools.lru_cache(maxsize=1024)(Path)
-
-
-def _path(text: str) -> Path:
-    """`Path(text)`, of which only the last part is taken apart: folders are few, and used again."""
-    folder, _, name = text.rpartition("/")
-    return _folder_of(folder) / name if folder and name else Path(text)
 
 
 def _formed(parameter: Parameter, given: Given) -> Any:

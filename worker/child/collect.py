@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,10 @@ from .wire import INLINE_MAX_BYTES
 
 FRAME_MAX_BYTES = 4 << 20
 FRAME_MAX_FDS = 64
+
+
+Listed = Callable[[str, Sequence["os.DirEntry[str]"]], None]
+"""Is told the entries of a folder."""
 
 
 class Output(NamedTuple):
@@ -137,7 +141,11 @@ def _kind(mode: int) -> str:
 
 
 def collect_folder(
-    folder: str, real: Callable[[str], str] | None = None, *, stands: Mapping[str, str] = {}
+    folder: str,
+    real: Callable[[str], str] | None = None,
+    *,
+    stands: Mapping[str, str] = {},
+    listed: Listed | None = None,
 ) -> Iterator[Output]:
     """Yield the files below `folder`, sorted by path. Links are followed; empty folders are lost.
 
@@ -147,16 +155,37 @@ def collect_folder(
         Where a link made elsewhere (in a container) leads to here, given its text.
     stands
         Inputs whose files stand for content that is not there: name to folder.
+    listed
+        Is told what is in `folder` itself before any of it is yielded.
 
     Raises
     ------
     UserCodeError
         A link leads nowhere or in a circle, a name is no UTF-8, or something is neither file nor folder.
     """
-    yield from _walk(folder, "", Names(), (folder,), False, real, stands)
+    entries = _list(folder)
+    if listed is not None:
+        listed(folder, entries)
+    if len(entries) == 1 and entries[0].is_file(follow_symlinks=False):
+        return _one(entries[0], stands)
+    return _walk(entries, folder, "", Names(), (folder,), False, real, stands)
+
+
+def _one(entry: os.DirEntry[str], stands: Mapping[str, str]) -> Iterator[Output]:
+    """The only file: its name clashes with no other."""
+    yield open_output(entry.path, output_path(entry.name), stands)
+
+
+def _list(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        listed = list(entries)
+    if len(listed) > 1:
+        listed.sort(key=lambda entry: os.fsencode(entry.name))
+    return listed
 
 
 def _walk(
+    entries: list[os.DirEntry[str]],
     folder: str,
     prefix: str,
     names: Names,
@@ -166,11 +195,7 @@ def _walk(
     stands: Mapping[str, str],
 ) -> Iterator[Output]:
     """Everything in a folder; `above`: it and those that led to it; `linked`: one of them was a link."""
-    with os.scandir(folder) as entries:
-        listed = list(entries)
-    if len(listed) > 1:
-        listed.sort(key=lambda entry: os.fsencode(entry.name))
-    for entry in listed:
+    for entry in entries:
         name, place, by_link = prefix + entry.name, entry.path, entry.is_symlink()
         if by_link and real is not None:
             place = real(os.readlink(place))
@@ -181,7 +206,7 @@ def _walk(
         # Without links a folder is never inside itself.
         if (linked or by_link) and os.path.realpath(place) in map(os.path.realpath, above):
             raise UserCodeError(f"output {name!r} is a link to a folder above it", code=ErrorCode.BAD_PATH)
-        yield from _walk(place, name + "/", names, (*above, place), linked or by_link, real, stands)
+        yield from _walk(_list(place), place, name + "/", names, (*above, place), linked or by_link, real, stands)
 
 
 def collect_files(result: object, stands: Mapping[str, str] = {}) -> Iterator[Output]:

@@ -26,6 +26,7 @@ from ..job import CommandTransform, PythonTransform
 from .call import Loaded, load_transform
 from .collect import FRAME_MAX_BYTES, FRAME_MAX_FDS, Output
 from .commands import Commands
+from .datum_folders import DatumFolders
 from .failure import UserFrames, failure_of
 from .frames import FrameSocket, PeerClosedError
 from .permits import Permits
@@ -99,6 +100,7 @@ class Child:
         self._loaded: Loaded | None = None
         self._loads = False
         """User code was imported, or that was tried."""
+        self._folders: DatumFolders | None = None
         self._frames = UserFrames()
         self._variables = DatumVariables()
         self._commands = Commands(root, users=users, tidy=end_children)
@@ -131,6 +133,7 @@ class Child:
         self._company.moved()
         self._setup = setup
         self._loaded = None
+        self._folders = None
         self._frames = UserFrames((setup.code,) if setup.code else ())
         self._place_log(isinstance(setup.transform, PythonTransform))
         try:
@@ -164,47 +167,83 @@ class Child:
             batch=setup.batch,
             writes=setup.writes,
             array=setup.array,
-            loading=lambda begin: self._send(Loading(begin=begin, at=time.monotonic())),
+            folders=setup.folders,
+            loading=self._say_loading,
+            listed=lambda folder, entries: self._folders.listed(folder, entries) if self._folders else None,
         )
+
+    def _say_loading(self, begin: bool) -> None:
+        self._send(Loading(begin=begin, at=time.monotonic()))
 
     # --- a unit ---
 
     def _do(self, unit: Unit) -> None:
         setup = self._setup
         assert setup is not None
-        first = unit.payloads[0]
+        payloads = unit.payloads
+        first = payloads[0]
         # Commands are given theirs.
         if self._loaded is not None:
             self._variables.set(first.id, first.attempt)
         self._kept_bytes = 0
+        folders: DatumFolders | None = None
         begin = time.monotonic()
         results: tuple[Result, ...]
         try:
+            if first.unlaid or (len(payloads) > 1 and any(payload.unlaid for payload in payloads)):
+                try:
+                    folders = self._own_folders(setup)
+                    payloads = folders.lay_out(payloads)
+                except OSError:
+                    if folders is not None:
+                        folders.clear(alone=False)
+                    self._send(Ended(unit.number, (), 0.0, time.monotonic(), unlaid=True))
+                    return
+                begin = time.monotonic()
             if isinstance(setup.transform, CommandTransform):
                 results = (self._run(unit.number, first),)
             else:
-                results = self._call(unit)
+                results = self._call(unit.number, payloads)
         except PeerClosedError:
             raise
         except (KeyboardInterrupt, SystemExit, Exception) as err:  # noqa: BLE001 - user code raises what it likes
             # One failure for the whole call: the slot splits a batch.
             results = (Result(Outcome.FAILED, self._failure(err)),)
         ended = time.monotonic()
+        if folders is not None:
+            results = folders.judged(results)
         log, modules = self._take_log(), self._new_modules()
         # Of a datum without folders nobody asks.
-        folders = first.out or first.root or any(given.path or given.paths for given in first.given.values())
-        alone = bool(folders) and self._company.none()
+        alone = (folders is not None or _in_folders(first)) and self._company.none()
         self._send(Ended(unit.number, results, ended - begin, ended, log, modules, alone))
+        if folders is not None:
+            self._clear(folders, alone=alone)
 
-    def _call(self, unit: Unit) -> tuple[Result, ...]:
+    def _own_folders(self, setup: Setup) -> DatumFolders:
+        if self._folders is None:
+            transform = setup.transform
+            out = isinstance(transform, PythonTransform) and transform.result == "out"
+            self._folders = DatumFolders(setup.folders, out=out)
+        return self._folders
+
+    def _clear(self, folders: DatumFolders, *, alone: bool) -> None:
+        """Remove what a datum was given and left. The next one, whose time has begun, does not pay for that."""
+        if not folders.slow:
+            folders.clear(alone=alone)
+            return
+        self._say_loading(True)
+        folders.clear(alone=alone)
+        self._say_loading(False)
+
+    def _call(self, number: int, payloads: Sequence[Payload]) -> tuple[Result, ...]:
         assert self._loaded is not None
         results = []
-        for index, outputs in enumerate(self._loaded.call(unit.payloads)):
+        for index, outputs in enumerate(self._loaded.call(payloads)):
             if isinstance(outputs, Exception):
                 results.append(Result(Outcome.FAILED, self._failure(outputs)))
                 continue
             try:
-                results.append(Result(Outcome.OK, None, self._produce(unit.number, index, outputs)))
+                results.append(Result(Outcome.OK, None, self._produce(number, index, outputs)))
             except DmlpipeError as err:
                 results.append(Result(Outcome.FAILED, failure_of(err, self._frames)))
         return tuple(results)
@@ -292,6 +331,10 @@ class Child:
         new = set(sys.modules) - self._modules
         self._modules |= new
         return tuple(sorted({name.partition(".")[0] for name in new}))
+
+
+def _in_folders(payload: Payload) -> bool:
+    return bool(payload.out or payload.root or any(given.path or given.paths for given in payload.given.values()))
 
 
 def text_stream(fd: int) -> TextIO:

@@ -4,6 +4,10 @@ Parent to child: one `Setup` per job, then `Work` with one or more units. Child 
 then for each unit, in order: one `Ended`, and before it any number of `Produced` for outputs that are too much for it.
 A unit is one call of the transform: one datum, or a batch of them. The first unit that has not ended is the one a
 dying child is blamed for; so each end is sent when it happens, never together with the next.
+
+Where datums have folders, small files travel as content and the child lays them out; `Ended` comes before what was laid
+out is removed. If that may take long, a `Loading` before and one after say that it is not the next unit's time. A unit
+that the child cannot lay out ends as `unlaid`.
 """
 
 from __future__ import annotations
@@ -30,8 +34,8 @@ class Given(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One input of one datum as the child finds it."""
 
     kind: str
-    """`path` (file or folder), `paths` (of a group), `bytes`, `value`, `array` (a folder with `zarr.json` and the
-    chunks needed) or `none`: the datum lacks it."""
+    """`path` (file or folder), `file` (that the child lays out: its path in the input, and `data`), `paths` (of
+    a group), `bytes`, `value`, `array` (a folder with `zarr.json` and the chunks needed) or `none`: it is lacking."""
     path: str = ""
     data: bytes = b""
     value: Any = None
@@ -62,6 +66,8 @@ class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the resident inputs hold: while it stays equal, the instance stays."""
     stands: dict[str, str] = {}
     """Inputs whose files stand for content that is not there, by name: the folder that holds them."""
+    unlaid: bool = False
+    """Its folders are not made: the child lays it out."""
 
 
 class Unit(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -94,6 +100,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="set
     writes: ArrayWrites | None = None
     array: bytes = b""
     """`zarr.json` of the output array."""
+    folders: str = ""
+    """Where the child lays out datums; empty: it is told where each is laid out."""
 
 
 class Work(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="work"):
@@ -118,7 +126,10 @@ class SetupFailed(msgspec.Struct, frozen=True, array_like=True, tag="setup-faile
 
 
 class Loading(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="loading"):
-    """The instance of a resident class is being made (`begin`) or is made: its time is not the unit's."""
+    """What is being done (`begin`) or is done is not the unit's time.
+
+    The instance of a resident class is made, or the outputs of the unit before are removed.
+    """
 
     begin: bool
     at: float
@@ -152,6 +163,8 @@ class Result(msgspec.Struct, frozen=True, array_like=True, gc=False):
     failure: Failure | None = None
     files: tuple[OutFile, ...] = ()
     """Outputs that no `Produced` carried, all of them inline."""
+    changed: str = ""
+    """A file that the child laid out and user code changed: its input and the path in it."""
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ended"):
@@ -168,6 +181,8 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ended")
     """Top-level modules imported since the last report."""
     alone: bool = False
     """Nothing that it started is left: no thread, no process; and its working directory is what it was."""
+    unlaid: bool = False
+    """The child could not lay it out: nothing was called."""
 
 
 ToChild = Setup | Work

@@ -14,6 +14,9 @@ from .slot import Slot
 
 logger = logging.getLogger(__name__)
 
+_BATCH_BY_CHILD_MAX = 32
+"""A child holds three descriptors or more for each datum of a call; it may have a thousand."""
+
 
 class CallLayout:
     """Lays out the calls of one lease.
@@ -45,6 +48,15 @@ class CallLayout:
         """The inputs of one frame did not fit on the disk: from then on one call is laid out at a time."""
         self.no_room = False
         """Nothing more can be laid out until a call has ended and its inputs are removed."""
+        self.by_child = job.spec.batch <= _BATCH_BY_CHILD_MAX
+        """The child lays out what it can; until it says that it cannot."""
+
+    def needs_folders(self, call: Call) -> bool:
+        """Whether folders of a call are made here."""
+        inputs = self._job.inputs
+        if not inputs.in_folders:
+            return False
+        return not (self.by_child and all(inputs.by_child(self._datums[index]) for index in call.indexes))
 
     def lay_out(self, calls: Sequence[Call], *, others: bool) -> list[list[Prepared] | None]:
         """Lay out calls together; one by one if that fails, to find the datum whose input is not to be had.
@@ -93,13 +105,13 @@ class CallLayout:
     def _retrying(self, wanted: Sequence[tuple[Datum, int]]) -> list[Prepared]:
         for pause_s in (0.1, 1.0, 4.0):
             try:
-                return self._slot.prepare(self._job, wanted)
+                return self._slot.prepare(self._job, wanted, by_child=self.by_child)
             except BackendError as err:
                 if not err.retryable or self._stopping():
                     raise
                 logger.warning("reading inputs failed (%s); trying again in %g s", err, pause_s)
                 self._job.cancelled.wait(pause_s)
-        return self._slot.prepare(self._job, wanted)
+        return self._slot.prepare(self._job, wanted, by_child=self.by_child)
 
     def close(self) -> None:
         """Fetch nothing ahead any more."""

@@ -16,8 +16,9 @@ from ...storage.digest import Digest
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...storage.objects.cache import FileCache
 from ...storage.objects.object_store import Objects
-from ...storage.objects.value import Inline, Value, decode_value
+from ...storage.objects.value import Inline, Value, decode_value, is_inline
 from ...storage.trees.prolly import Tree
+from ..child.sealed import Seal, is_sealed, seal, write_sealed
 
 COPIED_MAX_BYTES = 64 << 10
 """Files up to this size are written anew: cheaper than a cache entry and a link, and nobody else's."""
@@ -38,13 +39,9 @@ class ContentStore(Protocol):
 
 class _Placed(NamedTuple):
     path: str
-    seal: tuple[int, int, int, int]
+    seal: Seal
     value: Value
     linked: bool
-
-
-def _seal(status: os.stat_result) -> tuple[int, int, int, int]:
-    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode)
 
 
 def _make_all(path: str) -> None:
@@ -88,27 +85,16 @@ class Files:
         if content is None and (isinstance(value, Inline) or value.size <= COPIED_MAX_BYTES):
             content = self._store.objects.read(value)
         if content is not None:
-            fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
-            try:
-                view = memoryview(content)
-                while view:
-                    view = view[os.write(fd, view) :]
-                self._placed.append(_Placed(target, _seal(os.fstat(fd)), value, False))
-            finally:
-                os.close(fd)
+            self._placed.append(_Placed(target, write_sealed(target, content), value, False))
             return
         linked = self._store.cache.lay(value, self._store.objects, target)
-        self._placed.append(_Placed(target, _seal(os.lstat(target)), value, linked))
+        self._placed.append(_Placed(target, seal(os.lstat(target)), value, linked))
 
     def changed(self) -> str | None:
         """Return a file that is no longer what it was, having dropped it from the cache; None if all are."""
         found = None
         for placed in self._placed:
-            try:
-                same = _seal(os.lstat(placed.path)) == placed.seal
-            except FileNotFoundError:
-                same = False
-            if not same:
+            if not is_sealed(placed.path, placed.seal):
                 found = found or placed.path
                 if placed.linked:
                     self._store.cache.drop(placed.value)
@@ -118,11 +104,7 @@ class Files:
         """Lay out again what was changed."""
         placed, self._placed = self._placed, []
         for old in placed:
-            try:
-                same = _seal(os.lstat(old.path)) == old.seal
-            except FileNotFoundError:
-                same = False
-            if same:
+            if is_sealed(old.path, old.seal):
                 self._placed.append(old)
                 continue
             with contextlib.suppress(FileNotFoundError):
@@ -155,6 +137,11 @@ class Files:
             contents = self._store.objects.read_many([value for _, value in entries])
             for (target, value), content in zip(entries, contents, strict=True):
                 self.place(value, target, content)
+
+
+def is_small(value: bytes) -> bool:
+    """Whether a file is written anew, by its encoded value."""
+    return is_inline(value) or decode_value(value).size <= COPIED_MAX_BYTES
 
 
 def files_below(tree: Tree, path: str) -> Iterator[tuple[str, Value]]:

@@ -14,8 +14,8 @@ from ...storage.objects.value import Value, decode_value
 from ...storage.trees.prolly import Tree
 from ..child.arrays import METADATA_FILE, Grid, output_metadata, parse_grid
 from ..child.wire import Given
-from ..job import JobInput, JobSpec, PythonTransform, Region
-from .files import ContentStore, Files, files_below, named
+from ..job import Datum, JobInput, JobSpec, PythonTransform, Region
+from .files import ContentStore, Files, files_below, is_small, named
 
 
 class JobInputs:
@@ -40,10 +40,25 @@ class JobInputs:
         """Per varying input, the form that its parameter asks for; empty: nobody asks for it."""
         self.in_folders = _in_folders(spec, self.forms)
         """Whether its datums are laid out in folders."""
+        self._left_forms = _left_forms(spec, self.varying, self.forms)
         self.resident = _resident_names(spec)
         for item in spec.inputs:
             if item.constant:
                 self.constants[item.name] = self._lay_out(item)
+
+    def by_child(self, datum: Datum) -> bool:
+        """Whether the child may lay a datum out: all its files are small and asked for one by one."""
+        forms = self._left_forms
+        if forms is None:
+            return False
+        for form, item in zip(forms, datum.items, strict=True):
+            kind = item.kind
+            if kind == "f":
+                if form and not is_small(item.value):
+                    return False
+            elif kind != "v" and kind != "n":
+                return False
+        return True
 
     def _lay_out(self, item: JobInput) -> Given:
         root = self.folder / "constants" / item.name
@@ -105,6 +120,14 @@ def _forms(spec: JobSpec, varying: Sequence[JobInput]) -> tuple[str, ...]:
         return ("path",) * len(varying)
     asked = {p.input or p.name: p.form for p in transform.signature if p.source == "input"}
     return tuple(asked.get(item.name, "") for item in varying)
+
+
+def _left_forms(spec: JobSpec, varying: Sequence[JobInput], forms: Sequence[str]) -> tuple[str, ...] | None:
+    """The forms, if datums with such may be laid out by the child."""
+    if not isinstance(spec.transform, PythonTransform) or not {"", "bytes", "path"}.issuperset(forms):
+        return None
+    stands = any(form and (item.lazy or item.empty) for item, form in zip(varying, forms, strict=True))
+    return None if stands else tuple(forms)
 
 
 def _in_folders(spec: JobSpec, forms: Sequence[str]) -> bool:

@@ -100,7 +100,7 @@ class JobWork:
         transform = self.spec.transform
         return transform if isinstance(transform, CommandTransform) else None
 
-    def setup(self, scratch: str, devices: Sequence[str] | None = None) -> Setup:
+    def setup(self, scratch: str, devices: Sequence[str] | None = None, *, folders: str = "") -> Setup:
         """What a child is told first.
 
         Parameters
@@ -109,6 +109,8 @@ class JobWork:
             Its working directory.
         devices
             GPUs that it sees; None: whatever the worker sees.
+        folders
+            Where it lays out datums.
         """
         spec = self.spec
         return Setup(
@@ -127,6 +129,7 @@ class JobWork:
             pickled=self._pickled,
             writes=spec.writes,
             array=self._array,
+            folders=folders,
         )
 
     def put_log(self, log: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """The folders of one datum: its inputs as user code finds them.
 
 Layout below a slot's folder: ``d/<n>/<input>/<path in the repo>`` for Python, ``d/<n>/pfs/<input>/...`` for commands,
-``d/<n>/out`` or ``d/<n>/pfs/out`` for outputs. Constant inputs are laid out once per job and shared by its slots.
+``d/<n>/out`` or ``d/<n>/pfs/out`` for outputs. Python datums that need small files alone are laid out by the child,
+below ``own/<job>``. Constant inputs are laid out once per job and shared by its slots.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from ...storage.digest import Digest, digest
 from ...storage.errors import DmlpipeError, ErrorCode, InvalidInputError
 from ...storage.objects.value import Value, decode_value
 from ..child.arrays import METADATA_FILE
+from ..child.berths import Berth, Berths
 from ..child.environment import datum_environment, parameter_text
 from ..child.namespace import PFS
 from ..child.wire import INLINE_MAX_BYTES, Box, Given, Payload
 from ..job import Datum, Item, JobInput, PythonTransform, Region
-from .berths import Berth, Berths
 from .files import ContentStore, Files, files_below, named
 from .job_inputs import JobInputs
 from .prepared import Prepared

@@ -5,6 +5,8 @@ Rules:
 - The child does units in order. The first sent unit that has not ended is the one that runs, and the one that a death
   or the deadline is blamed on; units behind it are made again in a new child, for free.
 - At most two frames are in the child's hands: while it computes one, the next is laid out and the one before is stored.
+- Datums whose files are small are laid out by the child (`datum_folders.py`), until it says that it cannot: then by the
+  worker, whose errors say why. What it could not begin is nobody's try.
   Units that it has not begun can be taken out of its hands: for a recall, or when the worker drains.
 - Results are held until the job's shared inputs were compared with what they were, at most `_VERIFY_S`.
 - Nothing is begun while more than `FULL_FLUSHES` segments wait for the store.
@@ -38,7 +40,7 @@ FRAME_TARGET_S = 0.05
 """Work in one frame to the child."""
 FRAME_MAX_UNITS = 256
 FRAME_MAX_FOLDERS = 32
-"""The same where each has folders: so many times two of them are made when a job begins, and removed in the end."""
+"""The same of those that are laid out here: twice as many are made when a job begins, and removed in the end."""
 _FRAMES_OUT_MAX = 2
 _VERIFY_S = 0.2
 _LOADING_MIN_S = 600.0
@@ -233,12 +235,14 @@ class LeaseRun:
     def _fill(self, child: SlotChild) -> None:
         """Lay out and send one frame."""
         per_unit = self._slot.seconds_per_unit
-        most = FRAME_MAX_FOLDERS if self._job.inputs.in_folders else FRAME_MAX_UNITS
-        wanted = 1 if not per_unit or self._layout.cramped else max(1, min(most, int(FRAME_TARGET_S / per_unit)))
+        one = not per_unit or self._layout.cramped
+        wanted = 1 if one else max(1, min(FRAME_MAX_UNITS, int(FRAME_TARGET_S / per_unit)))
         # Two slots' worth of tail: never take so much that the deadline of the last could not be told.
         calls: list[Call] = []
-        while len(calls) < wanted and (call := self._attempts.take()) is not None:
+        here = 0
+        while len(calls) < wanted and here < FRAME_MAX_FOLDERS and (call := self._attempts.take()) is not None:
             calls.append(call)
+            here += self._layout.needs_folders(call)
         ready: list[Sent] = []
         laid_out = self._layout.lay_out(calls, others=bool(self._hands))
         for call in reversed(calls[len(laid_out) :]):
@@ -346,6 +350,12 @@ class LeaseRun:
             raise RuntimeError(f"the slot's child ended unit {ended.unit}, expected {sent.unit.number}")
         self._began = self._ended_at = ended.at
         self._loading = False
+        if ended.unlaid:
+            # Why, the worker will find out itself, and can say.
+            self._layout.by_child = False
+            sent.remove()
+            self._attempts.put_back(sent.call)
+            return
         average = self._slot.seconds_per_unit
         self._slot.seconds_per_unit = ended.seconds if not average else 0.7 * average + 0.3 * ended.seconds
         self._slot.seconds_per_unit = max(self._slot.seconds_per_unit, 1e-6)
@@ -368,8 +378,8 @@ class LeaseRun:
                 outcome, failure = Outcome.FAILED, sent.broken[place]
             if (problem := problems[place]) is not None:
                 outcome, failure = Outcome.FAILED, failure_of(problem, self._frames)
-            if written[place] is not None:
-                outcome, failure = Outcome.FAILED, wrote_to_input(written[place] or "")
+            if changed := result.changed or written[place]:
+                outcome, failure = Outcome.FAILED, wrote_to_input(changed)
             if outcome is Outcome.FAILED:
                 self._failed(index, failure, seconds, log)
                 continue

@@ -9,9 +9,9 @@ import msgspec
 
 from ...storage.errors import DmlpipeError
 from ...storage.objects.value import Value, decode_value
+from ..child.berths import Berths
 from ..child.wire import Given, Payload
 from ..job import Datum, PythonTransform
-from .berths import Berths
 from .files import COPIED_MAX_BYTES, ContentStore
 from .job_inputs import JobInputs
 from .layout import UNUSED, Layout, resident
@@ -31,8 +31,13 @@ class Materializer:
         self._store = store
         self._berths = Berths(str(folder))
 
-    def prepare(self, job: JobInputs, datums: Sequence[tuple[Datum, int]]) -> list[Prepared]:
+    def prepare(self, job: JobInputs, datums: Sequence[tuple[Datum, int]], *, by_child: bool = False) -> list[Prepared]:
         """Lay out datums (each with its try's number); what is small is read together.
+
+        Parameters
+        ----------
+        by_child
+            Leave the folders of those that have small files alone to the child.
 
         Raises
         ------
@@ -43,7 +48,7 @@ class Materializer:
         made: list[Prepared] = []
         try:
             for datum, attempt in datums:
-                prepared = _without_folder(job, datum, attempt, contents)
+                prepared = _without_folder(job, datum, attempt, contents, by_child=by_child)
                 made.append(prepared or Layout(self._store, self._berths, job, datum, attempt, contents).make())
         except DmlpipeError:
             for prepared in made:
@@ -62,10 +67,13 @@ class Materializer:
         return dict(zip(wanted, self._store.objects.read_many(list(wanted.values())), strict=True))
 
 
-def _without_folder(job: JobInputs, datum: Datum, attempt: int, contents: Mapping[bytes, bytes]) -> Prepared | None:
-    """Prepare a datum that needs no folder: small files asked for as bytes, and values. None: it needs one."""
+def _without_folder(
+    job: JobInputs, datum: Datum, attempt: int, contents: Mapping[bytes, bytes], *, by_child: bool
+) -> Prepared | None:
+    """Prepare a datum that needs no folder here: small files, and values. None: it needs one."""
     transform = job.spec.transform
-    if not isinstance(transform, PythonTransform) or transform.result == "out":
+    unlaid = by_child and job.in_folders
+    if not isinstance(transform, PythonTransform) or (transform.result == "out" and not unlaid):
         return None
     given: dict[str, Given] = {}
     captures: dict[str, str] = {}
@@ -81,9 +89,17 @@ def _without_folder(job: JobInputs, datum: Datum, attempt: int, contents: Mappin
             and (content := contents.get(item.value)) is not None
         ):
             given[declared.name] = Given("bytes", data=content)
+        elif unlaid and form == "path" and item.kind == "f" and (content := contents.get(item.value)) is not None:
+            given[declared.name] = Given("file", item.path.strip("/"), content)
+        elif unlaid and item.kind == "n":
+            given[declared.name] = _NONE
         else:
             return None
         if item.captures:
             captures = captures | item.captures if captures else item.captures
     held = resident(job, datum) if job.resident else ""
-    return Prepared(Payload(datum.fingerprint.hex(), given, captures, "", "", {}, attempt, held), None, "", None)
+    payload = Payload(datum.fingerprint.hex(), given, captures, "", "", {}, attempt, held, {}, unlaid)
+    return Prepared(payload, None, "", None)
+
+
+_NONE = Given("none")

@@ -63,6 +63,7 @@ class Slot:
         self._child: SlotChild | None = None
         self._child_key: tuple[str, ...] = ()
         self._child_job: JobWork | None = None
+        self._jobs = 0
         self._next_unit = 0
         self.seconds_per_unit = 0.0
         """Moving average of the present job's calls."""
@@ -105,8 +106,18 @@ class Slot:
             self._child_key = key
         self.seconds_per_unit = 0.0
         self._child_job = job
-        self._child.set_up(job.setup(self._scratch, self._seen if self._devices.ids else None))
+        devices = self._seen if self._devices.ids else None
+        self._child.set_up(job.setup(self._scratch, devices, folders=self._folders_of_next_job()))
         return self._child
+
+    def _folders_of_next_job(self) -> str:
+        """Make and return where the child lays out the next job's datums: no path of another job leads there."""
+        root = self._folder / "own"
+        shutil.rmtree(root, ignore_errors=True)
+        self._jobs += 1
+        path = root / str(self._jobs)
+        path.mkdir(parents=True)
+        return str(path)
 
     def end_child(self, *, ask_where: bool = False) -> ChildDiedError | None:
         """End the child, if there is one; return how."""
@@ -119,6 +130,7 @@ class Slot:
             remove_container(job.command, self._scratch)
         # What a dead child left in its working directory is nobody's.
         shutil.rmtree(self._scratch, ignore_errors=True)
+        shutil.rmtree(self._folder / "own", ignore_errors=True)
         scratch_folder(self._folder)
         return died
 
@@ -135,9 +147,9 @@ class Slot:
         self._next_unit += 1
         return self._next_unit
 
-    def prepare(self, job: JobWork, datums: Sequence[tuple[Datum, int]]) -> list[Prepared]:
-        """Lay out datums."""
-        return self._materializer.prepare(job.inputs, datums)
+    def prepare(self, job: JobWork, datums: Sequence[tuple[Datum, int]], *, by_child: bool) -> list[Prepared]:
+        """Lay out datums, as far as that is not left to the child."""
+        return self._materializer.prepare(job.inputs, datums, by_child=by_child)
 
     def ahead_of(self, datums: Sequence[Datum]) -> Ahead:
         """Begin to fetch what a lease's datums will need."""

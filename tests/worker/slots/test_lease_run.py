@@ -583,13 +583,19 @@ def test_what_a_datum_leaves_behind_does_not_reach_the_next(bench: Bench, mischi
     assert {name: bench.log(row, job.job) for name, row in rows.items()} == {str(i): f"heard {i}\n" for i in range(4)}
 
 
-def test_folders_are_used_again_under_new_names(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+SMALL, LINKED = 4, 100_000
+"""Sizes of an input that the child lays out, and of one that the worker does."""
+
+
+@pytest.mark.parametrize("size", [SMALL, LINKED])
+def test_folders_are_used_again_under_new_names(bench: Bench, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     source = """
     import os
     def f(x, out):
         assert not os.listdir(out)
+        assert os.listdir(x.parent) == [x.name]
         (out / "deep").mkdir()
-        (out / "deep" / x.name).write_text(str(out))
+        (out / "deep" / x.name).write_text(f"{out} {os.stat(out.parent).st_ino}")
     """
     made: list[str] = []
 
@@ -598,18 +604,21 @@ def test_folders_are_used_again_under_new_names(bench: Bench, monkeypatch: pytes
         real_mkdir(path, *arguments, **options)  # type: ignore[arg-type]
 
     real_mkdir = os.mkdir
-    tree = put(bench.store, "in", {f"{i % 7}/{i}": b"four" for i in range(60)})
+    tree = put(bench.store, "in", {f"{i % 7}/{i}": b"x" * size for i in range(60)})
     signature = (parameter("x"), parameter("out", source="out"))
     job = spec(python(bench.store, source, "f", *signature, result="out"), varying("x", tree))
     monkeypatch.setattr(os, "mkdir", mkdir)
     bench.run(job, file_datums(tree), size=3)
-    assert len(set(bench.content(job.job).values())) == 60, "a path was used twice"
-    # Of 60 datums with a folder in and one out; at most three are laid out at a time.
-    assert len([path for path in made if "/d/" in str(path)]) <= 20
+    seen = [tuple(content.split()) for content in bench.content(job.job).values()]
+    assert len({path for path, _ in seen}) == 60, "a path was used twice"
+    # Of 60 datums with a folder in and one out; at most three are laid out at a time, by the child one.
+    assert len({inode for _, inode in seen}) <= (1 if size == SMALL else 4)
+    assert len([path for path in made if "/d/" in str(path)]) <= (1 if size == SMALL else 20)
 
 
+@pytest.mark.parametrize("size", [SMALL, LINKED])
 @pytest.mark.parametrize("held", ["os.open(out, os.O_RDONLY)", "os.chdir(out)"], ids=["thread", "chdir"])
-def test_what_still_holds_a_datums_folder_writes_into_no_others(bench: Bench, held: str) -> None:
+def test_what_still_holds_a_datums_folder_writes_into_no_others(bench: Bench, held: str, size: int) -> None:
     source = f"""
     import os, threading
     go = threading.Event()
@@ -631,12 +640,108 @@ def test_what_still_holds_a_datums_folder_writes_into_no_others(bench: Bench, he
                 pass
         (out / x.name).write_text("mine")
     """
-    tree = put(bench.store, "in", {str(i): b"four" for i in range(12)})
+    tree = put(bench.store, "in", {str(i): b"x" * size for i in range(12)})
     signature = (parameter("x"), parameter("out", source="out"))
     job = spec(python(bench.store, source, "f", *signature, result="out"), varying("x", tree), timeout_s=20.0)
     # Leases so short that the second datum has the berth of the first, if it may.
     bench.run(job, file_datums(tree), size=1)
     assert bench.content(job.job) == {str(i): b"mine" for i in range(12)}
+
+
+SPOILS = {
+    "files-without-room": "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))",
+    "its-folders-gone": "shutil.rmtree(x.parents[2])",
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS)
+@pytest.mark.parametrize("batch", [0, 3])
+def test_a_child_that_cannot_lay_out_leaves_it_to_the_worker(bench: Bench, spoil: str, batch: int) -> None:
+    source = f"""
+    import os, resource, shutil
+    def one(x):
+        own = "/own/" in str(x)
+        text = f"{{x.read_text()}} {{os.listdir(x.parent) == [x.name]}} {{own}}"
+        if own and x.name == "00":
+            {spoil}
+        return {{x.name: text}}
+    def f(x):
+        return [one(each) for each in x] if isinstance(x, list) else one(x)
+    """
+    tree = put(bench.store, "in", {f"{i:02}": b"%d" % i for i in range(40)})
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree), batch=batch)
+    rows = bench.run(job, file_datums(tree))
+    # It removed its own input; in a batch those of others, too, which then is tried in halves, without that.
+    guilty = ["00"] if "rmtree" in spoil and not batch else []
+    assert [key for key, row in rows.items() if row.outcome is not Outcome.OK] == guilty
+    assert {row.tries for row in rows.values()} == {1}
+    found = {key: text.decode().split() for key, text in bench.content(job.job).items()}
+    expected = {f"{i:02}": [str(i), "True"] for i in range(40)}
+    assert {key: text[:2] for key, text in found.items()} == {k: v for k, v in expected.items() if k not in guilty}
+    assert (found["01"][2], found["39"][2]) == ("True" if batch and "rlimit" in spoil else "False", "False")
+
+
+@pytest.mark.parametrize(("batch", "by"), [(0, "own"), (32, "own"), (33, "d"), (1000, "d")])
+def test_who_lays_out_a_batch(bench: Bench, batch: int, by: str) -> None:
+    source = """
+    def f(x):
+        return {x.name: x.parents[2].name} if not isinstance(x, list) else [f(each) for each in x]
+    """
+    tree = put(bench.store, "in", {f"{i:03}": b"small" for i in range(70)})
+    job = spec(python(bench.store, source, "f", parameter("x")), varying("x", tree), batch=batch)
+    bench.run(job, file_datums(tree))
+    found = set(bench.content(job.job).values())
+    # Below ``own`` is a folder for each job, too.
+    assert found == ({b"1"} if by == "own" else {b"d"})
+
+
+def test_what_a_killed_child_had_laid_out_is_removed(bench: Bench) -> None:
+    source = """
+    import os
+    def f(x, out):
+        if x.name == "1":
+            (out / "large").write_bytes(bytes(1 << 20))
+            os.abort()
+        own = out.parents[2]
+        assert own.name == "own"
+        left = sum(os.path.getsize(f"{folder}/{name}") for folder, _, names in os.walk(own) for name in names)
+        (out / x.name).write_text(f"{len(os.listdir(own))} {left}")
+    """
+    tree = put(bench.store, "in", {str(i): b"four" for i in range(4)})
+    signature = (parameter("x"), parameter("out", source="out"))
+    job = spec(python(bench.store, source, "f", *signature, result="out"), varying("x", tree))
+    rows = bench.run(job, file_datums(tree))
+    assert [name for name, row in rows.items() if row.outcome is Outcome.FAILED] == ["1"]
+    # The folder of the job, in it the input alone.
+    assert bench.content(job.job) == dict.fromkeys("023", b"1 4")
+
+
+def test_removing_a_datums_outputs_is_not_the_next_ones_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dmlpipe.worker.slots import slot_child as module
+
+    said: list[str] = []
+
+    class Listening:
+        def decode(self, data: bytes) -> object:
+            message = from_child.decode(data)
+            said.append(f"{type(message).__name__}{getattr(message, 'begin', '')}")
+            return message
+
+    monkeypatch.setattr(module, "from_child", Listening())
+    source = """
+    def f(x, out, deep):
+        (out / deep).mkdir(exist_ok=True)
+        (out / deep / x.name).touch()
+    """
+    tree = put(bench.store, "in", dict.fromkeys("abc", b"small"))
+    signature = (parameter("x"), parameter("out", source="out"), parameter("deep", "scalar", source="parameter"))
+    transform = python(bench.store, source, "f", *signature, result="out")
+    bench.run(spec(transform, varying("x", tree), parameters={"deep": ""}), file_datums(tree))
+    assert said == ["Ready", "Ended", "Ended", "Ended"], "few files: not worth a message"
+    said.clear()
+    bench.run(spec(transform, varying("x", tree), parameters={"deep": "er"}), file_datums(tree))
+    between = ["LoadingTrue", "LoadingFalse"]
+    assert said[:8] == ["Ready", "Ended", *between, "Ended", *between, "Ended"]
 
 
 def test_pipes_and_links_to_what_was_not_fetched(bench: Bench) -> None:

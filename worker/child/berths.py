@@ -3,6 +3,8 @@
 A berth keeps its first two levels of folders (`<berth>/<input>`, or `<berth>/pfs/<input>`); everything else in it is
 removed when its datum ends, whoever put it there. Folders that are removed are emptied and kept, and appear again where
 one is needed, under a new name each time: no path of an earlier datum leads there.
+
+These are the worker's; of datums that the child lays out: `datum_folders.py`, which shares the stock of empty folders.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import shutil
 import stat
 from collections.abc import Mapping
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STOCK_MAX = 1024
 _DEPTH_MAX = 16
 """Folders nested deeper are removed one by one, without a stack of calls."""
@@ -34,7 +36,7 @@ def _is_folder(name: str, parent: int) -> bool:
     return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
 
 
-def _unlinked(name: str, parent: int) -> bool:
+def unlinked(name: str, parent: int) -> bool:
     """Remove what is no folder; False if it is one. To list names and try is half of what it costs to list kinds."""
     try:
         os.unlink(name, dir_fd=parent)
@@ -56,16 +58,22 @@ class Stock:
     """
 
     def __init__(self, folder: str) -> None:
-        os.mkdir(folder)
         self._folder = folder
-        self._like = os.stat(folder)
+        # What it lies in was made where no user code runs, which may change what a new folder allows.
+        self._like = os.stat(os.path.dirname(folder))
+        self._make(folder)
         self._names: list[str] = []
         self._made = 0
 
     def make(self, path: str) -> None:
         """Make the folder `path`, whose parent exists."""
         if not (self._names and _moved(self._names.pop(), path)):
-            os.mkdir(path)
+            self._make(path)
+
+    def _make(self, path: str) -> None:
+        os.mkdir(path)
+        if not self.is_plain(os.stat(path)):
+            os.chmod(path, stat.S_IMODE(self._like.st_mode))
 
     def make_all(self, path: str) -> None:
         """Make the folder `path` and those above it, as far as they are missing."""
@@ -91,20 +99,38 @@ class Stock:
 
     def empty(self, name: str, parent: int, *, reuse: bool, depth: int = 0) -> bool:
         """Remove all that is in the folder `name` in `parent`; return whether it may be used again."""
-        fd = os.open(name, _FOLDER, dir_fd=parent)
+        fd = os.open(name, FOLDER, dir_fd=parent)
         try:
             for inside in os.listdir(fd):
-                if _unlinked(inside, fd):
+                if unlinked(inside, fd):
                     continue
                 if depth < _DEPTH_MAX:
                     self.remove(inside, fd, reuse=reuse, depth=depth + 1)
                 else:
                     shutil.rmtree(inside, dir_fd=fd)
-            return reuse and self._is_plain(os.fstat(fd))
+            return reuse and self.is_plain(os.fstat(fd))
         finally:
             os.close(fd)
 
-    def _is_plain(self, status: os.stat_result) -> bool:
+    def empty_alone(self, path: str) -> None:
+        """Remove all that is in a folder that nobody else uses: by path, which is half as many system calls."""
+        for name in os.listdir(path):
+            try:
+                os.unlink(f"{path}/{name}")
+            except (IsADirectoryError, PermissionError):
+                # macOS says the latter of a folder. What is none raises again.
+                self.remove_alone(path, name)
+
+    def remove_alone(self, path: str, name: str) -> None:
+        """Remove the folder `path/name`, which nobody else uses."""
+        fd = os.open(path, FOLDER)
+        try:
+            self.remove(name, fd, reuse=True)
+        finally:
+            os.close(fd)
+
+    def is_plain(self, status: os.stat_result) -> bool:
+        """Whether a folder is like one that was just made."""
         like = self._like
         return (status.st_mode, status.st_uid, status.st_gid) == (like.st_mode, like.st_uid, like.st_gid) and (
             status.st_size <= _SIZE_MAX_BYTES
@@ -187,31 +213,68 @@ class Berth:
             os.rmdir(path)
 
     def clear(self, *, reuse: bool) -> bool:
-        """Remove everything but the kept folders; False if the berth is not what it was and must go."""
+        """Remove everything but the kept folders; False if the berth is not what it was and must go.
+
+        Parameters
+        ----------
+        reuse
+            Nobody is left who may use it.
+        """
         try:
             for path, kept in self._kept.items():
-                self._empty(path, kept, reuse)
+                if not reuse:
+                    self._empty(path, kept)
+                elif kept or path == self.path:
+                    if not self._empty_alone(path, kept):
+                        return False
+                else:
+                    # Its parent was looked at: it is a folder, and nobody is left who could put a link in its place.
+                    self.stock.empty_alone(path)
         except OSError:
             # A kept folder was removed, moved, or replaced by a link or a file.
             return False
         return True
 
-    def _empty(self, path: str, kept: Mapping[str, bool], reuse: bool) -> None:
-        """Remove all entries of a folder but what is kept; never follows a link."""
-        fd = os.open(path, _FOLDER)
+    def _empty_alone(self, path: str, kept: Mapping[str, bool]) -> bool:
+        """Remove all entries of a folder that nobody else uses but what is kept; False if that is not what it was.
+
+        By path, which is half as many system calls as by descriptor.
+        """
+        with os.scandir(path) as entries:
+            listed = list(entries)
+        for entry in listed:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if (stays := kept.get(entry.name)) is not None:
+                if stays and not is_folder:
+                    return False
+                if stays or not is_folder:
+                    continue
+            if not is_folder:
+                os.unlink(entry.path)
+            elif entry.name != self._last or path != self.path:
+                if entry.name != self._spare:
+                    self.stock.remove_alone(path, entry.name)
+            else:
+                self.stock.empty_alone(entry.path)
+                if self.stock.is_plain(entry.stat(follow_symlinks=False)):
+                    self._spare = entry.name
+                else:
+                    os.rmdir(entry.path)
+        return True
+
+    def _empty(self, path: str, kept: Mapping[str, bool]) -> None:
+        """Remove all entries of a folder but what is kept, whatever others do meanwhile; never follows a link."""
+        fd = os.open(path, FOLDER)
         try:
             for name in os.listdir(fd):
-                is_last = name == self._last and path == self.path
                 if (stays := kept.get(name)) is not None:
                     # A kept folder is emptied itself, which fails if it is none any more.
                     if stays or not _is_folder(name, fd):
                         continue
-                elif not is_last and _unlinked(name, fd):
+                elif (name != self._last or path != self.path) and unlinked(name, fd):
                     continue
-                if is_last and reuse and self.stock.empty(name, fd, reuse=True):
-                    self._spare = name
-                elif name != self._spare:
-                    self.stock.remove(name, fd, reuse=reuse)
+                if name != self._spare:
+                    self.stock.remove(name, fd, reuse=False)
         finally:
             os.close(fd)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlpipe.worker.slots.berths import Berth, Berths
+from dmlpipe.worker.child.berths import Berth, Berths
 
 
 @pytest.fixture
