@@ -29,7 +29,8 @@ from ..storage.store import Store
 from ..worker.inline import InlineWorker
 from ..worker.job import Datum
 from ..worker.segments import Unpublished
-from .jobs.jobrun import ARRAY_METADATA, array_metadata, worker_spec
+from .jobs.array_metadata import ARRAY_METADATA, array_metadata
+from .jobs.worker_spec import worker_spec
 from .pipelines.spec import PipelineSpec, decode_pipeline
 from .planning.plan import JobPlan, plan_job
 

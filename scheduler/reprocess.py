@@ -17,7 +17,7 @@ from ..storage.state import State
 from ..storage.store import Store
 from .inputs.expression import Array, Files
 from .inputs.walk import leaves
-from .jobs.jobrun import bind_inputs, is_single
+from .jobs.bindings import bind_inputs, is_single
 from .pipelines.spec import decode_pipeline
 from .planning.plan import JobPlan, job_context, plan_job
 from .planning.reasons import FORCED_PREFIX

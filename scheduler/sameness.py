@@ -23,7 +23,7 @@ from ..storage.state import State
 from ..storage.store import Store
 from ..storage.trees.prolly import Tree
 from ..worker.inline import InlineWorker
-from .jobs.jobrun import worker_spec
+from .jobs.worker_spec import worker_spec
 from .pipelines.spec import PipelineSpec, decode_pipeline
 from .planning.plan import plan_job
 from .planning.summary import describe_key

@@ -31,7 +31,8 @@ from ..worker.job import CommandTransform, Datum
 from ..worker.segments import Unpublished
 from .inputs.expression import Array, Files
 from .inputs.walk import leaves
-from .jobs.jobrun import JobRun, bind_inputs, is_single
+from .jobs.bindings import bind_inputs, is_single
+from .jobs.jobrun import JobRun
 from .pipelines.spec import PipelineSpec
 from .planning.datums import SEPARATOR
 from .planning.plan_items import Run

@@ -52,8 +52,9 @@ from ..report import (
     RunSummary,
     ignore,
 )
+from .bindings import bind_inputs, is_single
 from .epoch import Heartbeat, is_alive, take
-from .jobrun import Ending, JobRun, bind_inputs, is_single
+from .jobrun import Ending, JobRun
 from .runs import (
     RunStep,
     StartJob,

@@ -25,7 +25,7 @@ from ...storage import records as r
 from ...storage.actor import actor_name
 from ...storage.clock import utc_now
 from ...storage.digest import Digest
-from ...storage.errors import CorruptError, DmlpipeError
+from ...storage.errors import DmlpipeError
 from ...storage.objects.bodies import encode_body, read_job
 from ...storage.objects.condemned import found_place
 from ...storage.objects.content import object_key
@@ -36,31 +36,26 @@ from ...storage.objects.value import PACK_BELOW_BYTES, Pieces, Whole, decode_val
 from ...storage.objects.writer import Written
 from ...storage.state import State
 from ...storage.store import Store
-from ...storage.trees.prolly import Tree
-from ...worker.child.arrays import output_metadata
-from ...worker.job import BLOCK_MAX_BYTES, BLOCK_MAX_DATUMS, ArrayWrites, Datum, JobSpec, encode_block, encode_spec
-from ..inputs.expression import Array
-from ..inputs.walk import constants, followed, leaves
+from ...worker.job import BLOCK_MAX_BYTES, BLOCK_MAX_DATUMS, Datum, JobSpec, encode_block, encode_spec
 from ..leases.executor import Executor, JobOffer
 from ..peers.tracker import Traffic
-from ..pipelines.quantities import parse_size_bytes
-from ..pipelines.spec import Options, PipelineSpec
+from ..pipelines.spec import PipelineSpec
 from ..planning.plan import JobPlan, job_context, plan_job
 from ..planning.plan_items import Drop, Hit, PlanItem, Run, Twin
 from ..planning.reasons import Why
 from ..planning.summary import describe_key
 from ..report import FailureGroup, JobAdvanced, JobEnded, JobPlanned
+from .array_metadata import ARRAY_METADATA, array_metadata
 from .collected import FAILURE, find_collected
 from .fold import Folded, fold_results
 from .near import near_files
 from .path_edits import Conflict
 from .results import Finished, Results
 from .sorting import SortedRecords
+from .worker_spec import memory_bytes, worker_spec
 
 MAX_BACKLOG = 16
 MAX_PACKS_IN_RECORD = 1000
-ARRAY_METADATA = "zarr.json"
-"""The file of an output array that is its job's own, no datum's."""
 HOPELESS_AFTER = 50
 """A job whose first so many datums all failed is stopped."""
 
@@ -263,7 +258,7 @@ class JobRun:
                 batch=self.spec.options.batch,
                 cpus=self.spec.options.cpus,
                 gpus=self.spec.options.gpus,
-                memory_bytes=_memory_bytes(self.spec.options),
+                memory_bytes=memory_bytes(self.spec.options),
                 resources=self.spec.options.resources,
                 priority=self.spec.options.priority,
                 fold=self._results.fold,
@@ -694,69 +689,6 @@ class JobRun:
         return values, written
 
 
-def array_metadata(
-    spec: PipelineSpec,
-    bindings: Mapping[str, r.InputBinding],
-    open_tree: Callable[[str], Tree],
-    read: Callable[[bytes], bytes],
-) -> bytes:
-    """Return `ARRAY_METADATA` of the output array of a job: the input's grid with another type.
-
-    Parameters
-    ----------
-    open_tree, read
-        As of `plan_job`.
-
-    Raises
-    ------
-    CorruptError
-        The pipeline writes no array, or its input is none.
-    """
-    writes = _writes(spec)
-    leaf = next((leaf for leaf in leaves(spec.input) if writes is not None and leaf.name == writes.like), None)
-    if writes is None or not isinstance(leaf, Array):
-        raise CorruptError(f"pipeline {spec.name} writes an array like an input that is none")
-    folder = leaf.path.strip("/")
-    raw = open_tree(bindings[leaf.name].tree).get((f"{folder}/zarr.json" if folder else "zarr.json").encode())
-    if raw is None:
-        raise CorruptError(f"{leaf.repo}:/{folder} holds no zarr.json")
-    return output_metadata(read(raw), writes)
-
-
-def worker_spec(spec: PipelineSpec, plan: JobPlan, *, job: str, run: str, version: int) -> JobSpec:
-    """Return a version of a pipeline, planned, as its workers see it."""
-    options = spec.options
-    return JobSpec(
-        job=job,
-        run=run,
-        pipeline=spec.name,
-        version=version,
-        context=plan.key.hex(),
-        transform=spec.transform,
-        parameters=spec.parameters,
-        inputs=plan.job_inputs(),
-        writes=_writes(spec),
-        batch=options.batch,
-        tries=options.tries,
-        timeout_s=options.timeout_s,
-        cpus=options.cpus,
-        gpus=options.gpus,
-        memory_bytes=_memory_bytes(options),
-        secrets=options.secrets,
-    )
-
-
-def _memory_bytes(options: Options) -> int:
-    text = options.memory
-    return parse_size_bytes(int(text) if text.isdigit() else text) if text else 0
-
-
-def _writes(spec: PipelineSpec) -> ArrayWrites | None:
-    if spec.writes is None:
-        return None
-    return ArrayWrites(like=spec.writes.input, dtype=spec.writes.dtype, fill_value=spec.writes.fill_value)
-
-
 def _plain_group(group: FailureGroup) -> dict[str, Any]:
     return {
         "cause": f"{group.failure.kind}: {group.failure.message}".splitlines()[0],
@@ -769,43 +701,4 @@ def _plain_group(group: FailureGroup) -> dict[str, Any]:
     }
 
 
-def bind_inputs(
-    state: State,
-    spec: PipelineSpec,
-    heads: Mapping[str, str],
-    single: Mapping[str, bool],
-    *,
-    partial: bool = False,
-) -> dict[str, r.InputBinding]:
-    """Bind each input, by its label, to the commit that its run sees.
-
-    Parameters
-    ----------
-    heads
-        `repo@branch` to commit id.
-    single
-        Pipeline name to whether all its inputs are constant: its output then is a *model* to whoever reads it.
-    partial
-        Leave out inputs whose branch has no commit (of a job that cannot run).
-    """
-    bindings = {}
-    for label, leaf in followed(spec.input).items():
-        commit = heads.get(f"{leaf.repo}@{leaf.branch}", "")
-        if not commit and partial:
-            continue
-        known = state.commit(leaf.repo, commit)
-        if known is None:
-            raise CorruptError(f"commit {commit[:12]} of {leaf.repo} is not in the ledger")
-        role = "data" if leaf.repo not in single else "model" if single[leaf.repo] else "intermediate"
-        bindings[label] = r.InputBinding(
-            name=label, repo=leaf.repo, branch=leaf.branch, commit=commit, tree=known.tree, role=role
-        )
-    return bindings
-
-
-def is_single(spec: PipelineSpec) -> bool:
-    """Whether the pipeline has exactly one datum by construction."""
-    return {leaf.name for leaf in leaves(spec.input)} == constants(spec.input)
-
-
-__all__ = ["ARRAY_METADATA", "Ending", "JobRun", "array_metadata", "bind_inputs", "is_single", "worker_spec"]
+__all__ = ["Ending", "JobRun"]

@@ -25,7 +25,7 @@ from ..pipelines.topology import topological_order
 from ..planning.plan import job_context, plan_job
 from ..planning.reasons import Why, explain
 from ..planning.summary import PlanSummary, summarize
-from .jobrun import bind_inputs, is_single
+from .bindings import bind_inputs, is_single
 from .runs import commits_ahead, wants_retry, why_due, working
 from .ticks import count_due
 
