@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..digest import DIGEST_SIZE, Data, digest, digest_parts
+from ..digest import DIGEST_SIZE, digest
 from .stats import NEVER, STAT_BYTES
 
 logger = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 _LENGTH = struct.Struct("<Q")
 
 
@@ -81,16 +81,18 @@ class _Kept(NamedTuple):
     """Whether the tree that has what is remembered has other values for some of them, or lacks some."""
     body: memoryview
     """Encoded `Remembered`."""
+    hash: bytes
+    """Of the body, which is checked when it is decoded."""
 
 
 class _Index(msgspec.Struct, array_like=True):
-    """What a file begins with, behind its length; the bodies of the folders follow in their order, then the hash."""
+    """What a file begins with, behind its hash and its length; the bodies of the folders follow in their order."""
 
     version: int
     root: str
     held: Held | None
-    folders: list[tuple[str, int, bool, int]]
-    """Where in the root, bytes of content, whether it is a stray, bytes of the body."""
+    folders: list[tuple[str, int, bool, int, bytes]]
+    """Where in the root, bytes of content, whether it is a stray, bytes of the body, its hash."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -126,7 +128,7 @@ class Memory:
         """Return what is remembered of the files right in a folder."""
         found = self._found.get(inside)
         kept = self._before.get(inside)
-        if found is None and kept is not None:
+        if found is None and kept is not None and digest(kept.body) == kept.hash:
             found = self._found[inside] = _decode_folder(kept.body)
         return found
 
@@ -144,8 +146,9 @@ class Memory:
         """Remember a folder with so many bytes of content."""
         body = _encode(folder)
         before = self._before.get(inside)
-        is_same = before is not None and bytes(before.body) == body
-        self._now[inside] = before if before is not None and is_same else _Kept(size, False, memoryview(body))
+        if before is None or bytes(before.body) != body:
+            before = _Kept(size, False, memoryview(body), digest(body))
+        self._now[inside] = before
 
     def save(self, held: Held | None, strays: Set[str] = frozenset()) -> None:
         """Write what is to be remembered, if that is news. A cache folder that cannot be written is no failure.
@@ -164,10 +167,8 @@ class Memory:
         known = self._held is not None and (held is None or bool(strays) or held == self._held)
         if not changed and (held is None or known):
             return
-        folders = {inside: _Kept(kept.size, inside in strays, kept.body) for inside, kept in self._now.items()}
-        rows = [(inside, kept.size, kept.is_stray, len(kept.body)) for inside, kept in folders.items()]
+        rows = [(inside, kept.size, inside in strays, len(kept.body), kept.hash) for inside, kept in self._now.items()]
         index = _encode(_Index(VERSION, self._root, held, rows))
-        parts: list[Data] = [_LENGTH.pack(len(index)), index, *(kept.body for kept in folders.values())]
         temporary = self._file.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +176,8 @@ class Memory:
                 # Small files' contents are in it.
                 with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
                     # As they are: of very many folders few are new.
-                    out.writelines([*parts, digest_parts(parts)])
+                    out.writelines([digest(index), _LENGTH.pack(len(index)), index])
+                    out.writelines(kept.body for kept in self._now.values())
                 os.replace(temporary, self._file)
             except OSError:
                 temporary.unlink(missing_ok=True)
@@ -210,17 +212,20 @@ def _read(file: Path, root: str) -> tuple[Held | None, dict[str, _Kept]]:
         raw = memoryview(file.read_bytes())
     except OSError:
         return nothing
-    if len(raw) < _LENGTH.size + DIGEST_SIZE or digest(raw[:-DIGEST_SIZE]) != bytes(raw[-DIGEST_SIZE:]):
+    begin = DIGEST_SIZE + _LENGTH.size
+    if len(raw) < begin:
         return nothing
-    at = _LENGTH.size + _LENGTH.unpack_from(raw)[0]
+    at = begin + _LENGTH.unpack_from(raw, DIGEST_SIZE)[0]
+    if digest(raw[begin:at]) != bytes(raw[:DIGEST_SIZE]):
+        return nothing
     try:
-        index = _decode_index(raw[_LENGTH.size : at])
+        index = _decode_index(raw[begin:at])
     except msgspec.DecodeError:
-        return nothing  # an earlier version's
+        return nothing  # of another version
     if index.version != VERSION or index.root != root:
         return nothing
     folders: dict[str, _Kept] = {}
-    for inside, size, is_stray, length in index.folders:
-        folders[inside] = _Kept(size, is_stray, raw[at : at + length])
+    for inside, size, is_stray, length, name in index.folders:
+        folders[inside] = _Kept(size, is_stray, raw[at : at + length], name)
         at += length
     return index.held, folders

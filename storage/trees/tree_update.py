@@ -149,7 +149,12 @@ class _Rewrite:
                 stop = position
                 while stop < len(edits) and (last or edits[stop][0] <= node.keys[-1]):
                     stop += 1
-                _feed(chunker, node, edits[position:stop])
+                mine = edits[position:stop]
+                kept = _with_values(node, mine) if not chunker.keys else None
+                if kept is not None:
+                    chunker.done.append(kept)
+                else:
+                    _feed(chunker, node, mine)
                 position = stop
                 if last:
                     chunker.cut()
@@ -158,6 +163,20 @@ class _Rewrite:
                     break  # The new cuts fall together with the old ones again.
                 node = cursor.next()
         return old, chunker.done
+
+
+def _with_values(node: Node, edits: Sequence[tuple[bytes, Any]]) -> Node | None:
+    """Return a node with other values; None if an edit takes a key away, or brings one.
+
+    Where nodes end follows from their keys: of a node whose keys stay nothing need be cut anew.
+    """
+    keys, values = node.keys, list(node.values)
+    for key, value in edits:
+        at = bisect_left(keys, key)
+        if value is None or at == len(keys) or keys[at] != key:
+            return None
+        values[at] = value
+    return Node(VERSION, node.level, keys, values)
 
 
 def _feed(chunker: _Chunker, node: Node, edits: Sequence[tuple[bytes, Any]]) -> None:

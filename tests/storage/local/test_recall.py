@@ -323,9 +323,36 @@ def test_a_memory_of_an_earlier_version_is_forgotten(store: Store, tmp_path: Pat
     made = fill(tmp_path / "src")
     store.put("r", tmp_path / "src")
     (file,) = (tmp_path / "cache").glob("stores/*/stats/*.mp")
-    body = memory._encode([1, str(tmp_path / "src"), {"f00": [1, b"0", b"\0" * 32, [b""]]}])
-    file.write_bytes(body + digest(body))
-    assert store.put("r", tmp_path / "src").files == len(made)
+    first = memory._encode([1, str(tmp_path / "src"), {"f00": [1, b"0", b"\0" * 32, [b""]]}])
+    other = memory._encode([0, str(tmp_path / "src"), None, []])
+    for raw in (
+        first + digest(first),
+        digest(other) + memory._LENGTH.pack(len(other)) + other,
+        digest(first) + memory._LENGTH.pack(len(first)) + first,
+        digest(other) + memory._LENGTH.pack(1 << 60) + other,
+    ):
+        file.write_bytes(raw)
+        assert store.put("r", tmp_path / "src").files == len(made)
+
+
+def test_of_a_damaged_memory_only_the_damaged_folder_is_forgotten(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "src")
+    first = store.put("r", tmp_path / "src")
+    (file,) = (tmp_path / "cache").glob("stores/*/stats/*.mp")
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    costs = Costs(store, monkeypatch)
+    assert costs.reset().put("r", tmp_path / "src").id == first.id
+    assert sorted(costs.read) == sorted(str(number) for number in range(EACH * (FOLDERS - 1), EACH * FOLDERS))
+    assert costs.saved == 1
+    assert costs.reset().put("r", tmp_path / "src").id == first.id
+    assert (costs.read, costs.saved) == ([], 0)
+    file.write_bytes(file.read_bytes()[:-1])
+    assert costs.reset().put("r", tmp_path / "src").id == first.id
+    assert (len(costs.read), costs.saved) == (EACH, 1)
 
 
 # --- whatever is done -------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from dmlpipe.storage.digest import Digest, digest
 from dmlpipe.storage.errors import CorruptError, FormatError, InvalidInputError
 from dmlpipe.storage.objects.node import NodeStore, OverlayNodes
 from dmlpipe.storage.testing import CountingBackend
+from dmlpipe.storage.trees import cuts
 from dmlpipe.storage.trees.prolly import Tree, build, empty
 from dmlpipe.storage.trees.tree_node import EMPTY, MAX_KEY_BYTES
 
@@ -221,6 +222,26 @@ def test_a_small_edit_costs_its_path_and_a_diff_what_differs() -> None:
     reader = cold(nodes)
     assert len(list(Tree(reader, tree.root).diff(Tree(reader, edited.root)))) == 3
     assert reader.reads <= 2 * (1 + 3 * 3)
+
+
+def test_other_values_move_no_end_of_a_node_and_ask_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = new_nodes(64)
+    content = numbered(5_000)
+    tree = grow(nodes, content)
+    news = dict.fromkeys(list(content)[::7], b"new")
+    expected = grow(new_nodes(64), content | news)
+    asked: list[bytes] = []
+    real = cuts.mix
+
+    def mix(key: bytes, level: int) -> int:
+        asked.append(key)
+        return real(key, level)
+
+    monkeypatch.setattr(cuts, "mix", mix)
+    assert tree.update(sorted(news.items())).root == expected.root
+    assert asked == []
+    assert tree.update([(b"00000", b"new"), (b"000005", b"more")]).root != tree.root
+    assert asked, "here an entry more may move them"
 
 
 def test_an_edit_that_changes_nothing_writes_nothing() -> None:
