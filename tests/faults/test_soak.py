@@ -18,6 +18,7 @@ import pytest
 from dmlpipe.scheduler.cluster.daemon import SUPERVISOR, down, status, up
 from dmlpipe.scheduler.errors import ClusterError
 from dmlpipe.scheduler.store import Store
+from dmlpipe.storage.gc.run import collect
 from dmlpipe.storage.objects.pack import read_rows
 from dmlpipe.storage.objects.segment import decode_rows
 from tests.faults.arena import tally, trees, undisturbed_trees, wait_for
@@ -119,6 +120,11 @@ class Soak:
             wait_for(lambda: not any(other.alive() for other in state.processes.values()))
             self.up()
 
+    def collect(self) -> None:
+        """Give back what nothing refers to, however young: those at work may be about to."""
+        self.done["objects collected"] += collect(self.store, grace_s=0).swept.objects
+        self.done["collections"] += 1
+
     def look(self) -> None:
         """Note what is stored now: from here on it must not be computed again."""
         fresh = self.rows() - set(self.stored)
@@ -174,6 +180,8 @@ def test_after_kills_and_commits_at_random_the_books_are_right(
                 soak.commit(soak.random.randrange(1, 15))
             elif step < 0.8:
                 soak.kill()
+            elif step < 0.85:
+                soak.collect()
             else:
                 soak.look()
         soak.look()
