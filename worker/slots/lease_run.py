@@ -54,6 +54,8 @@ _GATHER_MAX_S = 0.025
 takes a core from the child, twice."""
 _GATHER_SHARE = 0.25
 """Of the time that what the child still has will take: by then the next frame must be there."""
+_GATHER_MIN_S, _GATHER_UNITS = 0.001, 31
+"""With so many left it looks away for so long, however short they are: a unit takes more than its own seconds."""
 _WATCH_S = 0.1
 """How often to look at the memory of a child that has a limit, and at the length of its log."""
 
@@ -296,7 +298,8 @@ class LeaseRun:
         if self._loading:
             return 0.0
         behind = max(0, len(self._hands) - 1)
-        return min(_GATHER_MAX_S, _GATHER_SHARE * behind * self._slot.seconds_per_unit)
+        least = _GATHER_MIN_S if behind >= _GATHER_UNITS else 0.0
+        return max(least, min(_GATHER_MAX_S, _GATHER_SHARE * behind * self._slot.seconds_per_unit))
 
     def _must_give_up(self, silent_s: float) -> bool:
         """Whether to end a child that neither reads nor says anything."""
