@@ -141,13 +141,14 @@ def measure(kind: str, items: int, slots: int, folder: Path) -> dict[str, Any]:
     """Run a pipeline over `items` files on a cluster that has run its namesake."""
     from dmlpipe.scheduler.cluster.local import start_local
     from dmlpipe.scheduler.jobs.jobrun import JobRun
+    from dmlpipe.scheduler.jobs.plan_reader import PlanReader
 
     store = prepare(items, folder)
     steps: dict[str, float] = {}
 
     with start_local(store.url, slots, folder=folder / "logs", cache_dir=folder / "cache") as cluster:
         run_on(store, cluster.address, f"warm-{kind}")
-        _timed(JobRun, "_read_plan", steps, "plan")
+        _timed(PlanReader, "read", steps, "plan")
         _timed(JobRun, "stored", steps, "take segments")
         _timed(JobRun, "finish", steps, "fold")
         before = _roles()

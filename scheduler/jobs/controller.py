@@ -53,8 +53,9 @@ from ..report import (
     ignore,
 )
 from .bindings import bind_inputs, is_single
+from .ending import Ending
 from .epoch import Heartbeat, is_alive, take
-from .jobrun import Ending, JobRun
+from .jobrun import JobRun
 from .runs import (
     RunStep,
     StartJob,
@@ -645,7 +646,7 @@ class Controller:
                     case SegmentStored():
                         job.stored(executor, event.key)
                     case Progressed():
-                        job.progressed(executor, computed=event.computed, failed=event.failed, seconds=event.seconds)
+                        job.progressed(executor, computed=event.computed, failed=event.failed)
                     case DatumLost():
                         job.lost(event.key, event.fingerprint)
                     case JobFinished():
