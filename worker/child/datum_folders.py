@@ -208,12 +208,15 @@ class _Berth:
         self._out = None
         self._own.settle()
 
+    def close(self) -> None:
+        """Close its descriptors; it is of no use any more."""
+        for kept in (self._own, self._out, *self._inputs.values()):
+            if kept is not None:
+                kept.close()
+
     def remove(self) -> None:
         """Delete it."""
-        for kept in (self._own, *self._inputs.values()):
-            kept.close()
-        if self._out is not None:
-            self._out.close()
+        self.close()
         shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -321,3 +324,9 @@ class DatumFolders:
                 berth.remove()
             else:
                 self._free.append(berth)
+
+    def close(self) -> None:
+        """Let go of all of them; their slot removes them."""
+        for berth in self._free:
+            berth.close()
+        self._free.clear()

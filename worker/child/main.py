@@ -133,7 +133,9 @@ class Child:
         self._company.moved()
         self._setup = setup
         self._loaded = None
-        self._folders = None
+        if self._folders is not None:
+            self._folders.close()
+            self._folders = None
         self._frames = UserFrames((setup.code,) if setup.code else ())
         self._place_log(isinstance(setup.transform, PythonTransform))
         try:

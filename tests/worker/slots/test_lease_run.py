@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import textwrap
@@ -21,6 +22,7 @@ from dmlpipe.worker.slots.devices import Devices
 from dmlpipe.worker.slots.slot_child import Message, SlotChild
 from tests.worker.bench import (
     Bench,
+    ListSource,
     constant,
     datum,
     file_datums,
@@ -679,6 +681,24 @@ def test_a_child_that_cannot_lay_out_leaves_it_to_the_worker(bench: Bench, spoil
     expected = {f"{i:02}": [str(i), "True"] for i in range(40)}
     assert {key: text[:2] for key, text in found.items()} == {k: v for k, v in expected.items() if k not in guilty}
     assert (found["01"][2], found["39"][2]) == ("True" if batch and "rlimit" in spoil else "False", "False")
+
+
+def test_a_child_holds_no_folders_of_jobs_that_are_past(bench: Bench) -> None:
+    source = """
+    import os
+    def f(x, out):
+        (out / x.name).write_text(f"{os.getpid()} {len(os.listdir('/proc/self/fd'))}")
+    """
+    signature = (parameter("x"), parameter("out", source="out"))
+    transform = python(bench.store, source, "f", *signature, result="out")
+    trees = [put(bench.store, f"in{number}", {f"{number}-{i}": b"small" for i in range(3)}) for number in range(4)]
+    jobs = [spec(transform, varying("x", tree)) for tree in trees]
+    leases = [lease for job, tree in zip(jobs, trees, strict=True) for lease in bench.leases(job, file_datums(tree))]
+    assert asyncio.run(bench._bounded(bench.loop(ListSource(leases)))) == ""
+    seen = [tuple(content.split()) for job in jobs for content in bench.content(job.job).values()]
+    assert len(seen) == 12
+    assert len({pid for pid, _ in seen}) == 1
+    assert len({count for _, count in seen}) == 1, "descriptors of one job are left in the next"
 
 
 @pytest.mark.parametrize(("batch", "by"), [(0, "own"), (32, "own"), (33, "d"), (1000, "d")])
