@@ -94,10 +94,6 @@ class Intake:
         self._beat = beat
         self._foresee = foresee
         self._cutting = writer.cutting if writer is not None else cutting
-        self.given_bytes = 0
-        """Bytes of content of all files."""
-        self.read_bytes = 0
-        """Bytes of content that were read."""
 
     def take(self, folders: Sequence[SourceFolder]) -> Taken:
         """Read what is not as it is remembered, and return what all files hold.
@@ -116,12 +112,9 @@ class Intake:
         parts = [task.part for task in tasks if task.part is not None]
         found = self._read(parts, began_ns)
         self._read_large(parts, found)
-        self.read_bytes += sum(read.size for read in found)
         reads = iter(found)
         taken = [self._settle(task, next(reads) if task.part is not None else None, began_ns) for task in tasks]
-        size = sum(size for _, size in taken)
-        self.given_bytes += size
-        return Taken([folder for folder, _ in taken], size)
+        return Taken([folder for folder, _ in taken], sum(size for _, size in taken))
 
     def _plan(self, folder: SourceFolder) -> _Task:
         """Find out what of a folder must be read, or looked at."""
@@ -209,7 +202,7 @@ class Intake:
         for result in results:
             for number, reads in result.parts.items():
                 by_unit[number] = [
-                    ReadPart(list(part.values), part.stats, 0) if read == UNCHANGED else read
+                    ReadPart(list(part.values), part.stats) if read == UNCHANGED else read
                     for part, read in zip(units[number], reads, strict=True)
                 ]
             if writer is not None:
@@ -232,7 +225,6 @@ class Intake:
             read.values[place] = value
             at = place * STAT_BYTES
             read.stats = read.stats[:at] + pack_stats([status]) + read.stats[at + STAT_BYTES :]
-            read.size += status.st_size
 
 
 def _known_among(writer: ObjectWriter | None, files: int) -> Callable[[Sequence[bytes]], Sequence[bytes]]:
@@ -287,13 +279,12 @@ def _join_parts(parts: Sequence[Part], read: Sequence[ReadPart]) -> list[ReadPar
     for part in parts:
         whole = next(pieces)
         if len(whole.values) < len(part.names):
-            whole = ReadPart(list(whole.values), whole.stats, whole.size)
+            whole = ReadPart(list(whole.values), whole.stats)
             stats = [whole.stats]
             while len(whole.values) < len(part.names):
                 more = next(pieces)
                 whole.values += more.values
                 stats.append(more.stats)
-                whole.size += more.size
             whole.stats = b"".join(stats)
         found.append(whole)
     return found

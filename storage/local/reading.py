@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from ..digest import DIGEST_SIZE
 from ..errors import ConflictError, ErrorCode, InvalidInputError
-from ..objects.value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, Inline, Whole, decode_value, encode_value
+from ..objects.value import INLINE_MAX_BYTES, PACK_BELOW_BYTES, Inline, Whole, encode_value
 from .packer import BATCH_MAX, Packer
 from .stats import COARSE_TICK_NS, SECOND_NS, TICK_NS, differing, pack_stats, replace
 
@@ -47,11 +47,9 @@ class ReadPart(msgspec.Struct, array_like=True):
     values: list[bytes]
     """Encoded; `LARGE` where they are yet to be read."""
     stats: bytes
-    size: int
-    """Bytes that were read."""
 
 
-UNCHANGED = ReadPart([], b"", 0)
+UNCHANGED = ReadPart([], b"")
 """Says that all is as it was: what is known of the part need not travel between processes."""
 
 
@@ -93,23 +91,22 @@ class PartReader:
         values = list(part.values)
         for place, number in enumerate(other):
             values[number] = again.values[place]
-        return ReadPart(values, replace(present, other, again.stats), again.size)
+        return ReadPart(values, replace(present, other, again.stats))
 
     def _read(self, part: Part, numbers: Sequence[int]) -> ReadPart:
         files = [part.names[number] for number in numbers]
         values: list[bytes] = []
         found: list[os.stat_result] = []
-        size = 0
         with _opened(part.local) as folder:
             while len(values) < len(files):
                 batch = files[len(values) : len(values) + BATCH_MAX]
-                size += self._read_batch(part.local, folder, batch, values, found)
-        return ReadPart(values, pack_stats(found), size)
+                self._read_batch(part.local, folder, batch, values, found)
+        return ReadPart(values, pack_stats(found))
 
     def _read_batch(
         self, local: str, folder: int, files: Sequence[str], values: list[bytes], found: list[os.stat_result]
-    ) -> int:
-        """Read files until there is no room for more; add their values and stats, return the bytes of their content."""
+    ) -> None:
+        """Read files until there is no room for more; add their values and stats."""
         packer, view, fresh, maybe_fresh = self._packer, self._view, self._fresh_ns, self._maybe_fresh_ns
         at, full = (packer.position, packer.full) if packer is not None else (0, PACK_BELOW_BYTES)
         names: list[bytes] = []
@@ -153,7 +150,6 @@ class PartReader:
         if packer is not None and names:
             taken = [file for place, file in enumerate(files[:done]) if place not in odd] if odd else files
             packer.take(names, sizes, taken)
-        return sum(sizes) + sum(decode_value(value).size for value in odd.values() if value != LARGE)
 
 
 def look_at(local: str, names: Sequence[str]) -> bytes:

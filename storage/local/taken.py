@@ -82,7 +82,11 @@ class Taken:
         """The folders of the commit that they stand right in."""
         return frozenset(part.folder.below for part in self._parts)
 
-    @cached_property
+    @property
     def others(self) -> Sequence[tuple[bytes, bytes]]:
         """Path and value of those of which it is not known that they stand there as they are, sorted."""
+        return self._others
+
+    @cached_property
+    def _others(self) -> list[tuple[bytes, bytes]]:
         return sorted(chain.from_iterable(part.others for part in self._parts))
