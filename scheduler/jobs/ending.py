@@ -12,6 +12,7 @@ import msgspec
 from ...storage import records as r
 from ...storage.actor import actor_name
 from ...storage.clock import utc_now
+from ...storage.errors import DmlpipeError
 from ...storage.objects.bodies import encode_body, read_job
 from ...storage.objects.node import NodeStore
 from ...storage.objects.writer import Written
@@ -19,12 +20,14 @@ from ...storage.state import State
 from ...storage.store import Store
 from ..peers.tracker import Traffic
 from ..pipelines.spec import PipelineSpec
+from ..planning.plan import job_context
 from ..report import FailureGroup, JobEnded
 from .fold import Folded
 from .job_rows import PlacedRows
+from .runs import SkipJob, StartJob
 from .verdict import Verdict
 
-__all__ = ["Ending", "JobFacts", "end_job"]
+__all__ = ["Ending", "JobFacts", "end_job", "refused", "unrunnable"]
 
 MAX_PACKS_IN_RECORD = 1000
 
@@ -153,6 +156,74 @@ def end_job(
         from_peers=traffic.from_peers,
     )
     return Ending(records, report, (*sync, *rows.sync))
+
+
+def unrunnable(state: State, run: str, skip: SkipJob, bindings: Mapping[str, r.InputBinding], *, epoch: int) -> Ending:
+    """End a job that cannot run, since one above it failed."""
+    record = r.JobUnrunnable(
+        job=skip.job,
+        run=run,
+        pipeline=skip.pipeline,
+        version=skip.version,
+        epoch=epoch,
+        inputs=tuple(bindings.values()),
+        because=skip.because,
+    )
+    above = state.job(skip.because)
+    report = JobEnded(
+        job=skip.job,
+        run=run,
+        pipeline=skip.pipeline,
+        state="unrunnable",
+        counters=r.Counters(),
+        seconds=0.0,
+        head=state.output(skip.pipeline) or "",
+        reason=f"{above.pipeline if above else 'an input'} failed in job {skip.because[:6]}",
+    )
+    return Ending((record,), report)
+
+
+def refused(
+    state: State,
+    run: str,
+    start: StartJob,
+    spec: PipelineSpec,
+    bindings: Mapping[str, r.InputBinding],
+    error: DmlpipeError,
+    *,
+    epoch: int,
+) -> Ending:
+    """End a job that cannot be planned as failed."""
+    key = job_context(spec, bindings).hex()
+    head = state.output(start.pipeline) or ""
+    begun = r.JobStart(
+        job=start.job,
+        run=run,
+        pipeline=start.pipeline,
+        version=start.version,
+        epoch=epoch,
+        context=key,
+        inputs=tuple(bindings.values()),
+        base=head,
+    )
+    failed = r.JobFailed(
+        job=start.job,
+        epoch=epoch,
+        key=key,
+        context=state.context(key) or r.Context(inputs={}, order=()),
+        end=r.JobEnd(reason=error.message),
+    )
+    report = JobEnded(
+        job=start.job,
+        run=run,
+        pipeline=start.pipeline,
+        state="failed",
+        counters=r.Counters(),
+        seconds=0.0,
+        head=head,
+        reason=error.message,
+    )
+    return Ending((begun, failed), report)
 
 
 def _job_record(

@@ -316,7 +316,7 @@ def test_a_killed_controller_is_resumed_without_computing_stored_datums(
     run(undisturbed)
     dying = FakeExecutor(store, copy_inputs(store), per_segment=2, die_after=segments_before_death)
     controller = Controller(store, lambda: dying)
-    monkeypatch.setattr(controller, "_close", lambda: controller._let_go())
+    monkeypatch.setattr(controller, "_close", controller._epoch.let_go)
     with pytest.raises(KilledError):
         controller.run()
     summary, executor = run(store, per_segment=2)

@@ -95,7 +95,7 @@ class History(RuleBasedStateMachine):
         """Rows of stored segments survive; what was computed and not stored may be computed again."""
         dying = FakeExecutor(self.store, self._compute, per_segment=1, die_after=after)
         controller = Controller(self.store, lambda: dying)
-        controller._close = controller._let_go  # type: ignore[method-assign]  # as after kill -9: nothing is said
+        controller._close = controller._epoch.let_go  # type: ignore[method-assign]  # as after kill -9: nothing is said
         try:
             controller.run()
         except KilledError:
