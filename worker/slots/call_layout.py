@@ -14,6 +14,10 @@ from .slot import Slot
 
 logger = logging.getLogger(__name__)
 
+FRAME_MAX_FOLDERS = 32
+"""Calls laid out here in one frame: twice as many folders are made when a job begins, and removed in the end."""
+FRAME_MAX_BYTES = 4 << 20
+"""Content in one frame that the child lays out: two frames are in memory, here and there."""
 _BATCH_BY_CHILD_MAX = 32
 """A child holds three descriptors or more for each datum of a call; it may have a thousand."""
 
@@ -51,12 +55,18 @@ class CallLayout:
         self.by_child = job.spec.batch <= _BATCH_BY_CHILD_MAX
         """The child lays out what it can; until it says that it cannot."""
 
-    def needs_folders(self, call: Call) -> bool:
-        """Whether folders of a call are made here."""
+    def share(self, call: Call) -> float:
+        """Return how much of what a frame may hold a call takes: folders made here, or content that travels."""
         inputs = self._job.inputs
         if not inputs.in_folders:
-            return False
-        return not (self.by_child and all(inputs.by_child(self._datums[index]) for index in call.indexes))
+            return 0.0
+        travels = 0
+        for index in call.indexes:
+            size = inputs.left_bytes(self._datums[index]) if self.by_child else None
+            if size is None:
+                return 1.0 / FRAME_MAX_FOLDERS
+            travels += size
+        return travels / FRAME_MAX_BYTES
 
     def lay_out(self, calls: Sequence[Call], *, others: bool) -> list[list[Prepared] | None]:
         """Lay out calls together; one by one if that fails, to find the datum whose input is not to be had.

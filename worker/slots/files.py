@@ -139,9 +139,12 @@ class Files:
                 self.place(value, target, content)
 
 
-def is_small(value: bytes) -> bool:
-    """Whether a file is written anew, by its encoded value."""
-    return is_inline(value) or decode_value(value).size <= COPIED_MAX_BYTES
+def small_bytes(value: bytes) -> int | None:
+    """The size of a file that is written anew, by its encoded value; None: it is too large for that."""
+    if is_inline(value):
+        return len(value)
+    size = decode_value(value).size
+    return size if size <= COPIED_MAX_BYTES else None
 
 
 def files_below(tree: Tree, path: str) -> Iterator[tuple[str, Value]]:

@@ -15,7 +15,7 @@ from ...storage.trees.prolly import Tree
 from ..child.arrays import METADATA_FILE, Grid, output_metadata, parse_grid
 from ..child.wire import Given
 from ..job import Datum, JobInput, JobSpec, PythonTransform, Region
-from .files import ContentStore, Files, files_below, is_small, named
+from .files import ContentStore, Files, files_below, named, small_bytes
 
 
 class JobInputs:
@@ -46,19 +46,26 @@ class JobInputs:
             if item.constant:
                 self.constants[item.name] = self._lay_out(item)
 
-    def by_child(self, datum: Datum) -> bool:
-        """Whether the child may lay a datum out: all its files are small and asked for one by one."""
+    def left_bytes(self, datum: Datum) -> int | None:
+        """The content that travels if the child lays a datum out; None: it may not.
+
+        It may if all its files are small and asked for one by one.
+        """
         forms = self._left_forms
         if forms is None:
-            return False
+            return None
+        total = 0
         for form, item in zip(forms, datum.items, strict=True):
             kind = item.kind
             if kind == "f":
-                if form and not is_small(item.value):
-                    return False
+                if form:
+                    size = small_bytes(item.value)
+                    if size is None:
+                        return None
+                    total += size
             elif kind != "v" and kind != "n":
-                return False
-        return True
+                return None
+        return total
 
     def _lay_out(self, item: JobInput) -> Given:
         root = self.folder / "constants" / item.name

@@ -39,8 +39,6 @@ logger = logging.getLogger(__name__)
 FRAME_TARGET_S = 0.05
 """Work in one frame to the child."""
 FRAME_MAX_UNITS = 256
-FRAME_MAX_FOLDERS = 32
-"""The same of those that are laid out here: twice as many are made when a job begins, and removed in the end."""
 _FRAMES_OUT_MAX = 2
 _VERIFY_S = 0.2
 _LOADING_MIN_S = 600.0
@@ -241,10 +239,10 @@ class LeaseRun:
         wanted = 1 if one else max(1, min(FRAME_MAX_UNITS, int(FRAME_TARGET_S / per_unit)))
         # Two slots' worth of tail: never take so much that the deadline of the last could not be told.
         calls: list[Call] = []
-        here = 0
-        while len(calls) < wanted and here < FRAME_MAX_FOLDERS and (call := self._attempts.take()) is not None:
+        full = 0.0
+        while len(calls) < wanted and full < 1.0 and (call := self._attempts.take()) is not None:
             calls.append(call)
-            here += self._layout.needs_folders(call)
+            full += self._layout.share(call)
         ready: list[Sent] = []
         laid_out = self._layout.lay_out(calls, others=bool(self._hands))
         for call in reversed(calls[len(laid_out) :]):

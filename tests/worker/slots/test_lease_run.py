@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,8 +16,8 @@ from dmlpipe.storage.errors import BackendError, CorruptError, ErrorCode
 from dmlpipe.storage.objects.cache import ContentReader
 from dmlpipe.storage.objects.segment import Outcome, Row
 from dmlpipe.storage.objects.value import Value
-from dmlpipe.worker.child.frames import socket_pair
-from dmlpipe.worker.child.wire import from_child
+from dmlpipe.worker.child.frames import GiveUp, socket_pair
+from dmlpipe.worker.child.wire import Unit, from_child
 from dmlpipe.worker.job import CommandTransform
 from dmlpipe.worker.slots.devices import Devices
 from dmlpipe.worker.slots.slot_child import Message, SlotChild
@@ -681,6 +682,25 @@ def test_a_child_that_cannot_lay_out_leaves_it_to_the_worker(bench: Bench, spoil
     expected = {f"{i:02}": [str(i), "True"] for i in range(40)}
     assert {key: text[:2] for key, text in found.items()} == {k: v for k, v in expected.items() if k not in guilty}
     assert (found["01"][2], found["39"][2]) == ("True" if batch and "rlimit" in spoil else "False", "False")
+
+
+@pytest.mark.parametrize(("size", "most"), [(60_000, 70), (100_000, 32), (10, 256)])
+def test_a_frame_holds_so_many_folders_or_so_much_content(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, size: int, most: int
+) -> None:
+    monkeypatch.setattr("dmlpipe.worker.slots.lease_run.FRAME_TARGET_S", 1e9)
+    frames: list[int] = []
+    work = SlotChild.work
+
+    def counted(child: SlotChild, units: Sequence[Unit], *, give_up: GiveUp | None = None) -> None:
+        frames.append(len(units))
+        work(child, units, give_up=give_up)
+
+    monkeypatch.setattr(SlotChild, "work", counted)
+    tree = put(bench.store, "in", {f"{i:03}": os.urandom(size) for i in range(600 if size == 10 else 150)})
+    job = spec(python(bench.store, "def f(x):\n    return {}\n", "f", parameter("x")), varying("x", tree))
+    bench.run(job, file_datums(tree))
+    assert (frames[0], max(frames)) == (1, most)
 
 
 def test_a_child_holds_no_folders_of_jobs_that_are_past(bench: Bench) -> None:
