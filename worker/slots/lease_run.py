@@ -16,21 +16,21 @@ Rules:
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 
 from ...storage.errors import DmlpipeError
 from ...storage.objects.segment import Failure, Outcome
-from ...storage.objects.value import encode_value
 from ..child.failure import UserFrames, exit_failure, failure_of, located, said, timeout_failure
-from ..child.wire import Ended, Loading, OutFile, Produced, Ready, SetupFailed, Unit
+from ..child.wire import Ended, Loading, Produced, Unit
 from ..job import CommandTransform, Datum, PythonTransform
 from .attempts import Attempts, Call, resident_key
 from .call_layout import CallLayout
-from .failures import memory_failure, wrote_to_input
+from .failures import wrote_to_input
 from .hands import Hands, Sent
 from .job_work import JobWork
 from .lease_rows import LeaseReport, LeaseRows
+from .outputs import Outputs
+from .setting_up import LOADING_MIN_S, WATCH_S, NotLoadedError, set_up, watch
 from .slot import Slot
 from .slot_child import ChildDiedError, Message, SlotChild
 
@@ -41,8 +41,6 @@ FRAME_TARGET_S = 0.05
 FRAME_MAX_UNITS = 256
 _FRAMES_OUT_MAX = 2
 _VERIFY_S = 0.2
-_LOADING_MIN_S = 600.0
-"""With a timeout set: what importing and loading a model may take at least."""
 _TIDY_S = 1.0
 """Without anything to wait for: how often to look whether the job was cancelled."""
 _ROOM_S = 0.05
@@ -54,8 +52,6 @@ _GATHER_SHARE = 0.25
 """Of the time that what the child still has will take: by then the next frame must be there."""
 _GATHER_MIN_S, _GATHER_UNITS = 0.001, 31
 """With so many left it looks away for so long, however short they are: a unit takes more than its own seconds."""
-_WATCH_S = 0.1
-"""How often to look at the memory of a child that has a limit, and at the length of its log."""
 
 
 class LeaseRun:
@@ -93,6 +89,7 @@ class LeaseRun:
             together=lambda a, b: resident_key(datums[a], positions) == resident_key(datums[b], positions),
         )
         self._hands = Hands(self._attempts)
+        self._outputs = Outputs(job.results, self._frames)
 
     def _resident_positions(self) -> list[int]:
         transform = self._job.spec.transform
@@ -165,64 +162,29 @@ class LeaseRun:
             if self._is_late():
                 self._on_timeout()
         now = self._slot.now()
-        if now - self._watched_at >= _WATCH_S:
+        if now - self._watched_at >= WATCH_S:
             self._watched_at = now
-            failure = self._watch(child)
+            failure = watch(child, self._job)
             if failure is not None and self._hands:
                 died = self._slot.end_child()
                 self._blame(failure, died.log if died else b"")
         if now - self._rows.settled_at >= _VERIFY_S:
             self._rows.settle()
 
-    def _watch(self, child: SlotChild) -> Failure | None:
-        """Keep the child's log short; return what is wrong if it holds more memory than its job may."""
-        child.bound_log()
-        limit = self._job.spec.memory_bytes
-        if not limit:
-            return None
-        used = child.memory_bytes()
-        return memory_failure(used, limit) if used > limit else None
-
     # --- setting up ---
 
     def _set_up(self) -> bool:
         """Load the transform in a child; False if that failed and every waiting datum with it."""
-        child = self._slot.set_up(self._job)
-        limit = self._job.spec.timeout_s
-        deadline = self._slot.now() + max(limit, _LOADING_MIN_S) if limit else None
-        while True:
-            patience = _WATCH_S if deadline is None else min(_WATCH_S, deadline - self._slot.now())
-            try:
-                message = child.receive(max(0.0, patience))
-            except ChildDiedError as died:
-                self._slot.end_child()
-                self._setup_deaths += 1
-                if self._setup_deaths < 2 and not self._stopping:
-                    return False
+        try:
+            return set_up(self._slot, self._job, self._frames, notice=self._report.notice)
+        except NotLoadedError as err:
+            self._fail_all(err.failure, err.log)
+        except ChildDiedError as died:
+            self._slot.end_child()
+            self._setup_deaths += 1
+            if self._setup_deaths >= 2 or self._stopping:
                 self._fail_all(self._death_failure(died, "loading the code"), died.log)
-                return False
-            self._slot.drain_wake()
-            if self._job.cancelled.is_set():
-                self._slot.end_child()
-                return False
-            if message is None and (failure := self._watch(child)) is not None:
-                ended = self._slot.end_child()
-                self._fail_all(failure, ended.log if ended else b"")
-                return False
-            match message.body if message else None:
-                case Ready(notice=notice):
-                    if notice:
-                        self._report.notice(notice)
-                    return True
-                case SetupFailed(failure=failure, log=log):
-                    self._slot.end_child()
-                    self._fail_all(failure, log)
-                    return False
-            if deadline is not None and self._slot.now() >= deadline:
-                died_ = self._slot.end_child(ask_where=True)
-                log = died_.log if died_ else b""
-                self._fail_all(located(timeout_failure(max(limit, _LOADING_MIN_S)), log, self._frames), log)
-                return False
+        return False
 
     def _fail_all(self, failure: Failure, log: bytes) -> None:
         """The transform cannot be loaded: every datum that waits fails."""
@@ -279,14 +241,12 @@ class LeaseRun:
         if not limit:
             return None
         if self._loading:
-            return max(limit, _LOADING_MIN_S)
+            return max(limit, LOADING_MIN_S)
         return limit * len(self._hands.first.call.indexes)
 
     def _patience(self) -> float:
         limit = self._limit()
-        wait = (
-            min(_VERIFY_S, _WATCH_S) if self._rows.held or self._job.spec.memory_bytes else min(_TIDY_S, 4 * _WATCH_S)
-        )
+        wait = min(_VERIFY_S, WATCH_S) if self._rows.held or self._job.spec.memory_bytes else min(_TIDY_S, 4 * WATCH_S)
         if limit is None:
             return wait
         return max(0.0, min(wait, self._began + limit - self._slot.now()))
@@ -313,36 +273,12 @@ class LeaseRun:
     def _on_message(self, message: Message) -> None:
         match message.body:
             case Produced() as produced:
-                self._store(produced, message.fds)
+                self._outputs.produced(self._hands.first, produced, message.fds)
             case Loading(begin=begin, at=at):
                 self._loading = begin
                 self._began = at
             case Ended() as ended:
                 self._on_ended(ended)
-
-    def _store(self, produced: Produced, fds: Sequence[int]) -> None:
-        sent = self._hands.first
-        try:
-            self._take_files(sent, produced.index, produced.files, fds)
-        finally:
-            for fd in fds:
-                os.close(fd)
-
-    def _take_files(self, sent: Sent, index: int, files: Sequence[OutFile], fds: Sequence[int] = ()) -> None:
-        outputs = sent.outputs.setdefault(index, [])
-        try:
-            for file in files:
-                if file.source:
-                    outputs.append((file.path, encode_value(sent.prepared[index].stood_for(file.source))))
-                else:
-                    outputs.append((file.path, self._put(file, fds)))
-        except (DmlpipeError, OSError) as err:
-            # Not the user's fault, but theirs to know: a full disk fails the datum with its reason.
-            sent.broken[index] = failure_of(err, self._frames)
-
-    def _put(self, file: OutFile, fds: Sequence[int]) -> bytes:
-        results = self._job.results
-        return encode_value(results.put(file.data) if file.fd < 0 else results.put_file(fds[file.fd]))
 
     def _on_ended(self, ended: Ended) -> None:
         sent = self._hands.take_first()
@@ -374,7 +310,7 @@ class LeaseRun:
             failure = said(result.failure, ended.log) if result.failure else None
             outcome = Outcome(result.outcome)
             if result.files:
-                self._take_files(sent, place, result.files)
+                self._outputs.take(sent, place, result.files)
             if sent.broken.get(place) is not None:
                 outcome, failure = Outcome.FAILED, sent.broken[place]
             if (problem := problems[place]) is not None:
