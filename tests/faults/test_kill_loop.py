@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dmlpipe.storage.gc.run import collect
+from dmlpipe.storage.leftovers import TEMPORARY
 from dmlpipe.storage.store import Store
 
 _STUCK_S = 60.0
@@ -152,6 +153,7 @@ def loop(tmp_path: Path, kills: int) -> int:
             gc.collect()  # of the stores that were opened here: each keeps some files open
             assert {info.path[1:]: seen["r"].read_bytes(info.path) for info in seen["r"].ls(recursive=True)} == files
         assert seen.put("next", ("n", str(kill)), create=True).read_text("n") == str(kill)
+        assert list(root.glob(f"{TEMPORARY}*")) == []
     return finished
 
 
