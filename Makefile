@@ -35,7 +35,7 @@ pictures: $(STAMP) ## the README's pictures, made by the demo
 test: $(STAMP) ## the default test suite (under 10 minutes)
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m 'not slow' $(ARGS)
 
-test-slow: $(STAMP) ## the tests that take over 30 s each
+test-slow: $(STAMP) ## the tests that take over 30 s each (45 minutes; the soak takes 30 of them)
 	@$(BIN)/python -m pytest -q -m slow --durations=0 --durations-min=5 -o faulthandler_timeout=0 $(ARGS)
 
 # The oldest distributed that pyproject.toml allows, in an environment of its own; everything else as pinned.
