@@ -227,17 +227,27 @@ class Store(VersionedStore):
         return summary
 
     def _private_executor(self, slots: int | None) -> Executor:
-        from .cluster.private import PrivateExecutor
+        from .cluster.head_start import begin_zygote
 
-        count = slots or len(os.sched_getaffinity(0))
-        return PrivateExecutor(
-            self.url,
-            count,
-            lambda name: self.nodes.get(from_hex(name)),
-            folder=self.cache_dir / "stores" / self.repo_id / "run",
-            cache_dir=self.cache_dir,
-            backend=self.backend,
-        )
+        folder = self.cache_dir / "stores" / self.repo_id / "run"
+        zygote = begin_zygote(folder)
+        try:
+            # While it starts.
+            from .cluster.private import PrivateExecutor
+
+            return PrivateExecutor(
+                self.url,
+                slots or len(os.sched_getaffinity(0)),
+                lambda name: self.nodes.get(from_hex(name)),
+                folder=folder,
+                cache_dir=self.cache_dir,
+                backend=self.backend,
+                zygote=zygote,
+            )
+        except BaseException:
+            if zygote is not None:
+                zygote.close()
+            raise
 
     def _given_executor(self, client: Any, observer: Observer) -> Executor:
         from .cluster.given import dashboard_of, given_executor

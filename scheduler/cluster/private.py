@@ -42,6 +42,7 @@ from ...worker.threads import DaemonThreads
 from ..leases.executor import JobOffer
 from ..leases.pool_executor import Connection, PoolExecutor
 from ..leases.service import LeaseService
+from .head_start import worker_log
 from .local import WORKER_GRACE_S, child_environment, is_shared, shared_url
 from .supervise import PAUSE_FIRST_S, QUICK_S, kill_session, log_tail
 
@@ -76,6 +77,8 @@ class PrivateExecutor(PoolExecutor):
         The worker's cache folder; None: the default one.
     here_max
         Datums of a job beyond which a worker process is started; None: `HERE_MAX_DATUMS`.
+    zygote
+        One that was started ahead, which is this executor's from now on; None: it starts one when it needs it.
 
     Raises
     ------
@@ -93,12 +96,14 @@ class PrivateExecutor(PoolExecutor):
         cache_dir: Path | None = None,
         backend: Backend | None = None,
         here_max: int | None = None,
+        zygote: Zygote | None = None,
     ) -> None:
         if slots < 1:
             raise InvalidInputError(f"a run needs at least one slot, got {slots}")
         super().__init__("lease pool of this run", read_block, backend=backend, stop_workers=True, grows=False)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.log = folder / "worker.log"
+        self.log = worker_log(folder)
+        self._zygote = zygote
+        """Started ahead, and not used yet."""
         self._url = store_url
         self._slot_count = slots
         self._cache_dir = cache_dir
@@ -172,6 +177,9 @@ class PrivateExecutor(PoolExecutor):
         for task in self._keeping:
             task.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
+        if self._zygote is not None:
+            # No slot of this process was needed.
+            await asyncio.get_running_loop().run_in_executor(DaemonThreads(1), self._zygote.close)
 
     def _begin(self, serve: Callable[[], Awaitable[str]]) -> None:
         self._keeping.add(asyncio.create_task(self._keep(serve)))
@@ -212,7 +220,8 @@ class PrivateExecutor(PoolExecutor):
         run = asyncio.get_running_loop().run_in_executor
         equipment = find_equipment(os.environ)
         with to_file(self.log, "worker", "dmlpipe.worker") as log:
-            zygote = Zygote(clean_environment(os.environ), log=log)
+            ahead, self._zygote = self._zygote, None
+            zygote = ahead or Zygote(clean_environment(os.environ), log=log)
             try:
                 # While the zygote starts.
                 store = await run(threads, self._open)

@@ -94,7 +94,7 @@ class Zygote:
     words
         What starts it, in place of `python`; its descriptor follows.
     log
-        Descriptor of a file that takes what it prints; None: where this process prints.
+        Descriptor of a file that takes what it prints, and stays the caller's; None: where this process prints.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Zygote:
         log: int | None = None,
     ) -> None:
         self._env = dict(env)
-        self._log = log
+        self._log = None if log is None else os.dup(log)
         self._others: dict[tuple[str, ...], Zygote] = {}
         ours, theirs = socket_pair()
         with theirs:
@@ -115,8 +115,8 @@ class Zygote:
                 env=self._env,
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=self._log,
+                stderr=self._log,
                 # Out of the terminal's group: Ctrl-C is for the controller, who stops us in order.
                 start_new_session=True,
             )
@@ -187,6 +187,9 @@ class Zygote:
             for other in self._others.values():
                 other.close()
             self._channel.close()
+            if self._log is not None:
+                os.close(self._log)
+                self._log = None
             try:
                 self._process.wait(10)
             except subprocess.TimeoutExpired:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from dmlpipe.scheduler.cluster.head_start import begin_zygote
 from dmlpipe.scheduler.cluster.private import PrivateExecutor
 from dmlpipe.scheduler.errors import ClusterError
 from dmlpipe.scheduler.leases.executor import (
@@ -173,6 +174,31 @@ def test_a_store_that_only_this_process_sees_is_served_in_it(tmp_path: Path, mon
     log = fill(store, tmp_path)
     assert store.run(slots=2).ok
     assert served_by(log) == {os.getpid()}
+
+
+def test_a_zygote_that_was_started_ahead_serves_the_slots_and_ends_with_them(
+    store: Store, tmp_path: Path, start: Callable[..., PrivateExecutor]
+) -> None:
+    fill(store, tmp_path)
+    zygote = begin_zygote(tmp_path / "logs")
+    assert zygote is not None
+    before = children()
+    executor = start(zygote=zygote)
+    assert store.run(executor=executor).ok
+    assert zygote.pid in before
+    assert children() == before - {zygote.pid}
+
+
+@pytest.mark.parametrize("slots", [2, -1])
+def test_a_zygote_that_nobody_needs_ends(store: Store, tmp_path: Path, slots: int) -> None:
+    fill(store, tmp_path)
+    before = children()
+    if slots > 0:
+        PrivateExecutor(store.url, 2, lambda block: b"", folder=tmp_path, zygote=begin_zygote(tmp_path)).close()
+    else:
+        with pytest.raises(InvalidInputError, match="at least one slot"):
+            store.run(slots=slots)
+    assert children() == before
 
 
 def test_no_slots_are_refused(tmp_path: Path) -> None:
