@@ -36,7 +36,7 @@ LIMIT_S = 600.0
 
 STORE = "{store}"
 """Stands in a command line for a fresh copy of a prepared store."""
-CLIENT_MAP, RAY_DATA = "client.map", "ray data"
+CLIENT_MAP, RAY_TASKS, RAY_DATA = "client.map", "ray tasks", "ray data"
 """What others are compared with."""
 
 
@@ -146,10 +146,10 @@ def _run(contender: Contender, argv: Sequence[str], env: dict[str, str]) -> str:
 
 
 def report(measured: Mapping[Contender, Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Figures of every contender; ratios to client.map and Ray Data within a round, like with like."""
+    """Figures of every contender; ratios to client.map and Ray within a round, like with like."""
     rates = {one: [run["items"] / run["seconds"] for run in runs] for one, runs in measured.items() if one.warm}
     whole = {one: [run["items"] / run["whole_s"] for run in runs] for one, runs in measured.items()}
-    bases = [one for one in measured if one.name in (CLIENT_MAP, RAY_DATA)]
+    bases = [one for one in measured if one.name in (CLIENT_MAP, RAY_TASKS, RAY_DATA)]
     rows = []
     for one, runs in measured.items():
         row: dict[str, Any] = {"contender": one.name, "items": one.items, "keeps": one.keeps}
@@ -181,11 +181,11 @@ def show(rows: Sequence[Mapping[str, Any]], machinery: Mapping[str, Any], consol
     )
     table.add_column("contender")
     ray = any("to_ray_data" in row for row in rows)
-    columns = ["items_per_s", "to_client_map", "to_ray_data", "whole_items_per_s", "whole_to_client_map"]
-    columns = [name for name in (*columns, "whole_to_ray_data") if ray or not name.endswith("ray_data")]
-    for name in ("items", *(name.replace("_", " ").replace("per s", "/ s") for name in columns), "CPU us/item"):
+    columns = {"items_per_s": "warm/s", "to_client_map": "/ client.map", "to_ray_data": "/ Ray Data"}
+    columns |= {f"whole_{key}": title.replace("warm", "whole") for key, title in columns.items()}
+    columns = {key: title for key, title in columns.items() if ray or not key.endswith("ray_data")}
+    for name in ("items", *columns.values(), "CPU us/item", "keeps"):
         table.add_column(name, justify="right")
-    table.add_column("keeps")
     for row in rows:
         found = [
             f"{Spread(**row[name]):{',.1f' if 'to_' in name else ',.0f'}}" if name in row else "" for name in columns
@@ -196,7 +196,7 @@ def show(rows: Sequence[Mapping[str, Any]], machinery: Mapping[str, Any], consol
             f"{row['items']:,}",
             *found,
             f"{Spread(**cpu):.1f}" if cpu else "",
-            row["keeps"],
+            "nothing" if row["keeps"] == "nothing" else "all",
             style="bold" if row["contender"].startswith("dmlpipe") else None,
         )
     console.print(table)
