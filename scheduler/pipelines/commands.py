@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,11 +14,12 @@ from ...storage.errors import ErrorCode, NotFoundError
 from ...worker.child.container import PROGRAMS
 from ...worker.child.secrets import counted
 from ...worker.job import CommandTransform
-from ..identity.bundle import BundleFile, included_files
-from ..identity.code import command_identity
 from .declared import Declared, Home, PutBundle
 from .environment import DeclaredEnvironment
 from .spec import Definition, PipelineSpec, bad_spec
+
+if TYPE_CHECKING:
+    from ..identity.bundle import BundleFile
 
 
 def make_command(
@@ -94,6 +95,9 @@ def command_spec(
     if declared.code is not None:
         included = read_folder(home.folder / declared.code)
     else:
+        # Only here: every child that runs user code imports this module, and follows no code.
+        from ..identity.bundle import included_files
+
         included = included_files(declared.include, base=home.folder, root=home.folder)
     transform = msgspec.structs.replace(command, code=put_bundle(dict(included)) if included else "")
     if environment is not None:
@@ -174,6 +178,8 @@ def command_code_id(transform: CommandTransform, code: str, *, secrets: Sequence
         more["batching"] = True
     if transform.container:
         more["image"] = transform.image
+    from ..identity.code import command_identity
+
     return command_identity(
         {
             **more,

@@ -6,17 +6,19 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...storage.refs import DEFAULT_BRANCH
 from ...worker.job import CommandTransform
-from ..identity.bundle import BundleFile
 from ..identity.source import find_root
 from ..inputs.expression import Input, Like
 from .signature import Signature
 from .spec import Egress, Options, Standing
 
-PutBundle = Callable[[dict[str, BundleFile]], str]
+if TYPE_CHECKING:
+    from ..identity.bundle import BundleFile
+
+PutBundle: TypeAlias = "Callable[[dict[str, BundleFile]], str]"
 """Stores files (path to content and mode) as a tree; returns its id in hex."""
 
 

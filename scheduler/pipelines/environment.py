@@ -8,11 +8,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...storage.digest import digest
 from ...storage.errors import ErrorCode, InvalidInputError
 from ...worker.job import Environment
-from ..identity.bundle import BundleFile
+
+if TYPE_CHECKING:
+    from ..identity.bundle import BundleFile
 
 _MODULES = "module load "
 
