@@ -116,12 +116,11 @@ class SourceFolder:
     def keys(self) -> list[bytes]:
         """Where each goes in the commit."""
         prefix = self.below + b"/" if self.below else b""
-        joined = "\0".join(self.names)
-        if joined.isascii():
-            return [prefix + name for name in joined.encode().split(b"\0")]
+        if self.joined.isascii():
+            return [prefix + name for name in self.joined.split(b"\0")]
         return [prefix + normalize_path(os.fsencode(name)) for name in self.names]
 
-    @property
+    @cached_property
     def joined(self) -> bytes:
         """The names, joined by NUL."""
         return "\0".join(self.names).encode("utf-8", "surrogateescape")
@@ -142,7 +141,7 @@ class SourceFolder:
     def check(self) -> None:
         """Raise `InvalidInputError` if a name cannot be stored, or two of them are one in a commit."""
         names = self.names
-        if "".join(names).isascii():
+        if self.joined.isascii():
             # As a listing yields them, they break no rule but this one.
             if len(self.below) + 1 + max(map(len, names)) > PATH_MAX_BYTES:
                 for key in self.keys:
