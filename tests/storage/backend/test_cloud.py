@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -113,3 +114,21 @@ def test_a_server_that_ignores_the_condition_is_refused() -> None:
         with pytest.raises(BackendError, match="does not create exclusively") as caught:
             probe_exclusive_create(open_backend("gs://bucket/careless", options))
         assert caught.value.code is ErrorCode.UNSAFE_BACKEND
+
+
+def test_a_body_that_breaks_off_makes_no_object(google: dict[str, Any]) -> None:
+    where = urlsplit(google["endpoint_url"])
+    body = b'--b\r\nContent-Type: application/json\r\n\r\n{"name": "broken-off/key"}\r\n'
+    body += b"--b\r\nContent-Type: application/octet-stream\r\n\r\nhalf of the content"
+    head = [
+        "POST /upload/storage/v1/b/bucket/o?uploadType=multipart HTTP/1.1",
+        f"Host: {where.netloc}",
+        "Content-Type: multipart/related; boundary=b",
+        f"Content-Length: {len(body) + 1000}",
+    ]
+    with socket.create_connection((where.hostname, where.port)) as client:
+        client.sendall("\r\n".join([*head, "", ""]).encode() + body)
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(4096):
+            pass  # when it closes, it is done
+    assert list(open_backend("gs://bucket/broken-off", google).list()) == []
