@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 import onnxruntime
-from sklearn.ensemble import RandomForestClassifier
 
 import dmlpipe as dml
 
@@ -34,7 +33,9 @@ def score(model: Any, item: bytes) -> str:
 @dag.pipeline(dml.files("training"))
 def model(training: Path, *, trees: int = 130, seed: int = 0) -> dml.Files:
     """Train the forest, write it as a graph: one datum."""
+    # Here: who predicts needs neither.
     from skl2onnx import to_onnx
+    from sklearn.ensemble import RandomForestClassifier
 
     data = np.load(training / "digits.npz")
     forest = RandomForestClassifier(n_estimators=trees, random_state=seed, n_jobs=1)
