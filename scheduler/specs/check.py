@@ -25,7 +25,7 @@ from ..pipelines.topology import topological_order
 from .documents import documents, read_text
 from .reader import Source, read_spec
 
-_PATH = re.compile(r"(?<![\w./$}-])/[\w.+-]+(?:/[\w.+-]+)*")
+_PATH = re.compile(r"(?<![\w./$}*?\]-])/[\w.+-]+(?:/[\w.+-]+)*")
 _SCRIPT = r"(?:\./)?[\w+-][\w.+-]*(?:/[\w.+-]+)*\.(?:py|[rR]|jl|pl|sh|rb|js|jar|awk)"
 _WORD = re.compile(_SCRIPT)
 _CALL = re.compile(

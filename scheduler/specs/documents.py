@@ -13,6 +13,9 @@ from ...storage.errors import ErrorCode, InvalidInputError, NotFoundError
 _SEPARATOR = re.compile(r",|^(---|\.\.\.)(?=\s|$)", re.MULTILINE)
 """Between two objects: a comma, or a line of YAML's, of which JSON is a part."""
 
+_UNBOUND = re.compile(r"function parameter (\w+) not bound in call")
+"""What Jsonnet says of an argument that was not given."""
+
 
 def read_text(path: Path, arguments: Mapping[str, str]) -> str:
     """Read a file of specifications; a Jsonnet template is evaluated, with its function's arguments.
@@ -46,8 +49,9 @@ def read_text(path: Path, arguments: Mapping[str, str]) -> str:
         text: str = _jsonnet.evaluate_file(str(path), tla_vars=dict(arguments))
     except RuntimeError as err:
         first, *rest = str(err).strip().splitlines()
-        where = rest[0].strip() if rest else None
-        raise InvalidInputError(f"{path.name}: {first}", code=ErrorCode.BAD_SPEC, hint=where) from err
+        unbound = _UNBOUND.search(first)
+        hint = f"give it: --arg {unbound[1]}=VALUE" if unbound else rest[0].strip() if rest else None
+        raise InvalidInputError(f"{path.name}: {first}", code=ErrorCode.BAD_SPEC, hint=hint) from err
     return text
 
 

@@ -30,7 +30,11 @@ def check(folder: Path, *specs: Any, repos: tuple[str, ...] = ("images",), **opt
 
 
 def test_a_spec_that_runs_as_it_is(tmp_path: Path) -> None:
-    plain = {**spec("a"), "transform": {"cmd": ["sh"], "stdin": ["ls /pfs/images > /pfs/out/x; ls /dev/null /tmp/x"]}}
+    lines = [
+        "ls /pfs/images > /pfs/out/x; ls /dev/null /tmp/x",
+        "find -L /pfs -path '*/images/*' -not -path '?/x/[a]/y'",
+    ]
+    plain = {**spec("a"), "transform": {"cmd": ["sh"], "stdin": lines}}
     (verdict,) = check(tmp_path, plain)
     assert verdict == Verdict(str(tmp_path / "specs.json"), 1, "a", "ok", runs="process")
 

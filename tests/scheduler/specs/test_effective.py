@@ -276,8 +276,9 @@ def test_jsonnet_takes_arguments(tmp_path: Path) -> None:
     specs, _ = parse_specs(read_text(path, {"name": "p"}), Source("t.jsonnet"))
     assert [spec.name for spec in specs] == ["p1", "p2"]
     for arguments in ({}, {"name": "p", "nme": "x"}):
-        with pytest.raises(InvalidInputError, match=r"t\.jsonnet: RUNTIME ERROR"):
+        with pytest.raises(InvalidInputError, match=r"t\.jsonnet: RUNTIME ERROR") as refused:
             read_text(path, arguments)
+        assert (refused.value.hint == "give it: --arg name=VALUE") is (not arguments)
     path.write_text("{")
     with pytest.raises(InvalidInputError, match=r"t\.jsonnet: STATIC ERROR"):
         read_text(path, {})
