@@ -31,6 +31,7 @@ def upper(texts: bytes, stem: str) -> dml.Files:
 
 LARGE = """
 import os
+import time
 from pathlib import Path
 import dmlpipe as dml
 
@@ -39,8 +40,11 @@ dag = dml.DAG("large")
 
 @dag.pipeline(dml.cross(text=dml.files("texts", "/{stem}.txt"), models=dml.files("models")))
 def sizes(text: bytes, stem: str, models: Path) -> dml.Files:
+    while stem == "9" and not os.path.exists(GATE):
+        time.sleep(0.01)
     return {f"{stem}.size": str((models / "large.bin").stat().st_size), f"{stem}.pid": str(os.getppid())}
 """
+"""The last datum waits until it is told that the model was read."""
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +123,16 @@ def test_chosen_workers_compute_share_large_files_and_leave(cluster: Any, store:
     from dmlpipe.storage.digest import from_hex
 
     store.put("models", ("large.bin", os.urandom(2 << 20)))
-    (tmp_path / "large.py").write_text(LARGE)
+    gate = tmp_path / "gate"
+    (tmp_path / "large.py").write_text(LARGE.replace("GATE", repr(str(gate))))
     store.submit(tmp_path / "large.py")
     told: list[Report] = []
+
+    def observe(report: Report, /) -> None:
+        told.append(report)
+        if isinstance(report, JobAdvanced) and report.from_store:
+            gate.touch()
+
     with Client(cluster) as client:  # type: ignore[no-untyped-call]
         first, *_ = sorted(cast("dict[str, int]", client.nthreads()))
         executor = given_executor(
@@ -132,7 +143,7 @@ def test_chosen_workers_compute_share_large_files_and_leave(cluster: Any, store:
             cache_dir=str(tmp_path / "theirs"),
             only=[first],
         )
-        summary = store.run(targets=["sizes"], executor=executor, observer=told.append)
+        summary = store.run(targets=["sizes"], executor=executor, observer=observe)
         pids = {store["sizes"].read_bytes(f"/{number}.pid") for number in range(40)}
         left = scheduler_status(cluster.scheduler_address)
     assert len(pids) == 1
