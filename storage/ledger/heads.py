@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import BackendError, CorruptError, ErrorCode
+from ..leftovers import TEMPORARY, temporary_name
 from ..sealed import decode_json, encode_json
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class RememberedHead:
         BackendError
             The cache folder cannot be written.
         """
-        temporary = self.file.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}")
+        temporary = self.file.with_name(temporary_name(TEMPORARY))
         raw = encode_json(SeenHead(n=n, hash=entry_hash))
         try:
             try:

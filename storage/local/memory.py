@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import struct
-import uuid
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from ..digest import DIGEST_SIZE, digest
+from ..leftovers import TEMPORARY, temporary_name
 from .stats import NEVER, STAT_BYTES
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ class Memory:
             return
         rows = [(inside, kept.size, inside in strays, len(kept.body), kept.hash) for inside, kept in self._now.items()]
         index = _encode(_Index(VERSION, self._root, held, rows))
-        temporary = self._file.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}")
+        temporary = self._file.with_name(temporary_name(TEMPORARY))
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             try:

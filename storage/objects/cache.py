@@ -20,8 +20,9 @@ from typing import NamedTuple, Protocol
 
 from ..digest import Data, Digest, digest
 from ..errors import BackendError, CorruptError, DmlpipeError, ErrorCode
+from ..leftovers import TEMPORARY
 from .cache_size import cache_limit_bytes
-from .fill_lock import PART_PREFIX, STUCK_S, TEMPORARY_PREFIX, OpenPart, hold_part, is_held
+from .fill_lock import PART_PREFIX, STUCK_S, OpenPart, hold_part, is_held
 from .filling import Filling, FromStore, Part, PartReader, PartSource
 from .local_value import value_of_file
 from .value import External, Inline, Pieces, Value, Whole, encode_value
@@ -242,7 +243,7 @@ class FileCache:
         entries = []
         total = 0
         for path, status in self._scan():
-            if path.name.startswith(TEMPORARY_PREFIX) or path.name.startswith(PART_PREFIX):
+            if path.name.startswith(TEMPORARY) or path.name.startswith(PART_PREFIX):
                 total += 512 * status.st_blocks
                 if now - status.st_mtime > _TEMPORARY_KEPT_S and not is_held(path):
                     path.unlink(missing_ok=True)
@@ -339,7 +340,7 @@ class FileCache:
             case Inline(data):
                 _write(part, data)
             case External():
-                beside = part.path.with_name(f"{TEMPORARY_PREFIX}{part.path.name}")
+                beside = part.path.with_name(f"{TEMPORARY}{part.path.name}")
                 import shutil
 
                 beside.unlink(missing_ok=True)

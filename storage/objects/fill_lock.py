@@ -10,15 +10,14 @@ import contextlib
 import fcntl
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..leftovers import TEMPORARY, temporary_name
+
 PART_PREFIX = ".part-"
 """A file being filled: the rest of its name is its place in the cache."""
-TEMPORARY_PREFIX = ".tmp-"
-"""A file that one process fills for itself."""
 STUCK_S = 60.0
 """A holder that wrote nothing for so long is passed over."""
 _LOOK_FIRST_S = 0.005
@@ -57,7 +56,7 @@ def hold_part(
                 return
         finally:
             os.close(fd)
-        own = place.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex}")
+        own = place.with_name(temporary_name(TEMPORARY))
         fd = os.open(own, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             yield OpenPart(own, fd)

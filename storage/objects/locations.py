@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import uuid
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate, count
@@ -17,6 +16,7 @@ from pathlib import Path
 from ..backend import Backend
 from ..digest import Digest
 from ..errors import CorruptError, NotFoundError
+from ..leftovers import TEMPORARY, temporary_name
 from ..state import State
 from .index import BlobIndex, index_key
 from .pack import Location
@@ -220,6 +220,6 @@ class Locator:
     def _keep(self, key: str, body: bytes) -> None:
         assert self._folder is not None
         self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
+        temporary = self._folder / temporary_name(TEMPORARY)
         temporary.write_bytes(body)
         os.replace(temporary, self._folder / key.rpartition("/")[2])
