@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -123,13 +124,13 @@ def command(
 
 def _warn_of_names(app: App, ref: Ref, words: Sequence[str]) -> None:
     """As with `cp`, people may mean the file's new name; here a target is a folder."""
-    if len(words) != 1 or words[0] == "-" or not ref.path or os.path.isdir(words[0]):
+    if len(words) != 1 or not ref.path or not os.path.isfile(words[0]):
         return
     name, suffix = os.path.basename(words[0]), os.path.splitext(words[0])[1]
     if suffix and os.path.splitext(ref.path)[1] == suffix:
         app.note(
             f"{ref} is taken for a folder: the file becomes /{ref.path}/{name}; "
-            f"to give it another name: dmlpipe put {ref} - < {words[0]}"
+            f"to give it another name: dmlpipe put {ref} - < {shlex.quote(words[0])}"
         )
 
 

@@ -64,14 +64,20 @@ def test_put_reads_stdin_under_the_targets_name(cli: Cli, store: Path, monkeypat
     assert cli("cat", "images:/sub/b.txt").out == "beta\n"
 
 
-def test_put_of_a_file_to_the_name_of_one_says_that_a_target_is_a_folder(cli: Cli, store: Path) -> None:
+def test_put_of_a_file_to_the_name_of_one_says_that_a_target_is_a_folder(cli: Cli, store: Path, here: Path) -> None:
     answer = cli("put", "labels:/b.txt", "week/a.txt")
     assert answer.err == (
         "note: labels@master:/b.txt is taken for a folder: the file becomes /b.txt/a.txt; "
         "to give it another name: dmlpipe put labels@master:/b.txt - < week/a.txt\n"
     )
-    for target, source in (("labels:/days", "week/a.txt"), ("labels:/week.txt", "week")):
+    for target, source in (
+        ("labels:/days", "week/a.txt"),
+        ("labels:/week.txt", "week"),
+        ("labels:/c.txt", f"file://{here / 'week/a.txt'}"),
+    ):
         assert cli("put", target, source).err == ""
+    (here / "a b.txt").write_text("x")
+    assert cli("put", "labels:/c.txt", "a b.txt").err.endswith("- < 'a b.txt'\n")
 
 
 def test_put_never_takes_the_store_itself(cli: Cli, store: Path) -> None:
