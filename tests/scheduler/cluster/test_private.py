@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -426,7 +427,9 @@ def test_a_worker_process_that_is_killed_again_and_again_ends_the_run(
     class Struck(PrivateExecutor):
         def poll(self, timeout_s: float) -> list[Event]:
             if self.worker_pid is not None:
-                os.kill(self.worker_pid, signal.SIGKILL)
+                # It may have been struck already, and reaped just now.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.worker_pid, signal.SIGKILL)
             return super().poll(timeout_s)
 
     read = lambda block: store.nodes.get(from_hex(block))  # noqa: E731
